@@ -1,0 +1,201 @@
+"""The server, the databases and the helpers that every test may ask for; see README.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pytest_postgresql import factories
+from support import engine
+from support.clock import Clock
+from support.cluster import SAFE, Cluster, major_version
+from support.crash import Child
+from support.engine import CALLER, OWNER, STRANGER, Server
+from support.sessions import Session
+
+CLUSTER = pytest.StashKey[Cluster]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one server for the whole run, unless one is named; xdist's workers share it."""
+    if hasattr(config, "workerinput") or config.option.postgresql_host:
+        return
+    if dsn := os.environ.get("HOTMESH_TEST_DSN"):
+        _point_at(config, **conninfo_to_dict(dsn))
+    elif not config.option.collectonly:
+        cluster = Cluster().create().start()
+        config.stash[CLUSTER] = cluster
+        _point_at(config, host=cluster.host, user="postgres")
+
+
+def _point_at(config: pytest.Config, **where: Any) -> None:
+    os.environ["HOTMESH_TEST_HOST"] = str(where.get("host") or "localhost")
+    config.option.postgresql_host = os.environ["HOTMESH_TEST_HOST"]
+    config.option.postgresql_port = str(where.get("port") or 5432)
+    config.option.postgresql_user = where.get("user") or "postgres"
+    config.option.postgresql_password = where.get("password")
+    _server(config).create_roles()
+
+
+def _server(config: pytest.Config) -> Server:
+    option = config.option
+    port = int(option.postgresql_port or 5432)
+    user = option.postgresql_user or "postgres"
+    return Server(option.postgresql_host, port, user, option.postgresql_password)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if cluster := config.stash.get(CLUSTER, None):
+        cluster.remove()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test runs on the plain install, and on both when it is marked `both_modes`."""
+    if "mode" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("both_modes")
+        modes = ["plain", "extension"] if both else ["plain"]
+        metafunc.parametrize("mode", modes, indirect=True, scope="session")
+
+
+# Filled once per process, by pytest-postgresql, and only when a test needs them.
+template_plain = factories.postgresql_noproc(
+    dbname="hotmesh_plain", load=[partial(engine.load, "plain")]
+)
+template_extension = factories.postgresql_noproc(
+    dbname="hotmesh_extension", load=[partial(engine.load, "extension")]
+)
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> Server:
+    """The server; `server.database()` lends an empty database that OWNER owns."""
+    return _server(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def mode(request: pytest.FixtureRequest, server: Server) -> str:
+    """How the engine was installed: 'plain', or for tests marked both_modes also 'extension'."""
+    mode: str = getattr(request, "param", "plain")
+    if mode == "extension":
+        with server.connect() as admin:
+            found = admin.execute(
+                "select from pg_available_extensions where name = 'hotmesh'"
+            ).rowcount
+        if not found:
+            pytest.skip("this server has no hotmesh.control: run make install, or use Postgres 18")
+    return mode
+
+
+@pytest.fixture
+def dbname(request: pytest.FixtureRequest, server: Server, mode: str) -> Iterator[str]:
+    """A fresh clone of the template: engine, the app `my-app`, and CALLER with all keys."""
+    template = request.getfixturevalue(f"template_{mode}").template_dbname
+    with server.database(template) as name:
+        yield name
+
+
+@pytest.fixture
+def dsn(server: Server, dbname: str) -> str:
+    """The clone, as the engine's owner."""
+    return server.conninfo(dbname, OWNER)
+
+
+@pytest.fixture
+def caller_dsn(server: Server, dbname: str) -> str:
+    """The clone, as a role that holds nothing but the keys that `app_grant` gives."""
+    return server.conninfo(dbname, CALLER)
+
+
+@pytest.fixture
+def db(dsn: str) -> Iterator[psycopg.Connection]:
+    """The owner's connection, autocommit: sees the tables of `my_app`."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def caller(caller_dsn: str) -> Iterator[psycopg.Connection]:
+    """The unprivileged connection, autocommit: tests of doors call them through it."""
+    with psycopg.connect(caller_dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def stranger(server: Server, dbname: str) -> Iterator[psycopg.Connection]:
+    """A role without any key."""
+    with psycopg.connect(server.conninfo(dbname, STRANGER), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def admin(server: Server, dbname: str) -> Iterator[psycopg.Connection]:
+    """A superuser in the clone: for pg_stat_activity and pg_terminate_backend."""
+    with server.connect(dbname) as connection:
+        yield connection
+
+
+@pytest.fixture
+def clock(dsn: str) -> Iterator[Clock]:
+    """Time travel for every session of this clone."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield Clock(connection)
+
+
+@pytest.fixture
+def sessions(dsn: str, admin: psycopg.Connection) -> Iterator[Callable[..., tuple[Session, ...]]]:
+    """`a, b = sessions("a", "b")`: named connections; `dsn=` chooses another role."""
+    with ExitStack() as stack:
+
+        def open_sessions(*names: str, dsn: str = dsn) -> tuple[Session, ...]:
+            opened = tuple(Session(name, dsn, admin) for name in names)
+            for session in opened:
+                stack.callback(session.close)
+            return opened
+
+        yield open_sessions
+
+
+@pytest.fixture
+def child(dsn: str, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """`child(path_or_module, *args, dsn=…)`: a Python process, killed when the test ends."""
+    children: list[Child] = []
+
+    def start(program: str | Path, *args: str, dsn: str = dsn, **env: str) -> Child:
+        log = tmp_path / f"child-{len(children)}.log"
+        children.append(Child(program, *args, dsn=dsn, log=log, env=env))
+        return children[-1]
+
+    yield start
+    for each in children:
+        each.kill()
+
+
+@pytest.fixture
+def crash_server() -> Iterator[Cluster]:
+    """A server of one's own with fsync on; `restart_immediately()` is the power cut.
+
+    `crash_server.conninfo("hm", "hotmesh_owner")` has the engine and the app `my-app`.
+    """
+    cluster = Cluster(SAFE).create().start()
+    try:
+        server = Server(cluster.host, 5432, "postgres", None)
+        server.create_roles()
+        with server.connect() as admin:
+            admin.execute(f"create database hm owner {OWNER}")
+        engine.load("plain", host=cluster.host, port=5432, user="postgres", dbname="hm")
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    host = config.option.postgresql_host
+    started = CLUSTER in config.stash
+    return f"postgres: {host} ({f'own server, {major_version()}' if started else 'given'})"
