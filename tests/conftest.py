@@ -25,35 +25,33 @@ CLUSTER = pytest.StashKey[Cluster]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start one server for the whole run, unless one is named; xdist's workers share it."""
-    if hasattr(config, "workerinput") or config.option.postgresql_host:
-        return
-    if dsn := os.environ.get("HOTMESH_TEST_DSN"):
-        _point_at(config, **conninfo_to_dict(dsn))
-    elif not config.option.collectonly:
+    if config.option.postgresql_host:
+        os.environ["HOTMESH_TEST_DSN"] = _server(config).conninfo("postgres")
+    elif "HOTMESH_TEST_DSN" not in os.environ:
         cluster = Cluster().create().start()
         config.stash[CLUSTER] = cluster
-        _point_at(config, host=cluster.host, user="postgres")
-
-
-def _point_at(config: pytest.Config, **where: Any) -> None:
-    os.environ["HOTMESH_TEST_HOST"] = str(where.get("host") or "localhost")
-    config.option.postgresql_host = os.environ["HOTMESH_TEST_HOST"]
-    config.option.postgresql_port = str(where.get("port") or 5432)
-    config.option.postgresql_user = where.get("user") or "postgres"
-    config.option.postgresql_password = where.get("password")
-    _server(config).create_roles()
+        os.environ["HOTMESH_TEST_DSN"] = cluster.conninfo()
+    where = conninfo_to_dict(os.environ["HOTMESH_TEST_DSN"])
+    for name in ("host", "port", "user", "password"):
+        setattr(config.option, f"postgresql_{name}", where.get(name))
+    if not hasattr(config, "workerinput"):
+        _server(config).create_roles()
 
 
 def _server(config: pytest.Config) -> Server:
     option = config.option
-    port = int(option.postgresql_port or 5432)
-    user = option.postgresql_user or "postgres"
-    return Server(option.postgresql_host, port, user, option.postgresql_password)
+    return Server(
+        host=option.postgresql_host or "localhost",
+        port=int(option.postgresql_port or 5432),
+        admin=option.postgresql_user or "postgres",
+        password=option.postgresql_password,
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if cluster := config.stash.get(CLUSTER, None):
         cluster.remove()
+        del os.environ["HOTMESH_TEST_DSN"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
