@@ -1,0 +1,651 @@
+"""The rules of the house, read from sql/ itself. Each comes with a snippet that it must refuse."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pglast
+import pytest
+from pglast import ast, enums
+from support.rooms import Function, Room, name_of, raises, rooms, snippet, walk
+
+COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES = 100, 40, 500, 6, 15
+
+# What the plan allows by name; everything else is refused.
+DOORS_WITHOUT_APP = {"now", "version", "protocol"}
+DOORS_THAT_DO_NOT_ENTER = DOORS_WITHOUT_APP | {"app_create", "app_drop", "app_upgrade"}
+EXTRA_PREFIXES = {"stream": {"retry"}, "archive": {"job"}, "grant": {"app"}}
+CONDUCTORS = {"engine", "turn"}  # they act for every noun
+WRITES_ELSEWHERE: dict[str, set[str]] = {"archive": {"jobs", "jobs_attributes"}}
+MAY_EXECUTE = {"app_create", "app_drop", "app_upgrade", "app_grant", "app_revoke", "job_prune"}
+MAY_EXECUTE_PREFIXES = ("_app_", "_archive_", "_grant_")
+STANDARD_CODES = {"22023", "42501", "40001", "0A000"}
+CLOCKS = {
+    *("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),
+    *("current_date", "current_time", "localtime", "localtimestamp"),
+}
+INSTANTS = {"now", "today", "tomorrow", "yesterday"}
+
+Check = Callable[[Sequence[Room]], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    title: str
+    check: Check
+    bad: tuple[Room, ...]
+
+
+RULES: list[Rule] = []
+
+
+def rule(title: str, *bad: Room) -> Callable[[Check], Check]:
+    """Register a rule with the rooms that it must refuse, one finding or more for each."""
+
+    def register(check: Check) -> Check:
+        RULES.append(Rule(title, check, bad))
+        return check
+
+    return register
+
+
+def function(
+    name: str, body: str, *, returns: str = "void", head: str = "language plpgsql", args: str = ""
+) -> str:
+    """A function for a snippet."""
+    return (
+        f"create or replace function hotmesh.{name}({args})\nreturns {returns}\n{head}\nas $$\n"
+        f"{body}\n$$;"
+    )
+
+
+def block(*statements: str, declare: str = "") -> str:
+    lines = "\n".join(f"    {statement};" for statement in statements)
+    return f"declare\n{declare}\nbegin\n{lines}\nend" if declare else f"begin\n{lines}\nend"
+
+
+DOOR_HEAD = "language plpgsql\nsecurity definer\nset search_path = pg_catalog, pg_temp"
+TABLE = "create table hotmesh.{0} (id bigint, constraint {0}_pkey primary key (id));"
+SOUND = (
+    snippet(
+        "00_house.sql",
+        function(
+            "now", "    select clock_timestamp()", returns="timestamptz", head="language sql\nvolatile"
+        )
+        + "\ncomment on function hotmesh.now() is 'The clock.';\n"
+        + function("_enter", block("null"), args="app text"),
+    ),
+    snippet("30_stream.sql", function("_stream_claim", block("null")), TABLE.format("streams")),
+    snippet(
+        "40_job.sql",
+        function("_job_open", block("insert into jobs (id) values (1)", "perform hotmesh.now()"))
+        + function(
+            "_job_refuse",
+            block(
+                "raise exception 'job closed' using errcode = 'MSH42', detail = 'd', hint = 'h'"
+            ),
+        )
+        + function(
+            "job_status", block("perform hotmesh._enter(app)"), head=DOOR_HEAD, args="app text"
+        )
+        + "\ncomment on function hotmesh.job_status(text) is 'The semaphore.';",
+        TABLE.format("jobs"),
+    ),
+    snippet("90_engine.sql", function("_engine_go", block("perform hotmesh._job_open()"))),
+)  # fmt: skip
+
+
+def bad_job(*statements: str, declare: str = "", **more: str) -> Room:
+    """A job room with one function whose body is at fault."""
+    return snippet("40_job.sql", function("_job_bad", block(*statements, declare=declare), **more))
+
+
+def functions(of: Iterable[Room]) -> Iterator[Function]:
+    return itertools.chain.from_iterable(room.functions for room in of)
+
+
+# ------------------------------------------------------------------ halves and layout
+
+LAID_ONCE = (
+    *(ast.CreateStmt, ast.CompositeTypeStmt, ast.CreateSeqStmt, ast.IndexStmt, ast.CommentStmt),
+    ast.AlterTableStmt,
+)
+REPLAYABLE = (ast.CommentStmt, ast.GrantStmt, ast.AlterDefaultPrivilegesStmt)
+
+
+def _is_config_dump(node: ast.Node) -> bool:
+    calls = [part for part in walk(node) if isinstance(part, ast.FuncCall)]
+    return isinstance(node, ast.SelectStmt) and [name_of(call.funcname)[1] for call in calls] == [
+        "pg_extension_config_dump"
+    ]
+
+
+@rule(
+    "a state half only lays tables, types, sequences, indexes and comments",
+    snippet("40_job.sql", state="create type hotmesh.colour as enum ('red');"),
+    snippet("40_job.sql", state="insert into hotmesh.jobs values (1);"),
+    snippet("40_job.sql", state="create view hotmesh.v as select 1;"),
+    snippet("40_job.sql", state="create table if not exists hotmesh.t (i int);"),
+)
+def state_halves(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for node, _, line in room.parsed["state"]:
+            if getattr(node, "if_not_exists", False) or not (
+                isinstance(node, LAID_ONCE) or _is_config_dump(node)
+            ):
+                yield f"{room.file}:{line} {type(node).__name__}"
+
+
+def _is_replayable(node: ast.Node, text: str) -> bool:
+    if isinstance(node, (ast.CreateFunctionStmt, ast.CreateTrigStmt, ast.ViewStmt)):
+        return bool(node.replace)
+    if isinstance(node, ast.DropStmt):
+        return bool(node.missing_ok)
+    if isinstance(node, ast.DoStmt):
+        return "if not exists" in text
+    return isinstance(node, REPLAYABLE)
+
+
+@rule(
+    "a behaviour half can be replayed",
+    snippet(
+        "40_job.sql", "create function hotmesh._job_x() returns int language sql as 'select 1';"
+    ),
+    snippet("40_job.sql", "create table hotmesh.t (i int);"),
+    snippet("40_job.sql", "drop function hotmesh.f();"),
+    snippet("40_job.sql", "do $$ begin create table t (i int); end $$;"),
+)
+def behaviour_halves(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for node, text, line in room.parsed["behaviour"]:
+            if not _is_replayable(node, text):
+                yield f"{room.file}:{line} {type(node).__name__}"
+
+
+@rule(
+    "a room has a header of at most six lines, then its two halves",
+    snippet("40_job.sql", header="\n".join(["-- a line"] * 7)),
+    Room("40_job.sql", "-- 40 job\nselect 1;\n"),
+)
+def shape(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        header = room.halves["header"].strip().splitlines()
+        if not 0 < len(header) <= HEADER_LINES or not all(h.startswith("--") for h in header):
+            yield f"{room.file}:1 the header has {len(header)} lines or is no comment"
+        if "\n--@ state\n" not in room.text or "\n--@ behaviour\n" not in room.text:
+            yield f"{room.file} lacks a half"
+
+
+@rule(
+    "lines have at most 100 columns, no tab and no trailing space",
+    snippet("40_job.sql", "-- " + "x" * 100),
+    snippet("40_job.sql", "\t-- tab"),
+    snippet("40_job.sql", "-- trailing "),
+)
+def lines(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for number, line in enumerate(room.text.splitlines(), 1):
+            if len(line) > COLUMNS or "\t" in line or line != line.rstrip():
+                yield f"{room.file}:{number} {len(line)} columns"
+
+
+def _upper_case(text: str) -> Iterator[str]:
+    for token in pglast.parser.scan(text):
+        word = text[token.start : token.end + 1]
+        is_word = token.kind != "NO_KEYWORD" or token.name == "IDENT"
+        if is_word and word != word.lower() and not word.startswith('"'):
+            yield word
+
+
+@rule(
+    "keywords and names are lower case",
+    snippet("40_job.sql", "COMMENT on table hotmesh.jobs is 'Jobs';"),
+    bad_job("SELECT 1"),
+)
+def lower_case(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for word in _upper_case(room.text):
+            yield f"{room.file} {word}"
+    for each in functions(of):
+        for word in _upper_case(each.body):
+            yield f"{each.at()} {word}"
+
+
+ORDER = ("language", "volatility", "security", "set", "as")
+
+
+@rule(
+    "a header goes: returns, language, volatility, security, set, as",
+    snippet(
+        "40_job.sql", function("_job_x", "select 1", head="stable\nlanguage sql", returns="int")
+    ),
+)
+def header_order(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        given = [name for name in each.options if name in ORDER]
+        if given != sorted(given, key=ORDER.index):
+            yield f"{each.at()} {' '.join(given)}"
+
+
+# ------------------------------------------------------------------ tables
+
+
+@rule(
+    "constraints have names",
+    snippet("40_job.sql", state="create table hotmesh.t (i int check (i > 0));"),
+    snippet("40_job.sql", state="create table hotmesh.t (i int, primary key (i));"),
+)
+def constraint_names(of: Sequence[Room]) -> Iterator[str]:
+    plain = (
+        enums.ConstrType.CONSTR_NOTNULL,
+        enums.ConstrType.CONSTR_NULL,
+        enums.ConstrType.CONSTR_DEFAULT,
+        enums.ConstrType.CONSTR_IDENTITY,
+        enums.ConstrType.CONSTR_GENERATED,
+    )
+    for room in of:
+        for node, _, line in room.parsed["state"]:
+            for part in walk(node):
+                if isinstance(part, ast.Constraint) and not (part.conname or part.contype in plain):
+                    yield f"{room.file}:{line} {part.contype!r}"
+
+
+@rule(
+    "there are no foreign keys",
+    snippet(
+        "40_job.sql",
+        state="create table hotmesh.t (i int, constraint c foreign key (i) references hotmesh.jobs);",
+    ),
+)
+def foreign_keys(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for node, _, line in room.parsed["state"]:
+            for part in walk(node):
+                if getattr(part, "contype", None) == enums.ConstrType.CONSTR_FOREIGN:
+                    yield f"{room.file}:{line}"
+
+
+@rule(
+    "an index is called <table>_<purpose>",
+    snippet("40_job.sql", state="create index on hotmesh.jobs (id);"),
+    snippet("40_job.sql", state="create index due on hotmesh.jobs (id);"),
+)
+def index_names(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for node, _, line in room.parsed["state"]:
+            if isinstance(node, ast.IndexStmt) and not (node.idxname or "").startswith(
+                f"{node.relation.relname}_"
+            ):
+                yield f"{room.file}:{line} {node.idxname}"
+
+
+# ------------------------------------------------------------------ who may do what
+
+
+def _prefix(name: str) -> str:
+    return name.lstrip("_").split("_")[0]
+
+
+@rule(
+    "a function's noun is its room",
+    snippet("40_job.sql", function("_stream_x", block("null"))),
+    snippet("00_house.sql", function("_job_x", block("null"))),
+    snippet("30_stream.sql", function("job_take", block("null"))),
+)
+def nouns(of: Sequence[Room]) -> Iterator[str]:
+    known = {room.noun for room in of} - CONDUCTORS
+    for each in functions(of):
+        noun, prefix = each.room.noun, _prefix(each.name)
+        own = {noun} | EXTRA_PREFIXES.get(noun, set())
+        if noun == "house":
+            own = {prefix} - known
+        if noun not in CONDUCTORS and prefix not in own:
+            yield f"{each.at()} belongs elsewhere"
+
+
+def _writes(each: Function) -> Iterator[str]:
+    for node in each.nodes():
+        if isinstance(node, (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)):
+            yield node.relation.relname
+        elif isinstance(node, ast.TruncateStmt):
+            yield from (relation.relname for relation in node.relations)
+
+
+@rule(
+    "only the owning room writes a table",
+    snippet("30_stream.sql", function("_stream_x", block("update jobs set id = 1"))),
+    snippet("90_engine.sql", function("_engine_x", block("delete from hotmesh.streams"))),
+    snippet(
+        "90_engine.sql",
+        function("_x", "with w as (insert into jobs values (1) returning id) select id from w",
+                 head="language sql", returns="bigint"),
+    ),
+)  # fmt: skip
+def writers(of: Sequence[Room]) -> Iterator[str]:
+    owners = {table: room.noun for room in of for table in room.tables}
+    for each in functions(of):
+        for table in _writes(each):
+            owner = owners.get(table)
+            if owner not in (None, each.room.noun) and table not in WRITES_ELSEWHERE.get(
+                each.room.noun, set()
+            ):
+                yield f"{each.at()} writes {table}, which is {owner}'s"
+
+
+@rule(
+    "calls go to the same or to a lower room",
+    snippet("30_stream.sql", function("_stream_x", block("perform hotmesh._job_open()"))),
+    snippet("40_job.sql", function("_job_x", block("if hotmesh._engine_go() then null; end if"))),
+)
+def downwards(of: Sequence[Room]) -> Iterator[str]:
+    home: dict[str, int] = {}
+    for each in functions(of):
+        home[each.name] = min(home.get(each.name, 99), each.room.number)
+    for each in functions(of):
+        for schema, name in each.calls():
+            if schema == "hotmesh" and home.get(name, 0) > each.room.number:
+                yield f"{each.at()} calls {name} of room {home[name]}"
+
+
+@rule(
+    "an engine function is called as hotmesh.f, and exists",
+    bad_job("perform _job_open()"),
+    bad_job("perform hotmesh._job_missing()"),
+)
+def qualified(of: Sequence[Room]) -> Iterator[str]:
+    known = {each.name for each in functions(of)}
+    for each in functions(of):
+        for schema, name in each.calls():
+            if schema == "" and name in known - CLOCKS:
+                yield f"{each.at()} calls {name} unqualified"
+            if schema == "hotmesh" and name not in known:
+                yield f"{each.at()} calls hotmesh.{name}, which no room has"
+
+
+@rule(
+    "a body names app tables without a schema",
+    bad_job("delete from hotmesh.jobs"),
+    bad_job("perform 1 from hotmesh.streams"),
+)
+def unqualified_tables(of: Sequence[Room]) -> Iterator[str]:
+    per_app = {table for room in of for table in room.tables} - {"apps"}
+    for each in functions(of):
+        for node in each.nodes():
+            if isinstance(node, ast.RangeVar) and node.schemaname and node.relname in per_app:
+                yield f"{each.at()} names {node.schemaname}.{node.relname}"
+
+
+# ------------------------------------------------------------------ bodies
+
+
+def _size(each: Function) -> int:
+    kept = (line.strip() for line in each.body.splitlines())
+    return sum(1 for line in kept if line and not line.startswith("--"))
+
+
+@rule(
+    "a body has at most 40 lines, a room at most 500",
+    bad_job(*["null"] * 39),
+    snippet("40_job.sql", "\n" * 500),
+)
+def sizes(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        if (count := room.text.count("\n")) > ROOM_LINES:
+            yield f"{room.file} has {count} lines"
+    for each in functions(of):
+        if (count := _size(each)) > BODY_LINES:
+            yield f"{each.at()} has {count} lines"
+
+
+@rule("half of the bodies have at most 15 lines", bad_job(*["null"] * 20))
+def median(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        counts = sorted(_size(each) for each in room.functions)
+        if counts and counts[(len(counts) - 1) // 2] > MEDIAN_LINES:
+            yield f"{room.file} {counts}"
+
+
+@rule(
+    "no execute outside the allow-list",
+    bad_job("execute 'select 1'"),
+    bad_job("return query execute 'select 1'", returns="setof int"),
+    bad_job("for r in execute 'select 1' loop null; end loop", declare="r record;"),
+)
+def dynamic_sql(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        if each.name in MAY_EXECUTE or each.name.startswith(MAY_EXECUTE_PREFIXES):
+            continue
+        for step in each.steps("stmt_dynexecute", "stmt_dynfors"):
+            yield each.at(step)
+        for step in each.steps("stmt_return_query", "stmt_open"):
+            if "dynquery" in step:
+                yield each.at(step)
+
+
+def _tells_time(node: ast.Node) -> bool:
+    if isinstance(node, ast.FuncCall):
+        schema, name = name_of(node.funcname)
+        return schema in ("", "pg_catalog") and name in CLOCKS
+    if isinstance(node, ast.SQLValueFunction):
+        return bool(node.op < enums.SQLValueFunctionOp.SVFOP_CURRENT_ROLE)
+    if isinstance(node, ast.TypeCast) and isinstance(node.arg, ast.A_Const):
+        value = node.arg.val
+        return isinstance(value, ast.String) and value.sval.strip().lower() in INSTANTS
+    return False
+
+
+@rule(
+    "there is no clock but hotmesh.now()",
+    bad_job("perform now()"),
+    bad_job("perform pg_catalog.clock_timestamp()"),
+    bad_job("perform current_timestamp"),
+    bad_job("perform 'now'::timestamptz"),
+    bad_job("v_at := v_at + (now() - v_at)", declare="    v_at timestamptz;"),
+    snippet("40_job.sql", state="create table hotmesh.t (at timestamptz default now());"),
+)
+def clocks(of: Sequence[Room]) -> Iterator[str]:
+    for room in of:
+        for node, _, line in (*room.parsed["state"], *room.parsed["behaviour"]):
+            if any(map(_tells_time, walk(node))):
+                yield f"{room.file}:{line}"
+    for each in functions(of):
+        if (each.room.noun, each.name) != ("house", "now"):
+            for node in filter(_tells_time, each.nodes()):
+                yield f"{each.at()} {type(node).__name__}"
+
+
+def _stars(node: ast.Node) -> Iterator[ast.Node]:
+    targets = (
+        *(getattr(node, "targetList", None) or ()),
+        *(getattr(node, "returningList", None) or ()),
+        *(getattr(getattr(node, "returningClause", None), "exprs", None) or ()),
+    )
+    for target in targets:
+        value = getattr(target, "val", None)
+        if isinstance(value, ast.ColumnRef) and isinstance(value.fields[-1], ast.A_Star):
+            yield value
+
+
+def _reads_tables(node: ast.Node) -> bool:
+    if not isinstance(node, ast.SelectStmt):
+        return True
+    return any(isinstance(part, ast.RangeVar) for part in walk(node.fromClause))
+
+
+@rule(
+    "rows go up by name: no `returning *`, no `select *` from a table",
+    bad_job("insert into jobs values (1) returning * into v", declare="    v hotmesh.jobs;"),
+    bad_job("select * into v from jobs", declare="    v hotmesh.jobs;"),
+    bad_job("select j.* into v from jobs j", declare="    v hotmesh.jobs;"),
+    bad_job("return query update jobs j set id = 1 returning j.*", returns="setof hotmesh.jobs"),
+)
+def stars(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        for node in each.nodes():
+            if _reads_tables(node) and any(_stars(node)):
+                yield f"{each.at()} {type(node).__name__}"
+
+
+# ------------------------------------------------------------------ errors
+
+
+@rule(
+    "every error has a code of its room's decade or a standard one, and a detail or a hint",
+    bad_job("raise exception 'no code'"),
+    bad_job("raise exception 'decade' using errcode = 'MSH30', hint = 'h'"),
+    bad_job("raise exception 'foreign' using errcode = '23505', hint = 'h'"),
+    bad_job("raise exception 'terse' using errcode = 'MSH42'"),
+    bad_job("raise exception 'v' using errcode = v, hint = 'h'", declare="    v text;"),
+)
+def codes(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        for found in raises(each):
+            if found.code is None:
+                yield f"{found.at} raises without a literal errcode"
+            elif found.code not in STANDARD_CODES and not re.fullmatch(
+                rf"MSH{each.room.number // 10}\d", found.code
+            ):
+                yield f"{found.at} raises {found.code}"
+            if not found.tells_more:
+                yield f"{found.at} raises without detail and hint"
+
+
+@rule(
+    "one code is raised in one function",
+    snippet(
+        "40_job.sql",
+        "".join(
+            function(f"_job_{n}", block("raise exception 'x' using errcode = 'MSH42', hint = 'h'"))
+            for n in "ab"
+        ),
+    ),
+)
+def one_raise(of: Sequence[Room]) -> Iterator[str]:
+    places: dict[str, set[str]] = {}
+    for each in functions(of):
+        for found in raises(each):
+            if found.code and found.code.startswith("MSH"):
+                places.setdefault(found.code, set()).add(found.at.split(" ")[-1])
+    for code, names in places.items():
+        if len(names) > 1:
+            yield f"{code}: {', '.join(sorted(names))}"
+
+
+@rule(
+    "`when others` stands in _isolate alone",
+    bad_job("begin null; exception when others then null; end"),
+)
+def when_others(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        for step in each.steps("condition"):
+            if step.get("condname") == "others" and each.name != "_isolate":
+                yield each.at(step)
+
+
+# ------------------------------------------------------------------ doors, corridors, windows
+
+
+def _is_pinned(each: Function) -> bool:
+    for option in each.node.options or ():
+        if option.defname == "set" and option.arg.name == "search_path":
+            return [part.val.sval for part in option.arg.args] == ["pg_catalog", "pg_temp"]
+    return False
+
+
+def _commented(room: Room) -> set[str]:
+    return {
+        name_of(node.object.objname)[1]
+        for node, _, _ in room.parsed["behaviour"]
+        if isinstance(node, ast.CommentStmt) and isinstance(node.object, ast.ObjectWithArgs)
+    }
+
+
+@rule(
+    "a door is security definer, pinned, commented, and takes the app first",
+    snippet("40_job.sql", function("job_x", block("null"), args="app text")),
+    snippet("40_job.sql", function("job_x", block("null"), head=DOOR_HEAD, args="key text")),
+    snippet(
+        "40_job.sql",
+        function(
+            "job_x", block("null"), head=DOOR_HEAD.replace("_catalog", "_temp"), args="app text"
+        )
+        + "comment on function hotmesh.job_x(text) is 'X.';",
+    ),
+)
+def doors(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        if not each.is_door or each.name == "now":
+            continue
+        if "security" not in each.options or not _is_pinned(each):
+            yield f"{each.at()} is not security definer and pinned to pg_catalog, pg_temp"
+        if each.name not in DOORS_WITHOUT_APP and each.parameters[:1] != [("app", "text")]:
+            yield f"{each.at()} does not take `app text` first"
+        if each.name not in _commented(each.room):
+            yield f"{each.at()} has no comment"
+
+
+def _first_call(each: Function) -> tuple[str, str]:
+    body = next(each.steps("stmt_block"), {}).get("body", [])
+    if not body or "PLpgSQL_stmt_perform" not in body[0]:
+        return ("", "")
+    text = body[0]["PLpgSQL_stmt_perform"]["expr"]["PLpgSQL_expr"]["query"]
+    calls = [
+        node for node in walk(pglast.parse_sql(text)[0].stmt) if isinstance(node, ast.FuncCall)
+    ]
+    return name_of(calls[0].funcname) if calls else ("", "")
+
+
+@rule(
+    "a door enters the app before anything else",
+    snippet("40_job.sql", function("job_x", block("null"), head=DOOR_HEAD, args="app text")),
+    snippet(
+        "40_job.sql",
+        function("job_x", block("perform hotmesh._enter(app)", declare="    v jsonb := hotmesh.f();"),
+                 head=DOOR_HEAD, args="app text"),
+    ),
+)  # fmt: skip
+def entering(of: Sequence[Room]) -> Iterator[str]:
+    engine = {each.name for each in functions(of)} | {"f"}
+    for each in functions(of):
+        if not each.is_door or each.name in DOORS_THAT_DO_NOT_ENTER:
+            continue
+        if _first_call(each)[1] != "_enter":
+            yield f"{each.at()} does not begin with perform hotmesh._enter(app)"
+        declared = each.tree.get("PLpgSQL_function", {}).get("datums", [])
+        if any(name in str(declared) for name in (f"public.{name}(" for name in engine)):
+            yield f"{each.at()} calls the engine in its declarations, before it enters"
+
+
+@rule(
+    "corridors are neither pinned nor definer; windows are private and pinned",
+    bad_job("null", head="language plpgsql\nsecurity definer"),
+    bad_job("null", head="language plpgsql\nset search_path = pg_catalog, pg_temp"),
+    bad_job("return new", returns="trigger"),
+    snippet(
+        "40_job.sql", function("job_x", block("return new"), returns="trigger", head=DOOR_HEAD)
+    ),
+)
+def corridors(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        if each.is_trigger:
+            if each.is_door or not _is_pinned(each):
+                yield f"{each.at()} is a window: private and pinned"
+        elif not each.is_door and ("security" in each.options or "set" in each.options):
+            yield f"{each.at()} is a corridor: it inherits rights and path"
+
+
+@pytest.mark.parametrize("each", RULES, ids=lambda each: each.title)
+def test_the_house_keeps_the_rule(each: Rule) -> None:
+    assert rooms(), "there are no rooms in sql/"
+    findings = list(each.check(rooms()))
+    assert not findings, "\n".join([each.title, *findings])
+
+
+@pytest.mark.parametrize("each", RULES, ids=lambda each: each.title)
+def test_the_rule_can_fail(each: Rule) -> None:
+    assert not list(each.check(SOUND)), "a sound room is refused"
+    for bad in each.bad:
+        assert list(each.check((*SOUND, bad))), f"not refused:\n{bad.text}"
