@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["HOTMESH_TEST_DSN"] = _server(config).conninfo("postgres")
     elif "HOTMESH_TEST_DSN" not in os.environ:
         cluster = Cluster().create().start()
+        engine.lay_out_extension(cluster.share)
         config.stash[CLUSTER] = cluster
         os.environ["HOTMESH_TEST_DSN"] = cluster.conninfo()
     where = conninfo_to_dict(os.environ["HOTMESH_TEST_DSN"])
@@ -92,7 +93,7 @@ def mode(request: pytest.FixtureRequest, server: Server) -> str:
 
 @pytest.fixture
 def dbname(request: pytest.FixtureRequest, server: Server, mode: str) -> Iterator[str]:
-    """A fresh clone of the template: engine, the app `my-app`, and CALLER with all keys."""
+    """A fresh clone of the template: engine, the app `my-app`, and CALLER with an operator's key."""
     template = request.getfixturevalue(f"template_{mode}").template_dbname
     with server.database(template) as name:
         yield name
@@ -106,7 +107,7 @@ def dsn(server: Server, dbname: str) -> str:
 
 @pytest.fixture
 def caller_dsn(server: Server, dbname: str) -> str:
-    """The clone, as a role that holds nothing but the keys that `app_grant` gives."""
+    """The clone, as a role that holds nothing but the key that `app_grant` gives."""
     return server.conninfo(dbname, CALLER)
 
 

@@ -76,17 +76,6 @@ def _scratch_root() -> str | None:
     return None
 
 
-def lay_out_extension(directory: Path) -> None:
-    """Copy control file and scripts to where `extension_control_path` finds them."""
-    target = directory / "extension"
-    target.mkdir(parents=True, exist_ok=True)
-    for file in (ROOT / "hotmesh.control", *(ROOT / "extension").glob("hotmesh--*.sql")):
-        if file.exists():
-            shutil.copy(file, target)
-    for path in (directory, target, *target.iterdir()):
-        path.chmod(0o755)
-
-
 class Cluster:
     """One data directory and the server on it."""
 
@@ -115,12 +104,11 @@ class Cluster:
         command = [bin_dir() / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust"]
         command += ["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         self._run(command)
-        lay_out_extension(self.share)
         return self
 
     def start(self) -> Cluster:
         settings = dict(self.settings)
-        if major_version() >= 18:
+        if major_version() >= 18:  # the share directory may be filled before or after the start
             settings["extension_control_path"] = f"$system:{self.share}"
         options = [item for name in settings for item in ("-c", f"{name}={settings[name]}")]
         with (self.socket / "log").open("ab") as log:

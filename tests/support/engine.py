@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -20,10 +20,10 @@ from support.cluster import ROOT
 
 APP = "my-app"
 OWNER = "hotmesh_owner"  # owns the engine: an ordinary role, no superuser
-CALLER = "hotmesh_caller"  # holds the keys of a client, a worker, an operator and a reader
+CALLER = "hotmesh_caller"  # holds an operator's key, which also is a client's and a worker's
 STRANGER = "hotmesh_stranger"  # holds nothing
 PASSWORD = "hotmesh"
-KINDS = ("client", "worker", "operator", "reader")
+KIND = "operator"
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,31 @@ class Server:
 
 
 @functools.cache
-def _builder() -> ModuleType:
+def artefacts() -> dict[Path, str]:
+    """What extension/build.py makes of sql/ as it is now: the tests never run on a stale build."""
     spec = importlib.util.spec_from_file_location("hotmesh_build", ROOT / "extension/build.py")
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    return dict(builder.artefacts())
 
 
 def plain_sql() -> str:
     """The plain file, for a Postgres where `create extension` is not possible."""
-    return (ROOT / "extension/hotmesh.sql").read_text()
+    return artefacts()[ROOT / "extension/hotmesh.sql"]
+
+
+def lay_out_extension(directory: Path) -> None:
+    """Put control file and scripts to where `extension_control_path` finds them."""
+    target = directory / "extension"
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "hotmesh.control", target)
+    for file in (ROOT / "extension").glob("hotmesh--*.sql"):
+        shutil.copy(file, target)
+    for file, text in artefacts().items():
+        (target / file.name).write_text(text)
+    for path in (directory, target, *target.iterdir()):
+        path.chmod(0o755)
 
 
 def install(connection: psycopg.Connection[Any], mode: str) -> None:
@@ -99,10 +113,9 @@ def install(connection: psycopg.Connection[Any], mode: str) -> None:
 
 
 def create_app(connection: psycopg.Connection[Any], app: str = APP) -> None:
-    """Create an app and hand CALLER its keys."""
+    """Create an app and hand CALLER its key."""
     connection.execute("select hotmesh.app_create(%s)", [app])
-    for kind in KINDS:
-        connection.execute("select hotmesh.app_grant(%s, %s, %s)", [app, CALLER, kind])
+    connection.execute("select hotmesh.app_grant(%s, %s, %s)", [app, CALLER, KIND])
 
 
 def load(mode: str, **where: Any) -> None:
@@ -114,7 +127,9 @@ def load(mode: str, **where: Any) -> None:
                 sql.Identifier(where["dbname"]), sql.Identifier(OWNER)
             )
         )
-    with psycopg.connect(**{**where, "user": OWNER, "password": PASSWORD}) as owner:
+    with psycopg.connect(
+        **{**where, "user": OWNER, "password": PASSWORD}, autocommit=True
+    ) as owner:
         install(owner, mode)
         create_app(owner)
 
