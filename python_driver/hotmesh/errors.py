@@ -1,0 +1,521 @@
+"""The exceptions of HotMesh: one tree, one class per SQLSTATE of the engine.
+
+::
+
+    HotMeshError
+    ├── InvalidArgumentError (ValueError)        22023   a value that cannot be used
+    │   └── PayloadTooLargeError                 MSH43   a value past the limit
+    ├── NotAllowedError (PermissionError)        42501   the role lacks the key for this door
+    ├── AppNotFoundError                         MSH00
+    ├── AppExistsError                           MSH01
+    ├── AppBusyError                             MSH02   the app still has open jobs
+    ├── AppNameTakenError                        MSH03   the app's schema belongs to somebody else
+    ├── MessageNotFoundError                     MSH30   no such stream message
+    ├── JobNotFoundError                         MSH40   404
+    ├── DuplicateJobError                        MSH41   409
+    ├── JobClosedError                           MSH42   the job has ended
+    ├── JobOpenError                             MSH44   an open job cannot be replaced
+    ├── LedgerError                              MSH50   a ledger only grows
+    ├── JobFailedError                           MSH46   a job, or a step of it, came to a bad end
+    │   ├── FatalError                                   598: not to be retried
+    │   ├── MaxedError                                   597: every attempt was used up
+    │   ├── JobTimedOutError (TimedOutError)             596: the job failed by a time-out
+    │   ├── JobInterruptedError                          410
+    │   └── JobCancelledError                            499
+    ├── TimedOutError (TimeoutError)                     596 for a time-out of the work,
+    │                                                    504 when only the waiting ended
+    ├── ActivityError                                    an exception of a class unknown here
+    ├── NonDeterminismError                              a replay met another history
+    ├── ForbiddenInWorkflow                              I/O or a thread in workflow code
+    ├── ConnectionLostError                              no connection, or lost in the middle
+    ├── NotInstalledError                                a database without the engine
+    ├── ProtocolError                                    an engine of another protocol
+    └── EmbeddedError                                    the embedded server could not be used
+
+Three seams: :func:`from_sql` reads a psycopg error, :func:`to_json` and :func:`from_json` carry any
+exception through the database, and :func:`job_failure` says how a job ended.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import psycopg
+
+__all__ = [
+    "ActivityError",
+    "AppBusyError",
+    "AppExistsError",
+    "AppNameTakenError",
+    "AppNotFoundError",
+    "ConnectionLostError",
+    "DuplicateJobError",
+    "EmbeddedError",
+    "FatalError",
+    "ForbiddenInWorkflow",
+    "HotMeshError",
+    "InvalidArgumentError",
+    "JobCancelledError",
+    "JobClosedError",
+    "JobFailedError",
+    "JobInterruptedError",
+    "JobNotFoundError",
+    "JobOpenError",
+    "JobTimedOutError",
+    "LedgerError",
+    "MaxedError",
+    "MessageNotFoundError",
+    "NonDeterminismError",
+    "NotAllowedError",
+    "NotInstalledError",
+    "PayloadTooLargeError",
+    "ProtocolError",
+    "TimedOutError",
+    "by_sqlstate",
+    "from_json",
+    "from_sql",
+    "job_failure",
+    "to_json",
+]
+
+MESSAGE_LIMIT = 8_000
+"""Characters of a message, detail or hint that are carried through the database."""
+
+TRACEBACK_LIMIT = 16_000
+"""Characters of a traceback that are carried; its middle is left out first."""
+
+CAUSE_LIMIT = 5
+"""How many causes below an exception are carried."""
+
+_BY_SQLSTATE: dict[str, type[HotMeshError]] = {}
+_BY_NAME: dict[str, type[HotMeshError]] = {}
+
+
+class HotMeshError(Exception):
+    """Everything that HotMesh raises. `str(error)` is the message, in one sentence.
+
+    `code` is an HTTP-like number, `sqlstate` the database's code when it spoke, `type` the name of
+    the class that was raised first (it survives retries and other processes), `detail` facts, `hint`
+    what to do next, `job_id` the workflow id where one is concerned, `traceback` the text of the
+    process that failed.
+    """
+
+    code: int = 500
+    sqlstate: str | None = None
+
+    def __init_subclass__(
+        cls, *, sqlstate: str | None = None, code: int | None = None, **rest: Any
+    ) -> None:
+        super().__init_subclass__(**rest)
+        if code is not None:
+            cls.code = code
+        if sqlstate is not None:
+            cls.sqlstate = sqlstate
+            _BY_SQLSTATE[sqlstate] = cls
+        if cls.__module__ == __name__:
+            _BY_NAME[cls.__name__] = cls
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: int | None = None,
+        type: str | None = None,
+        detail: str | None = None,
+        hint: str | None = None,
+        job_id: str | None = None,
+        sqlstate: str | None = None,
+        traceback: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        if sqlstate is not None:
+            self.sqlstate = sqlstate
+        self.type: str = type or self.__class__.__name__
+        self.detail = detail
+        self.hint = hint
+        self.job_id = job_id
+        self.traceback = traceback
+
+    @property
+    def message(self) -> str:
+        """The message, as `str(error)` gives it."""
+        return str(self)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidArgumentError(HotMeshError, ValueError, sqlstate="22023", code=400):
+    """A value that cannot be used; the message names the value and its place."""
+
+
+class PayloadTooLargeError(InvalidArgumentError, sqlstate="MSH43", code=413):
+    """A value past the limit of the app; the message has name, size and limit."""
+
+
+class NotAllowedError(HotMeshError, PermissionError, sqlstate="42501", code=403):
+    """The database role may not do this; `hotmesh.app_grant` hands out the keys."""
+
+
+class AppNotFoundError(HotMeshError, sqlstate="MSH00", code=404):
+    """No app of this name."""
+
+
+class AppExistsError(HotMeshError, sqlstate="MSH01", code=409):
+    """An app of this name, or of one that folds to the same schema, exists."""
+
+
+class AppBusyError(HotMeshError, sqlstate="MSH02", code=409):
+    """The app has open jobs."""
+
+
+class AppNameTakenError(HotMeshError, sqlstate="MSH03", code=409):
+    """The schema that the app would have exists, and is no app's."""
+
+
+class MessageNotFoundError(HotMeshError, sqlstate="MSH30", code=404):
+    """No stream message of this id."""
+
+
+class JobNotFoundError(HotMeshError, sqlstate="MSH40", code=404):
+    """No job of this workflow id, or it was scrubbed."""
+
+
+class DuplicateJobError(HotMeshError, sqlstate="MSH41", code=409):
+    """The workflow id is taken, by an open job or a closed one."""
+
+
+class JobClosedError(HotMeshError, sqlstate="MSH42", code=409):
+    """The job has ended, and takes nothing more."""
+
+
+class JobOpenError(HotMeshError, sqlstate="MSH44", code=409):
+    """The job is open, and only a closed one can be replaced."""
+
+
+class LedgerError(HotMeshError, sqlstate="MSH50", code=409):
+    """Somebody tried to take back what a ledger has recorded."""
+
+
+class JobFailedError(HotMeshError, sqlstate="MSH46", code=500):
+    """A job, or a step of one, came to a bad end; `type` and `__cause__` say what was raised."""
+
+
+class FatalError(JobFailedError, code=598):
+    """Raise it in an activity to say: do not try again."""
+
+
+class MaxedError(JobFailedError, code=597):
+    """Every attempt was used up; `type`, `message` and `__cause__` are the last attempt's."""
+
+
+class JobInterruptedError(JobFailedError, code=410):
+    """The job was stopped from outside."""
+
+
+class JobCancelledError(JobFailedError, code=499):
+    """The job was asked to end, and did."""
+
+
+class TimedOutError(HotMeshError, TimeoutError, code=596):
+    """Time is up. Code 596: the work itself was given up. Code 504: only the waiting ended."""
+
+
+class JobTimedOutError(JobFailedError, TimedOutError, code=596):
+    """The job failed because a step of it ran out of time."""
+
+
+class ActivityError(HotMeshError):
+    """An exception from another process, of a class unknown here; `type` is its name."""
+
+
+class NonDeterminismError(HotMeshError):
+    """A replay met another command than its history holds; the job waits for the right code."""
+
+
+class ForbiddenInWorkflow(HotMeshError):
+    """Workflow code tried what a replay cannot repeat: I/O, a thread, a wall clock."""
+
+
+class ConnectionLostError(HotMeshError, code=503):
+    """No connection to the database, or it broke before the answer came."""
+
+
+class NotInstalledError(HotMeshError, code=503):
+    """The database has no HotMesh engine; `hotmesh install` puts it there."""
+
+
+class ProtocolError(HotMeshError, code=505):
+    """Engine and driver speak different protocols; one of them must be upgraded."""
+
+
+class EmbeddedError(HotMeshError, code=503):
+    """The embedded Postgres could not be found, started or used."""
+
+
+def by_sqlstate() -> dict[str, type[HotMeshError]]:
+    """Every SQLSTATE that has a class of its own."""
+    return dict(_BY_SQLSTATE)
+
+
+# --- from the database ----------------------------------------------------------------------------
+
+LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "53300"})
+"""SQLSTATEs, next to class 08, that say: the connection is gone or cannot be had now."""
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether the error means that there is no connection (any more)."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate in LOST or error.sqlstate.startswith("08")
+
+
+def from_sql(error: psycopg.Error, job_id: str | None = None) -> HotMeshError:
+    """The exception that mirrors a database error; the original is its `__cause__`."""
+    diag = error.diag
+    message = diag.message_primary or str(error).strip() or type(error).__name__
+    kind = _class_of(error, message)
+    if job_id is None and (error.sqlstate or "").startswith("MSH4"):
+        job_id = _quoted(message)
+    if kind is DuplicateJobError and job_id is not None:
+        message = f"Duplicate job: {job_id}"
+    found = kind(
+        message,
+        detail=diag.message_detail,
+        hint=diag.message_hint or _hint_for(kind),
+        job_id=job_id,
+        sqlstate=error.sqlstate,
+    )
+    found.__cause__ = error
+    return found
+
+
+def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
+    state = error.sqlstate or ""
+    if state in _BY_SQLSTATE:
+        return _BY_SQLSTATE[state]
+    if is_lost(error):
+        return ConnectionLostError
+    if state == "3F000" and "hotmesh" in message:
+        return NotInstalledError
+    if state == "42883" and "hotmesh." in message:
+        return ProtocolError
+    if state in ("22021", "22P02", "22P05") or isinstance(error, psycopg.DataError):
+        return InvalidArgumentError
+    return HotMeshError
+
+
+def _quoted(message: str) -> str | None:
+    found = re.search(r'"(.*)"', message) or re.search(r"[Dd]uplicate job: (.+)", message)
+    return found.group(1) if found else None
+
+
+def _hint_for(kind: type[HotMeshError]) -> str | None:
+    if kind is NotInstalledError:
+        return "install the engine: hotmesh install"
+    if kind is ProtocolError:
+        return "bring the engine up to the driver's version: hotmesh upgrade"
+    return None
+
+
+# --- through the database -------------------------------------------------------------------------
+
+
+def to_json(error: BaseException) -> dict[str, Any]:
+    """What the journal keeps of an exception: bounded in size, and safe for any text.
+
+    Keys: `type`, `message`, `code`, and where there is something to say `traceback`, `detail`,
+    `hint`, `cause` (the same shape). An exception whose `str()` raises costs its message only.
+    """
+    return _describe(error, CAUSE_LIMIT, {id(error)})
+
+
+def _describe(error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "type": _clean(_attribute(error, "type") or type(error).__name__, 200),
+        "message": _clean(_text_of(error), MESSAGE_LIMIT),
+        "code": error.code if isinstance(error, HotMeshError) else 500,
+    }
+    if trace := _attribute(error, "traceback") or _trace(error):
+        told["traceback"] = _clean(trace, TRACEBACK_LIMIT)
+    for name in ("detail", "hint"):
+        if value := _attribute(error, name):
+            told[name] = _clean(value, MESSAGE_LIMIT)
+    cause = _cause_of(error)
+    if cause is not None and depth > 0 and id(cause) not in seen:
+        told["cause"] = _describe(cause, depth - 1, seen | {id(cause)})
+    return told
+
+
+def _attribute(error: BaseException, name: str) -> str | None:
+    value = getattr(error, name, None) if isinstance(error, HotMeshError) else None
+    return value if isinstance(value, str) else None
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"no message: str() of this exception raised {type(fault).__name__}"
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback of this exception alone; its causes carry their own."""
+    if error.__traceback__ is None:
+        return ""
+    return "".join(traceback.format_tb(error.__traceback__, limit=-50))
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    """The cause worth telling: the one of the original where the error only wraps it."""
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
+    if cause is not None and _wraps(error, cause):
+        return _cause_of(cause)
+    return cause
+
+
+def _wraps(error: BaseException, cause: BaseException) -> bool:
+    """Whether the error stands for its cause under another code, as `MaxedError` does."""
+    if not isinstance(error, HotMeshError) or error.type == type(error).__name__:
+        return False
+    return error.type == (_attribute(cause, "type") or type(cause).__name__)
+
+
+def _clean(text: str, limit: int) -> str:
+    """The text without what Postgres cannot store, its middle left out when it is too long."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
+
+
+_BY_CODE: dict[int, type[HotMeshError]] = {
+    596: TimedOutError,
+    597: MaxedError,
+    598: FatalError,
+    410: JobInterruptedError,
+}
+
+
+def from_json(data: object, job_id: str | None = None) -> Exception:
+    """The exception that :func:`to_json` (or a worker in another language) described.
+
+    Codes 596, 597, 598 and 410 give `TimedOutError`, `MaxedError`, `FatalError` and
+    `JobInterruptedError`, with the original as `__cause__`. Else a class of this module or a plain
+    builtin is rebuilt by its name, and what remains becomes an :class:`ActivityError` with the name
+    in `type`.
+    """
+    told = data if isinstance(data, Mapping) else {"message": _loose(data)}
+    wrapper = _BY_CODE.get(_code(told) or 0)
+    if wrapper is None:
+        return _original(told, job_id)
+    name = told.get("type")
+    if isinstance(name, str) and issubclass(_BY_NAME.get(name, HotMeshError), wrapper):
+        return _original(told, job_id)
+    found = _build(wrapper, told, job_id)
+    if isinstance(name, str):
+        found.__cause__ = _original({**told, "code": None}, job_id)
+    return found
+
+
+def job_failure(data: object, job_id: str) -> JobFailedError:
+    """How a job ended, as the exception that `result()` raises."""
+    found = from_json(data, job_id)
+    if isinstance(found, JobFailedError):
+        return found
+    told = data if isinstance(data, Mapping) else {"message": _loose(data)}
+    if isinstance(found, TimedOutError):
+        failure: JobFailedError = _build(JobTimedOutError, told, job_id)
+        failure.__cause__ = found.__cause__
+        return failure
+    failure = _build(JobFailedError, told, job_id)
+    failure.__cause__ = found
+    return failure
+
+
+def _original(told: Mapping[str, Any], job_id: str | None) -> Exception:
+    name = told.get("type")
+    found: Exception | None = None
+    if isinstance(name, str):
+        found = _build(_BY_NAME[name], told, job_id) if name in _BY_NAME else _builtin(name, told)
+    if found is None:
+        found = _build(ActivityError, told, job_id)
+    cause = told.get("cause")
+    if isinstance(cause, Mapping):
+        found.__cause__ = from_json(cause)
+    return found
+
+
+_Error = TypeVar("_Error", bound=HotMeshError)
+
+
+def _build(kind: type[_Error], told: Mapping[str, Any], job_id: str | None) -> _Error:
+    def text(name: str) -> str | None:
+        value = told.get(name)
+        return value if value is None or isinstance(value, str) else _loose(value)
+
+    return kind(
+        _message(told),
+        code=_code(told),
+        type=text("type"),
+        detail=text("detail"),
+        hint=text("hint"),
+        job_id=job_id,
+        traceback=text("traceback"),
+    )
+
+
+_NEVER_REBUILT = frozenset({"StopIteration", "StopAsyncIteration", "ExceptionGroup"})
+"""Builtins that mean something to the interpreter, or need more than a message."""
+
+
+def _builtin(name: str, told: Mapping[str, Any]) -> Exception | None:
+    kind = getattr(builtins, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, Exception) or name in _NEVER_REBUILT:
+        return None
+    message = _message(told)
+    try:
+        return kind(_unquoted(message) if kind is KeyError else message)
+    except TypeError:  # UnicodeDecodeError and its kin take five arguments
+        return None
+
+
+def _unquoted(message: str) -> str:
+    """The key of a `KeyError`, whose `str()` is a repr."""
+    if not message.startswith(("'", '"')):
+        return message
+    try:
+        return str(ast.literal_eval(message))
+    except (SyntaxError, ValueError):
+        return message
+
+
+def _message(told: Mapping[str, Any]) -> str:
+    value = told.get("message")
+    return value if isinstance(value, str) else _loose(value)
+
+
+def _code(told: Mapping[str, Any]) -> int | None:
+    code = told.get("code")
+    if isinstance(code, str) and code.isdecimal():
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _loose(value: object) -> str:
+    """Text for what another worker sent where a text was due."""
+    if value is None:
+        return "no message was given"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
