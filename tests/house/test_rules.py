@@ -17,11 +17,11 @@ COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES = 100, 40, 500, 6, 1
 # What the plan allows by name; everything else is refused.
 DOORS_WITHOUT_APP = {"now", "version", "protocol"}
 DOORS_THAT_DO_NOT_ENTER = DOORS_WITHOUT_APP | {"app_create", "app_drop", "app_upgrade"}
-EXTRA_PREFIXES = {"stream": {"retry"}, "archive": {"job"}, "grant": {"app"}}
+EXTRA_PREFIXES = {"app": {"enter"}, "archive": {"job"}, "grant": {"app"}}
 CONDUCTORS = {"engine", "turn"}  # they act for every noun
-WRITES_ELSEWHERE: dict[str, set[str]] = {"archive": {"jobs", "jobs_attributes"}}
-MAY_EXECUTE = {"app_create", "app_drop", "app_upgrade", "app_grant", "app_revoke", "job_prune"}
-MAY_EXECUTE_PREFIXES = ("_app_", "_archive_", "_grant_")
+WRITES_ELSEWHERE = {"archive": {"jobs", "jobs_attributes"}, "inbox": {"streams"}}
+MAY_EXECUTE = {"_app_run"}  # tenants, keys and partitions; never on a hot path
+MAY_CALL_RUN = {"app", "archive", "grant"}
 STANDARD_CODES = {"22023", "42501", "40001", "0A000"}
 CLOCKS = {
     *("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),
@@ -134,9 +134,17 @@ def state_halves(of: Sequence[Room]) -> Iterator[str]:
     for room in of:
         for node, _, line in room.parsed["state"]:
             if getattr(node, "if_not_exists", False) or not (
-                isinstance(node, LAID_ONCE) or _is_config_dump(node)
+                isinstance(node, LAID_ONCE) or _is_config_dump(node) or _is_clock(node, room)
             ):
                 yield f"{room.file}:{line} {type(node).__name__}"
+
+
+def _is_clock(node: ast.Node, room: Room) -> bool:
+    """hotmesh.now() is laid with the tables, because it is the default of their columns."""
+    return isinstance(node, ast.CreateFunctionStmt) and (room.noun, name_of(node.funcname)[1]) == (
+        "house",
+        "now",
+    )
 
 
 def _is_replayable(node: ast.Node, text: str) -> bool:
@@ -400,23 +408,28 @@ def sizes(of: Sequence[Room]) -> Iterator[str]:
             yield f"{each.at()} has {count} lines"
 
 
-@rule("half of the bodies have at most 15 lines", bad_job(*["null"] * 20))
+@rule(
+    "half of the bodies have at most 15 lines",
+    snippet("40_job.sql", "".join(function(f"_job_{n}", block(*["null"] * 20)) for n in range(9))),
+)
 def median(of: Sequence[Room]) -> Iterator[str]:
-    for room in of:
-        counts = sorted(_size(each) for each in room.functions)
-        if counts and counts[(len(counts) - 1) // 2] > MEDIAN_LINES:
-            yield f"{room.file} {counts}"
+    counts = sorted(_size(each) for each in functions(of))
+    if counts[len(counts) // 2] > MEDIAN_LINES:
+        yield f"the median is {counts[len(counts) // 2]}"
 
 
 @rule(
     "no execute outside the allow-list",
     bad_job("execute 'select 1'"),
+    bad_job("perform hotmesh._app_run('{select}')"),
     bad_job("return query execute 'select 1'", returns="setof int"),
     bad_job("for r in execute 'select 1' loop null; end loop", declare="r record;"),
 )
 def dynamic_sql(of: Sequence[Room]) -> Iterator[str]:
     for each in functions(of):
-        if each.name in MAY_EXECUTE or each.name.startswith(MAY_EXECUTE_PREFIXES):
+        if each.room.noun not in MAY_CALL_RUN and ("hotmesh", "_app_run") in each.calls():
+            yield f"{each.at()} calls _app_run"
+        if each.name in MAY_EXECUTE:
             continue
         for step in each.steps("stmt_dynexecute", "stmt_dynfors"):
             yield each.at(step)
