@@ -1,0 +1,402 @@
+-- 30 stream: the one queue. A row is one message that is due or will be: work for a queue (activity, workflow), news for a job (event), or an alarm (timer).
+-- delayed -> ready -> leased -> deleted, or back to delayed with a retry, or dead. `visible_at` says when a delayed message is due and
+-- when a leased one is given up. A workflow message lives as long as its function: it is `waiting` while nothing is to be done for it.
+-- An event is `ready` until its job was told of it, then `waiting` in the job's inbox. Every claim raises `token`; a report with an old token is stale.
+-- Errors: MSH3x.
+
+--@ state
+create table hotmesh.streams (
+    id bigint not null default nextval('hotmesh.ids'),
+    kind text not null,
+    state text not null default 'ready',
+    queue text not null default '',
+    name text not null default '',
+    priority smallint not null default 0,
+    job_id bigint,
+    dimension text not null default '',
+    sequence integer,
+    cursor bigint,
+    args jsonb,
+    retry_policy jsonb,
+    attempt integer not null default 0,
+    token integer not null default 0,
+    visible_at timestamptz not null,
+    worker text,
+    error jsonb,
+    created_at timestamptz not null,
+    constraint streams_pkey primary key (id),
+    constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
+    constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
+    constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
+    constraint attempts_and_tokens_only_count_up check (attempt >= 0 and token >= 0)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.streams is 'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
+comment on column hotmesh.streams.id is 'The message. Handed to whoever claims it.';
+comment on column hotmesh.streams.kind is 'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm that becomes an event.';
+comment on column hotmesh.streams.state is 'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a parked workflow).';
+comment on column hotmesh.streams.queue is 'The task queue whose workers may claim it; empty for events and timers.';
+comment on column hotmesh.streams.name is 'The function to call, or the kind of news.';
+comment on column hotmesh.streams.priority is 'Higher is claimed first.';
+comment on column hotmesh.streams.job_id is 'The job it belongs to.';
+comment on column hotmesh.streams.dimension is 'The part of the job it belongs to: empty for the main function, a path for a hook.';
+comment on column hotmesh.streams.sequence is 'The journal row that waits for its result.';
+comment on column hotmesh.streams.cursor is 'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped to it.';
+comment on column hotmesh.streams.args is 'The arguments, or what an event tells.';
+comment on column hotmesh.streams.retry_policy is 'The policy, normalised; null is the default policy.';
+comment on column hotmesh.streams.attempt is 'Executions begun; for a workflow: deliveries since its last report.';
+comment on column hotmesh.streams.token is 'Deliveries ever. A report must name the current one.';
+comment on column hotmesh.streams.visible_at is 'When a delayed message is due and when a lease ends. A change by hand is honoured.';
+comment on column hotmesh.streams.worker is 'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
+comment on column hotmesh.streams.error is 'The last failure.';
+comment on column hotmesh.streams.created_at is 'When it was enqueued.';
+create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id) where state = 'ready';
+create index streams_due on hotmesh.streams (visible_at) where state in ('delayed', 'leased');
+create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+
+--@ behaviour
+-- Checked once, when the message is laid down, so that failing never fails.
+
+-- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
+
+create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id, coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
+           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, hotmesh.now()
+    from unnest(messages) m;
+end
+$$;
+
+-- Topics (queue and function) that have ready work for this worker, the oldest and most urgent first.
+
+create or replace function hotmesh._stream_heads(kind text, queues text[], names text[], worker text)
+returns table (queue text, name text)
+language plpgsql
+as $$
+declare
+    v_grace timestamptz := hotmesh.now() - interval '100 ms';
+begin
+    return query
+    select t.queue, t.name
+    from unnest(queues, names) as t (queue, name)
+    cross join lateral (
+        select s.priority, s.id from streams s
+        where s.state = 'ready' and s.kind = _stream_heads.kind and s.queue = t.queue and s.name = t.name
+          and (s.worker is null or s.worker = _stream_heads.worker or s.visible_at <= v_grace)
+        order by s.priority desc, s.id limit 1) h
+    order by h.priority desc, h.id;
+end
+$$;
+
+create or replace function hotmesh._stream_claim(kind text, queues text[], names text[], worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_ids bigint[] := '{}';
+    v_head record;
+begin
+    for v_head in select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h loop
+        exit when cardinality(v_ids) >= take;
+        v_ids := v_ids || array(
+            select s.id from streams s
+            where s.state = 'ready' and s.kind = _stream_claim.kind and s.queue = v_head.queue and s.name = v_head.name
+              and (s.worker is null or s.worker = _stream_claim.worker or s.visible_at <= v_now - interval '100 ms')
+            order by s.priority desc, s.id
+            limit take - cardinality(v_ids)
+            for update skip locked);
+    end loop;
+    if v_ids <> '{}' then
+        update streams s
+        set state = 'leased', cursor = case when s.worker = _stream_claim.worker then s.cursor end, worker = _stream_claim.worker, token = s.token + 1, attempt = s.attempt + 1, visible_at = v_now + lease
+        where s.id = any (v_ids);
+    end if;
+    return v_ids;
+end
+$$;
+
+-- The messages of a report that its sender still holds. A row that is locked this instant (its lease is being extended or given up) is left out.
+
+create or replace function hotmesh._stream_held(ids bigint[], tokens integer[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select s.id from streams s
+        where s.id = any (ids) and s.state = 'leased'
+          and s.token = tokens[array_position(ids, s.id)]
+        order by s.id
+        for update skip locked);
+end
+$$;
+
+-- A finished activity turns into the event that tells its job: same row, one update. `told` are jobs whose lock the caller holds.
+
+create or replace function hotmesh._stream_complete(ids bigint[], outputs jsonb[], told bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    update streams s
+    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null, visible_at = v_now, error = null, retry_policy = null,
+        state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
+        args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
+    where s.id = any (ids) and s.job_id is not null;
+    delete from streams s where s.id = any (ids) and s.job_id is null;
+end
+$$;
+
+-- A failed activity is delayed by its policy, or becomes a dead letter and its failure an event.
+
+create or replace function hotmesh._stream_fail(ids bigint[], errors jsonb[], told bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_dead bigint[];
+begin
+    update streams s
+    set state = 'delayed', worker = null, error = f.error, visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
+    from unnest(ids, errors) as f (id, error)
+    where s.id = any (ids) and s.id = f.id and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
+    v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
+    if v_dead <> '{}' then
+        update streams s
+        set state = 'dead', worker = null, visible_at = v_now,
+            error = f.error || jsonb_build_object('code', coalesce(f.error -> 'code', '597'), 'attempt', s.attempt)
+        from unnest(ids, errors) as f (id, error)
+        where s.id = any (v_dead) and s.id = f.id;
+        perform hotmesh._stream_tell_failure(v_dead, told);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._stream_tell_failure(dead bigint[], told bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    select 'event', 'result', case when s.job_id = any (told) then 'waiting' else 'ready' end,
+           s.job_id, s.dimension, s.sequence, jsonb_build_object('error', s.error), s.visible_at, s.visible_at
+    from streams s
+    where s.id = any (dead) and s.job_id is not null and s.kind = 'activity';
+end
+$$;
+
+-- Due messages become ready, due timers become events, lost workers give back what they held. Bounded; every turn takes part.
+
+create or replace function hotmesh._stream_sweep(take integer)
+returns integer
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_due bigint[];
+begin
+    v_due := array(
+        select s.id from streams s
+        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
+        order by s.visible_at
+        limit take
+        for update skip locked);
+    if v_due = '{}' then
+        return 0;
+    end if;
+    perform hotmesh._stream_bury(array(
+        select s.id from streams s
+        where s.id = any (v_due) and s.state = 'leased'
+          and (s.kind = 'workflow' and s.attempt >= 5
+               or s.kind = 'activity' and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
+    update streams s
+    set kind = case s.kind when 'timer' then 'event' else s.kind end,
+        name = case s.kind when 'timer' then 'result' else s.name end,
+        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
+        state = 'ready', worker = null
+    where s.id = any (v_due) and s.state <> 'dead';
+    return cardinality(v_due);
+end
+$$;
+
+create or replace function hotmesh._stream_bury(lost bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    if lost = '{}' then
+        return;
+    end if;
+    update streams s
+    set state = 'dead', visible_at = hotmesh.now(), error = jsonb_build_object(
+        'type', 'WorkerLostError', 'code', 597, 'attempt', s.attempt,
+        'message', format('worker %s took it %s times and never reported', s.worker, s.attempt))
+    where s.id = any (lost);
+    perform hotmesh._stream_tell_failure(lost, '{}');
+end
+$$;
+
+create or replace function hotmesh._stream_drop(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id from streams m where m.job_id = any (job_ids) and m.state <> 'dead' for update skip locked));
+end
+$$;
+
+-- Seconds until the next delayed message is due or the next lease ends.
+
+create or replace function hotmesh._stream_next_due()
+returns double precision
+language plpgsql
+as $$
+begin
+    return (
+        select greatest(0, extract(epoch from s.visible_at - hotmesh.now())) from streams s
+        where s.state in ('delayed', 'leased') order by s.visible_at limit 1);
+end
+$$;
+
+create or replace function hotmesh._stream_extend(ids bigint[], worker text, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_until timestamptz := hotmesh.now() + lease;
+    v_held bigint[];
+begin
+    v_held := array(
+        select s.id from streams s
+        where s.id = any (ids) and s.state = 'leased' and s.worker = _stream_extend.worker
+        for update skip locked);
+    update streams s set visible_at = v_until where s.id = any (v_held);
+    return v_held;
+end
+$$;
+
+-- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
+
+create or replace function hotmesh._stream_return(ids bigint[], worker text)
+returns integer
+language plpgsql
+as $$
+declare
+    v_count integer;
+begin
+    update streams s
+    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now()
+    where s.id = any (array(
+        select m.id from streams m
+        where m.id = any (ids) and m.state = 'leased' and m.worker = _stream_return.worker
+        for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
+-- `visible_at` is the truth: whoever moves it by hand into the future delays the message.
+
+create or replace function hotmesh._stream_honour_visible_at()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.state := case when new.visible_at > hotmesh.now() then 'delayed' else 'ready' end;
+    return new;
+end
+$$;
+create or replace trigger honour_visible_at before update of visible_at on hotmesh.streams
+for each row when (old.state = 'ready' and new.state = 'ready' and old.visible_at < new.visible_at)
+execute function hotmesh._stream_honour_visible_at();
+
+-- Takes the news of jobs whose locks the caller holds.
+
+-- Announced activities of a report: leased to its sender from the start. Returns their ids in the order given.
+
+create or replace function hotmesh._stream_announce(messages hotmesh.streams[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := array(select nextval('hotmesh.ids') from generate_series(1, cardinality(messages)));
+begin
+    insert into streams (id, kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0), m.job_id, m.dimension, m.sequence, m.args,
+           m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
+    from unnest(messages) with ordinality m;
+    return v_ids;
+end
+$$;
+
+create or replace function hotmesh._stream_cancel(job_ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+        join streams m on m.job_id = c.job_id and m.kind in ('timer', 'activity')
+            and m.dimension = c.dimension and m.sequence = c.sequence
+        for update of m skip locked));
+end
+$$;
+
+-- A workflow that has nothing to do until news comes. Its worker keeps the coroutine, `cursors` says how far it has seen.
+
+create or replace function hotmesh._stream_rest(ids bigint[], cursors bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set state = 'waiting', attempt = 0, cursor = cursors[array_position(ids, s.id)]
+    where s.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._stream_delay(id bigint, delay interval, failure jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set state = 'delayed', worker = null, cursor = null, visible_at = hotmesh.now() + delay, error = failure
+    where s.id = _stream_delay.id;
+end
+$$;
+
+-- A claim that could not be used: it does not count as a delivery.
+create or replace function hotmesh._stream_postpone(ids bigint[], delay interval)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set state = 'delayed', worker = null, cursor = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
+    where s.id = any (ids);
+end
+$$;
+
+-- A parked workflow is served again. A dead activity stays dead: its failure was told.
+create or replace function hotmesh._stream_revive(id bigint)
+returns boolean
+language plpgsql
+as $$
+begin
+    update streams s set state = 'ready', attempt = 0, worker = null, visible_at = hotmesh.now()
+    where s.id = _stream_revive.id and s.state = 'dead' and s.kind = 'workflow';
+    return found;
+end
+$$;

@@ -1,0 +1,97 @@
+-- 31 inbox: news for a job are event rows of `streams`. An event is `ready` until its job was told of it, then `waiting` in the job's inbox until
+-- the run's next report or claim takes it. Whoever writes an event needs no lock on the job: any later turn files what is still ready.
+-- Two kinds: `result` (a step's answer) and `report` (a whole report of a worker whose job was locked by somebody else).
+
+--@ state
+
+--@ behaviour
+create or replace function hotmesh._inbox_take(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select m.id from streams m
+            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event) into v_events from taken t;
+    return v_events;
+end
+$$;
+
+create or replace function hotmesh._inbox_route(job_ids bigint[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_holders text[];
+begin
+    update streams s set state = 'waiting'
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name = 'result'
+        for update skip locked));
+    update streams s set state = 'ready', visible_at = v_now
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state = 'waiting'
+          and exists (select from streams e where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
+        for update skip locked));
+    select array_agg(distinct m.worker) into v_holders
+    from streams m where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready') and m.worker is not null;
+    return v_holders;
+end
+$$;
+
+create or replace function hotmesh._inbox_unrouted(take integer)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select distinct e.job_id from (
+            select s.job_id from streams s
+            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'result'
+            order by s.priority desc, s.id limit take) e);
+end
+$$;
+
+create or replace function hotmesh._inbox_keep(job_id bigint, dimension text, report jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (kind, name, state, job_id, dimension, args, visible_at, created_at)
+    values ('event', 'report', 'ready', job_id, dimension, report, hotmesh.now(), hotmesh.now());
+end
+$$;
+
+create or replace function hotmesh._inbox_jobs(job_ids bigint[], event text)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select distinct s.job_id from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = event);
+end
+$$;
+
+create or replace function hotmesh._inbox_release(ids bigint[])
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_kept jsonb;
+begin
+    with taken as (delete from streams s where s.id = any (ids) returning s.id, s.args)
+    select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept from taken t;
+    return v_kept;
+end
+$$;

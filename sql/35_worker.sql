@@ -1,0 +1,129 @@
+-- 35 worker: who is alive and what it serves. A worker that finds nothing to do writes `idle_at`, commits, looks once more and sleeps; whoever
+-- makes work ready wakes one idle worker that serves it. Nobody else is notified: NOTIFY in a hot commit costs group commit.
+-- Correctness never depends on this table: without a wake-up the worker looks again by itself.
+
+--@ state
+create table hotmesh.workers (
+    name text not null,
+    kinds text[] not null,
+    queues text[] not null,
+    names text[] not null,
+    host text,
+    pid integer,
+    idle_at timestamptz,
+    seen_at timestamptz not null,
+    started_at timestamptz not null,
+    constraint workers_pkey primary key (name),
+    constraint topics_come_in_triples check (
+        cardinality(kinds) = cardinality(queues) and cardinality(queues) = cardinality(names))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
+comment on table hotmesh.workers is 'One row per live consumer. A row that was not seen for a minute is dropped.';
+comment on column hotmesh.workers.name is 'The worker, unique per start of a process.';
+comment on column hotmesh.workers.kinds is 'What it serves, first part of each topic: workflow or activity.';
+comment on column hotmesh.workers.queues is 'What it serves, second part of each topic: the task queue.';
+comment on column hotmesh.workers.names is 'What it serves, third part of each topic: the function.';
+comment on column hotmesh.workers.host is 'Where it runs.';
+comment on column hotmesh.workers.pid is 'Its process.';
+comment on column hotmesh.workers.idle_at is 'Since when it waits to be woken; null while it works.';
+comment on column hotmesh.workers.seen_at is 'When it last reported in.';
+comment on column hotmesh.workers.started_at is 'When it reported in first.';
+
+--@ behaviour
+create or replace function hotmesh._worker_channel(worker text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select 'hotmesh_' || worker
+$$;
+
+create or replace function hotmesh._worker_seen(worker text, about jsonb, idle boolean)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into workers as w (name, kinds, queues, names, host, pid, idle_at, seen_at, started_at)
+    values (worker,
+            array(select jsonb_array_elements_text(about -> 'kinds')),
+            array(select jsonb_array_elements_text(about -> 'queues')),
+            array(select jsonb_array_elements_text(about -> 'names')),
+            about ->> 'host', (about ->> 'pid')::integer, case when idle then v_now end, v_now, v_now)
+    on conflict (name) do update
+    set kinds = excluded.kinds, queues = excluded.queues, names = excluded.names,
+        idle_at = excluded.idle_at, seen_at = excluded.seen_at;
+    delete from workers w
+    where w.name = any (array(
+        select d.name from workers d where d.seen_at < v_now - interval '1 minute' limit 10 for update skip locked));
+end
+$$;
+
+-- Wakes the named workers if they sleep. An idle flag older than a lease counts for nothing: its owner is gone.
+create or replace function hotmesh._worker_wake(workers text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_name text;
+begin
+    for v_name in
+        update workers w set idle_at = null
+        where w.name = any (array(
+            select s.name from workers s
+            where s.name = any (_worker_wake.workers) and s.idle_at > hotmesh.now() - interval '15 s'
+            for update skip locked))
+        returning w.name
+    loop
+        perform pg_notify(hotmesh._worker_channel(v_name), '');
+    end loop;
+end
+$$;
+
+-- Wakes one idle worker that serves the topic.
+create or replace function hotmesh._worker_wake_for(kind text, queue text, name text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._worker_wake(array(
+        select w.name from workers w
+        where w.idle_at > hotmesh.now() - interval '15 s'
+          and exists (
+              select from unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
+              where t.kind = _worker_wake_for.kind and t.queue = _worker_wake_for.queue and t.name = _worker_wake_for.name)
+        order by w.idle_at desc
+        limit 1));
+end
+$$;
+
+-- Wakes idle workers for which work is ready; `except` is the worker that asks.
+create or replace function hotmesh._worker_wake_useful(except_worker text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._worker_wake(array(
+        select w.name from workers w
+        where w.idle_at > hotmesh.now() - interval '15 s' and w.name <> except_worker
+          and exists (
+              select from unnest(array['workflow', 'activity']) as k (kind)
+              cross join lateral hotmesh._stream_heads(
+                  k.kind,
+                  array(select t.queue from unnest(w.kinds, w.queues) as t (kind, queue) where t.kind = k.kind),
+                  array(select t.name from unnest(w.kinds, w.names) as t (kind, name) where t.kind = k.kind),
+                  w.name))
+        order by w.idle_at desc
+        limit 2));
+end
+$$;
+
+create or replace function hotmesh._worker_gone(worker text)
+returns void
+language plpgsql
+as $$
+begin
+    delete from workers w where w.name = worker;
+end
+$$;

@@ -1,0 +1,239 @@
+-- 40 job: one run of a workflow, graph or agent. `status` is the semaphore: it counts open obligations, and the job settles in the transaction
+-- that makes it 0. Below zero: failed or interrupted (1,000,000,000 was subtracted, so late arrivals never bring it back to 0).
+-- `cursor` counts the events that the run has consumed; a report moves it by compare-and-set. Kept slim: input, output and error are attributes.
+-- Errors: MSH40 not found, MSH41 duplicate, MSH42 closed, MSH43 too large, MSH44 open, MSH46 failed.
+
+--@ state
+create table hotmesh.jobs (
+    id bigint not null default nextval('hotmesh.ids'),
+    key text not null,
+    entity text not null,
+    queue text not null default '',
+    topic text not null,
+    graph_version text,
+    status bigint not null default 1,
+    cursor bigint not null default 0,
+    context jsonb not null default '{}',
+    entity_version bigint not null default 0,
+    expire_after interval,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    closed_at timestamptz,
+    expire_at timestamptz,
+    constraint jobs_pkey primary key (id),
+    constraint jobs_have_one_key unique (key),
+    constraint a_job_is_open_while_its_semaphore_is_above_zero check ((closed_at is null) = (status > 0)),
+    constraint a_semaphore_never_passes_through_zero check (status >= 0 or status < -900000000),
+    constraint only_closed_jobs_expire check (expire_at is null or closed_at is not null)
+) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.jobs is 'One row per run of a workflow, graph or agent, with its entity document.';
+comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';
+comment on column hotmesh.jobs.key is 'The workflow id that the user gave. Unique, closed jobs included.';
+comment on column hotmesh.jobs.entity is 'What kind of thing the document describes; by default the workflow''s name.';
+comment on column hotmesh.jobs.queue is 'The task queue of the main function.';
+comment on column hotmesh.jobs.topic is 'The workflow''s name or the graph''s topic.';
+comment on column hotmesh.jobs.graph_version is 'The version of the graph that the job started with; null for code.';
+comment on column hotmesh.jobs.status is 'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
+comment on column hotmesh.jobs.cursor is 'Events that the main function has consumed.';
+comment on column hotmesh.jobs.context is 'The entity: the document that hooks, people and agents share.';
+comment on column hotmesh.jobs.entity_version is 'How often the entity was changed.';
+comment on column hotmesh.jobs.expire_after is 'How long the closed job stays before it is archived and its key is free; null for ever.';
+comment on column hotmesh.jobs.created_at is 'When it was started.';
+comment on column hotmesh.jobs.updated_at is 'When it last moved.';
+comment on column hotmesh.jobs.closed_at is 'When it settled.';
+comment on column hotmesh.jobs.expire_at is 'When it may be archived.';
+create index jobs_expiring on hotmesh.jobs (expire_at) where expire_at is not null;
+
+create type hotmesh.job_request as (
+    id bigint, key text, workflow text, queue text, entity text, args jsonb, options jsonb,
+    expire_after interval, retry_policy jsonb, visible_at timestamptz);
+comment on type hotmesh.job_request is 'What a start asks for, normalised.';
+
+--@ behaviour
+create or replace function hotmesh._job_refuse_missing(key text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" not found', left(key, 200) using errcode = 'MSH40',
+        detail = 'Neither an open, a closed nor an archived job has this key.',
+        hint = 'Check the app and the key; `select key from <app>.jobs` lists them.';
+end
+$$;
+
+create or replace function hotmesh._job_refuse_conflict(key text, is_open boolean, policy text)
+returns void
+language plpgsql
+as $$
+begin
+    if policy = 'replace' then
+        raise exception 'job "%" is open and can''t be replaced', key using errcode = 'MSH44',
+            detail = 'on_conflict replace replaces a closed job only.',
+            hint = 'Interrupt it first, or start with on_conflict existing.';
+    end if;
+    raise exception 'Duplicate job: %', key using errcode = 'MSH41',
+        detail = format('A job with this key is %s.', case when is_open then 'open' else 'closed' end),
+        hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a closed one).';
+end
+$$;
+
+create or replace function hotmesh._job_refuse_large(name text, size bigint, size_limit bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception '% is too large: % bytes', name, size using errcode = 'MSH43',
+        detail = format('The limit is %s bytes.', size_limit),
+        hint = 'Store the payload elsewhere and pass a reference, or raise the app''s setting value_limit.';
+end
+$$;
+
+-- Locks what can be locked without waiting, in id order. What is missing from the answer is busy, closed or gone.
+create or replace function hotmesh._job_lock(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select j.id from jobs j
+        where j.id = any (ids) and j.closed_at is null
+        order by j.id
+        for update skip locked);
+end
+$$;
+
+create or replace function hotmesh._job_find(key text)
+returns hotmesh.jobs
+language plpgsql
+stable
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.key = _job_find.key;
+    return v_job;
+end
+$$;
+
+-- Opens those whose key is free and returns their ids.
+create or replace function hotmesh._job_open(requests hotmesh.job_request[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_ids bigint[];
+begin
+    with opened as (
+        insert into jobs (id, key, entity, queue, topic, expire_after, created_at, updated_at)
+        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, v_now, v_now
+        from unnest(requests) r
+        on conflict (key) do nothing
+        returning id)
+    select coalesce(array_agg(o.id), '{}') into v_ids from opened o;
+    return v_ids;
+end
+$$;
+
+-- The compare-and-set behind it was made under the job's lock, which the caller holds.
+create or replace function hotmesh._job_advance(ids bigint[], cursors bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update jobs j set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
+    where j.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._job_settle(ids bigint[], cursors bigint[], failed boolean[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    update jobs j
+    set status = case when s.failed then j.status - 1000000000 else 0 end,
+        cursor = s.cursor, closed_at = v_now, expire_at = v_now + j.expire_after, updated_at = v_now
+    from unnest(ids, cursors, failed) as s (id, cursor, failed)
+    where j.id = any (ids) and j.id = s.id;
+end
+$$;
+
+create or replace function hotmesh._job_guard()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'job "%" has closed', old.key using errcode = 'MSH42',
+        detail = format('It closed at %s with status %s. Its status, cursor and closing can''t change any more.', old.closed_at, old.status),
+        hint = 'Start a new job; only the entity of a closed job may still change.';
+end
+$$;
+create or replace trigger guard_closed before update of status, cursor, closed_at on hotmesh.jobs
+for each row when (
+    old.closed_at is not null
+    and (new.status, new.cursor, new.closed_at) is distinct from (old.status, old.cursor, old.closed_at))
+execute function hotmesh._job_guard();
+
+-- True once per topic and transaction: only the first start of a topic needs a wake-up.
+create or replace function hotmesh._job_first_told(queue text, topic text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_told text := coalesce(current_setting('hotmesh.told', true), '');
+    v_topic text := format('|%s/%s|', queue, topic);
+begin
+    if strpos(v_told, v_topic) > 0 then
+        return false;
+    end if;
+    perform set_config('hotmesh.told', v_told || v_topic, true);
+    return true;
+end
+$$;
+
+-- Runs at commit, when it is known who is idle.
+create or replace function hotmesh._job_wake()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    perform hotmesh._worker_wake_for('workflow', new.queue, new.topic);
+    return null;
+end
+$$;
+do $$
+begin
+    if not exists (select from pg_trigger where tgrelid = 'hotmesh.jobs'::regclass and tgname = 'wake_worker') then
+        create constraint trigger wake_worker after insert on hotmesh.jobs deferrable initially deferred
+        for each row when (hotmesh._job_first_told(new.queue, new.topic))
+        execute function hotmesh._job_wake();
+    end if;
+end
+$$;
+
+create or replace function hotmesh.job_status(app text, key text)
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_status bigint;
+begin
+    perform hotmesh._enter(app);
+    select j.status into v_status from jobs_all j where j.key = job_status.key order by j.id desc limit 1;
+    if v_status is null then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    return v_status;
+end
+$$;
+comment on function hotmesh.job_status(text, text) is
+'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40 if there is no such job.';
