@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
+
 from support import engine
 from support.clock import Clock
 from support.cluster import SAFE, Cluster, major_version

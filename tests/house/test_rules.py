@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pglast
 import pytest
 from pglast import ast, enums
+
 from support.rooms import Function, Room, name_of, raises, rooms, snippet, walk
 
 COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES = 100, 40, 500, 6, 15

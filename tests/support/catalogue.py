@@ -65,3 +65,12 @@ def difference(left: dict[str, Rows], right: dict[str, Rows]) -> list[str]:
 def column(connection: Connection, query: str, *params: Any) -> list[Any]:
     """The first column of the rows."""
     return [row[0] for row in connection.execute(query, params or None).fetchall()]
+
+
+def error_of(connection: Connection, statement: str) -> str | None:
+    """Run a statement and say what was wrong with it."""
+    try:
+        connection.execute(statement.encode())
+    except psycopg.Error as error:
+        return error.diag.message_primary
+    return None

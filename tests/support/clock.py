@@ -31,8 +31,9 @@ class Clock:
 
     def now(self) -> datetime:
         row = self._connection.execute("select hotmesh.now()").fetchone()
-        assert row
-        return row[0]
+        assert isinstance(row, tuple)
+        instant: datetime = row[0]
+        return instant
 
     def advance(self, by: str) -> datetime:
         """Move on by an interval; a negative one goes back."""

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -57,7 +58,7 @@ def major_version() -> int:
     return int(shown.split()[2].split(".")[0])
 
 
-def _server_user() -> dict[str, object]:
+def _server_user() -> dict[str, Any]:
     """Postgres refuses to run as root: step down to an ordinary user, by its number."""
     if os.getuid() != 0:
         return {}
@@ -89,7 +90,7 @@ class Cluster:
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         if self._user:
             for path in (self.data, self.socket):
-                os.chown(path, int(str(self._user["user"])), int(str(self._user["group"])))
+                os.chown(path, self._user["user"], self._user["group"])
 
     @property
     def host(self) -> str:
@@ -113,13 +114,13 @@ class Cluster:
         options = [item for name in settings for item in ("-c", f"{name}={settings[name]}")]
         with (self.socket / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [bin_dir() / "postgres", "-D", self.data, "-k", self.host, *options],
+                [str(bin_dir() / "postgres"), "-D", str(self.data), "-k", self.host, *options],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 preexec_fn=self._die_with_parent,  # noqa: PLW1509
-                **self._user,  # type: ignore[arg-type]
+                **self._user,
             )
         wait_until(self._answers, timeout=30, what="the server to answer")
         return self
@@ -155,7 +156,7 @@ class Cluster:
             text=True,
             check=False,
             cwd="/",
-            **self._user,  # type: ignore[call-overload]
+            **self._user,
         )
         if done.returncode:
             raise RuntimeError(done.stderr)

@@ -80,7 +80,8 @@ class Server:
 def artefacts() -> dict[Path, str]:
     """What extension/build.py makes of sql/ as it is now: the tests never run on a stale build."""
     spec = importlib.util.spec_from_file_location("hotmesh_build", ROOT / "extension/build.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     builder = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(builder)
     return dict(builder.artefacts())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,9 +29,14 @@ def walk(node: Any) -> Iterator[ast.Node]:
             yield from walk(getattr(node, slot))
 
 
+def parse(text: str) -> list[ast.Node]:
+    """The statements of a text."""
+    return [raw.stmt for raw in pglast.parse_sql(text) if raw.stmt is not None]
+
+
 def name_of(parts: Any) -> tuple[str, str]:
     """(schema, name) of a list of name parts; the schema is '' when it is not written."""
-    names = [part.sval for part in parts if isinstance(part, ast.String)]
+    names = [str(part.sval) for part in parts or () if isinstance(part, ast.String)]
     return (names[-2] if len(names) > 1 else "", names[-1] if names else "")
 
 
@@ -74,7 +78,7 @@ class Function:
     @property
     def is_trigger(self) -> bool:
         returned = self.node.returnType
-        return bool(returned) and name_of(returned.names)[1] == "trigger"
+        return returned is not None and name_of(returned.names)[1] == "trigger"
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
@@ -95,9 +99,8 @@ class Function:
         """The PL/pgSQL tree; empty for other languages."""
         if self.language != "plpgsql":
             return {}
-        text = _parseable(self.text)
-        parsed = pglast.parse_plpgsql(text)
-        return json.loads(parsed)[0] if isinstance(parsed, str) else parsed[0]
+        [tree] = pglast.parse_plpgsql(_parseable(self.text))
+        return dict(tree)
 
     def steps(self, *kinds: str) -> Iterator[Json]:
         """PL/pgSQL nodes of these kinds, such as 'stmt_raise'."""
@@ -121,7 +124,7 @@ class Function:
         if self.language == "sql":
             if sql_body := self.node.sql_body:
                 return list(sql_body) if isinstance(sql_body, tuple) else [sql_body]
-            return [raw.stmt for raw in pglast.parse_sql(self.body)]
+            return parse(self.body)
         found = []
         for expression in self.steps("expr"):
             text = re.sub(r"\bpublic\.", "hotmesh.", expression["query"])
@@ -130,7 +133,7 @@ class Function:
                 text = text.split(":=", 1)[1] if ":=" in text else text.split("=", 1)[1]
             if mode >= 2:
                 text = f"select {text}"
-            found += [raw.stmt for raw in pglast.parse_sql(text)]
+            found += parse(text)
         return found
 
     def nodes(self) -> Iterator[ast.Node]:
@@ -181,7 +184,8 @@ class Room:
             chunk = text[start:end]
             bare = re.sub(r"\A(\s*(--[^\n]*)?\n)*", "", chunk)
             line = self.text[: offset + end - len(bare)].count("\n") + 1
-            found.append((raw.stmt, bare, line))
+            if raw.stmt is not None:
+                found.append((raw.stmt, bare, line))
         return found
 
     @functools.cached_property
@@ -200,9 +204,9 @@ class Room:
     @functools.cached_property
     def tables(self) -> set[str]:
         return {
-            node.relation.relname
+            str(node.relation.relname)
             for node, _, _ in self.parsed["state"]
-            if isinstance(node, ast.CreateStmt)
+            if isinstance(node, ast.CreateStmt) and node.relation is not None
         }
 
 
@@ -232,9 +236,9 @@ class Raise:
 
 
 def _literal(expression: str) -> str | None:
-    target = pglast.parse_sql(f"select {expression}")[0].stmt.targetList[0].val
-    value = getattr(target, "val", None) if isinstance(target, ast.A_Const) else None
-    return value.sval if isinstance(value, ast.String) else None
+    nodes = list(walk(parse(f"select {expression}")))
+    bare = [ast.SelectStmt, ast.ResTarget, ast.A_Const, ast.String]
+    return str(nodes[-1].sval) if [type(node) for node in nodes] == bare else None  # type: ignore[attr-defined]
 
 
 ERROR, ERRCODE, DETAIL, HINT = 21, 0, 2, 3  # elog.h and plpgsql.h
