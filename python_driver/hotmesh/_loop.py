@@ -148,7 +148,7 @@ class WorkflowTask(asyncio.Task[T]):
 
     def __init__(
         self,
-        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        coro: Any,
         loop: WorkflowLoop,
         name: object,
         context: contextvars.Context | None,
@@ -355,7 +355,7 @@ class WorkflowLoop(_Refusals):
             coro.close()
             raise RuntimeError("no task can start: this workflow is being evicted")
         _refuse_unordered(coro)
-        task = WorkflowTask(coro, self, name, context, options)
+        task: WorkflowTask[T] = WorkflowTask(coro, self, name, context, options)
         self._keep(task)
         return task
 
@@ -516,7 +516,6 @@ class WorkflowLoop(_Refusals):
 
     def _close_task(self, task: WorkflowTask[Any]) -> None:
         """Close the coroutine of one suspended task, in its context and as current task."""
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
         coro: Any = task.get_coro()
         _close_unstarted(coro)
         asyncio._enter_task(self, task)

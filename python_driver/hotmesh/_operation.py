@@ -84,7 +84,7 @@ class Operation(WorkflowFuture[T], Coroutine[Any, Any, T]):
         """Cancel the call; return whether it was still pending."""
         if not super().cancel(msg):
             return False
-        hook, self._on_cancel = self._on_cancel, None
+        hook = self._on_cancel
         if hook is not None and not self.get_loop().closing:  # type: ignore[attr-defined]
             hook(self)
         return True
