@@ -1,5 +1,5 @@
 -- 55 archive: where closed jobs go when they expire, so that the hot tables stay small. Partitioned
--- by the month (UTC) in which the job closed: months are made as needed, retention drops them whole.
+-- by the month (UTC) in which the job closed: months are made as needed, and dropped whole.
 -- A key that was archived is free. What moves is named column by column, since an app's tables may
 -- have more columns, in another order. Nothing waits for a row that someone else holds.
 -- Lock order: jobs, then jobs_attributes, then streams.

@@ -1,8 +1,8 @@
 -- 99 grant: the key-ring. A key is one of four kinds: a reader reads an app's tables and results, a
--- client starts and signals, a worker claims and reports, an operator keeps house and may do and see
--- all of that. The owner's doors are on no key. The right to call a door holds for all apps, so each
--- role has one kind in all its apps; which these are is USAGE on their schemas, which `_enter` asks
--- for. No role gets anything on a parent: who reads a parent reads every tenant. Errors: 22023.
+-- client starts and signals, a worker claims and reports, an operator keeps house and may do all
+-- that. The owner's doors are on no key. The right to call a door holds for all apps, so each role
+-- has one kind in all its apps; which these are is USAGE on their schemas, which `_enter` asks for.
+-- No role gets anything on a parent: who reads a parent reads every tenant. Errors: 22023.
 
 --@ state
 
@@ -17,8 +17,8 @@ as $$
     from (values
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
         ('reader', 'now version protocol'),
-        ('reader', 'job_status job_result job_results job_state job_export'),
-        ('client', 'job_start job_start_many job_signal'),
+        ('reader', 'job_status job_result job_results job_state job_export job_history'),
+        ('client', 'job_start job_start_many'),
         ('worker', 'turn worker_extend worker_stop'),
         ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive')
