@@ -26,6 +26,7 @@ __all__ = [
     "app_revoke",
     "app_upgrade",
     "job_archive",
+    "job_exists",
     "job_export",
     "job_prune",
     "job_result",
@@ -60,16 +61,14 @@ class Call(Generic[T]):
     """One statement and how to read its answer.
 
     When the connection broke and nobody knows whether the call took effect, it is made once more if
-    it may `repeat`, as a read may; else `again` is made instead; else `probe` tells whether it took
-    effect, and it is repeated if not. Without any of the three the caller gets a
-    `ConnectionLostError`. `job_id` goes into the errors.
+    it may `repeat`, as a read may; else `probe` tells whether it took effect, and it is repeated if
+    not. Without either the caller gets a `ConnectionLostError`. `job_id` goes into the errors.
     """
 
     sql: str
     params: Mapping[str, Any]
     read: Callable[[Rows], T]
     repeat: bool = False
-    again: Call[T] | None = None
     probe: Call[bool] | None = None
     job_id: str | None = None
 
@@ -117,6 +116,7 @@ class Delivery(NamedTuple):
     args: Any
     cursor: int | None
     history: Any
+    started: float | None
     due: float | None
 
 
@@ -419,7 +419,7 @@ def stream_revive(app: str, id: int) -> Call[None]:
 
 _TURN = """
 select answer, id, token, kind, queue, name, job_id, key, dimension, sequence, attempt, args,
-    cursor, history, due
+    cursor, history, started, due
 from hotmesh.turn(
     app => %(app)s::text, worker => %(worker)s::text,
     reports => %(reports)s::jsonb, want => %(want)s::jsonb)

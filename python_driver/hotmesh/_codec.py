@@ -18,7 +18,16 @@ from typing import Any, NoReturn
 from . import durations
 from .errors import InvalidArgumentError, PayloadTooLargeError
 
-__all__ = ["DEPTH_LIMIT", "NAME_LIMIT", "VALUE_LIMIT", "dumps", "loads", "retry_policy", "text"]
+__all__ = [
+    "DEPTH_LIMIT",
+    "NAME_LIMIT",
+    "VALUE_LIMIT",
+    "dumps",
+    "loads",
+    "retry_policy",
+    "text",
+    "whole",
+]
 
 VALUE_LIMIT = 16 * 1024 * 1024
 """Bytes that one value may have unless the caller knows another limit."""
@@ -217,6 +226,11 @@ def _advice(value: object) -> str | None:
 
 _ATTEMPTS_LIMIT = 1_000_000_000
 _COEFFICIENT_LIMIT = 1_000_000
+
+
+def whole(value: object, what: str, low: int, high: int) -> int:
+    """The value, if it is a whole number from `low` to `high`."""
+    return int(_between(value, what, low, high, whole=True))
 
 
 def retry_policy(policy: Mapping[str, Any], what: str = "retry_policy") -> dict[str, Any]:

@@ -1,0 +1,215 @@
+"""What a client may say, checked and made into calls; no I/O.
+
+Each door that takes user data has its function here, and both clients run what it returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, TypeVar
+
+from . import _calls, _codec, durations, errors
+from ._calls import Call, Job, Outcome
+from .durations import Duration
+from .errors import InvalidArgumentError, JobNotFoundError, TimedOutError
+
+__all__ = [
+    "StartRequest",
+    "Workflow",
+    "export",
+    "job_signal",
+    "name_of",
+    "signal",
+    "start",
+    "start_many",
+    "unpack",
+    "wait_over",
+]
+
+T = TypeVar("T")
+OnConflict = Literal["reject", "existing", "replace"]
+Workflow = str | Callable[..., Any]
+
+
+class StartRequest(TypedDict, total=False):
+    """What one start may say; `workflow_name` alone is needed.
+
+    `args`: positional arguments. `workflow_id`: the job's key, made up when absent. `entity`: by
+    default the workflow's name. `task_queue`: by default the engine's choice. `retry_policy`: for
+    the workflow's own exceptions. `expire`: how long the closed job keeps its key. `delay`: before
+    it may run. `priority`: higher goes first. `search`: attributes to find it by. `on_conflict`: what
+    to do when the key is taken.
+    """
+
+    args: Sequence[Any]
+    task_queue: str | None
+    workflow_name: Workflow
+    workflow_id: str | None
+    entity: str | None
+    retry_policy: Mapping[str, Any] | None
+    expire: Duration | None
+    search: Mapping[str, Any] | None
+    on_conflict: OnConflict | None
+    priority: int | None
+    delay: Duration | None
+
+
+def name_of(workflow: object) -> str:
+    name = getattr(workflow, "__name__", None) if callable(workflow) else workflow
+    if name is None:
+        raise InvalidArgumentError(
+            "workflow_name is missing", hint="pass the workflow's name or the function itself"
+        )
+    return _codec.text(name, "workflow_name")
+
+
+def _optional(value: object, what: str) -> str | None:
+    return None if value is None else _codec.text(value, what)
+
+
+def _args(value: object, what: str) -> str:
+    if not isinstance(value, list | tuple):
+        raise InvalidArgumentError(
+            f"{what} must be a list or a tuple, not a {type(value).__name__}",
+            hint=f"one argument is {what}=[value]",
+        )
+    return _codec.dumps(value, what)
+
+
+_CHOICES = ("reject", "existing", "replace")
+
+
+def _options(request: StartRequest, what: str) -> dict[str, Any]:
+    """The options of a start as the door takes them; what was not said stays out."""
+    told: dict[str, Any] = {}
+    choice = request.get("on_conflict") or "reject"
+    if choice not in _CHOICES:
+        raise InvalidArgumentError(
+            f"{what}on_conflict: {choice!r} is not one of {', '.join(_CHOICES)}"
+        )
+    if choice != "reject":
+        told["on_conflict"] = choice
+    if (policy := request.get("retry_policy")) is not None:
+        told["retry_policy"] = _codec.retry_policy(policy, f"{what}retry_policy")
+    if (expire := request.get("expire")) is not None:
+        told["expire"] = durations.to_json(expire, f"{what}expire")
+    if (delay := request.get("delay")) is not None:
+        told["delay"] = durations.to_json(delay, f"{what}delay")
+    if (priority := request.get("priority")) is not None:
+        told["priority"] = _codec.whole(priority, f"{what}priority", -32_768, 32_767)
+    if (search := request.get("search")) is not None:
+        told["search"] = _search(search, f"{what}search")
+    return told
+
+
+def _search(search: object, what: str) -> dict[str, Any]:
+    if not isinstance(search, Mapping):
+        raise InvalidArgumentError(f"{what} must be a dict, not a {type(search).__name__}")
+    return dict(search)
+
+
+def _key_of(request: StartRequest, options: dict[str, Any]) -> str:
+    """The workflow id. One that is made up here names only this start, so it can be repeated."""
+    key = request.get("workflow_id")
+    if key is not None:
+        return _codec.text(key, "workflow_id")
+    options["on_conflict"] = "existing"
+    return uuid.uuid4().hex
+
+
+def start(app: str, request: StartRequest) -> Call[Job]:
+    _check_request(request, "")
+    options = _options(request, "")
+    key = _key_of(request, options)
+    call = _calls.job_start(
+        app,
+        name_of(request.get("workflow_name")),
+        key,
+        _args(request.get("args", ()), "args"),
+        _optional(request.get("task_queue"), "task_queue"),
+        _optional(request.get("entity"), "entity"),
+        _codec.dumps(options, "options"),
+    )
+    return _guarded(call, app, key, options.get("on_conflict") == "existing")
+
+
+def _guarded(call: Call[T], app: str, key: str, idempotent: bool) -> Call[T]:
+    """The call, with what to do when its answer is lost."""
+    if idempotent:
+        return call.repeatable()
+    return dataclasses.replace(call, probe=_calls.job_exists(app, key))
+
+
+def start_many(app: str, requests: Iterable[StartRequest]) -> tuple[Call[list[Job]], list[str]]:
+    """One call for all, and the keys in the order of the requests."""
+    keys, written, idempotent = [], [], True
+    for index, request in enumerate(requests):
+        place = f"requests[{index}]."
+        _check_request(request, place)
+        options = _options(request, place)
+        key = _key_of(request, options)
+        told = {
+            "workflow": name_of(request.get("workflow_name")),
+            "key": key,
+            "queue": _optional(request.get("task_queue"), f"{place}task_queue"),
+            "entity": _optional(request.get("entity"), f"{place}entity"),
+            "options": options,
+        }
+        args = _args(request.get("args", ()), f"{place}args")
+        written.append(f'{_codec.dumps(told, place[:-1])[:-1]},"args":{args}}}')
+        keys.append(key)
+        idempotent = idempotent and options.get("on_conflict") == "existing"
+    call = _calls.job_start_many(app, f"[{','.join(written)}]")
+    return _guarded(call, app, keys[0] if keys else "", idempotent), keys
+
+
+_KNOWN = frozenset(StartRequest.__annotations__)
+
+
+def _check_request(request: object, place: str) -> None:
+    if not isinstance(request, Mapping):
+        raise InvalidArgumentError(f"{place[:-1]} must be a dict, not a {type(request).__name__}")
+    if unknown := sorted(str(name) for name in request.keys() - _KNOWN):
+        raise InvalidArgumentError(
+            f"a start takes no {place}{unknown[0]}", hint=f"it takes {', '.join(sorted(_KNOWN))}"
+        )
+
+
+def _parts(value: object, what: str) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidArgumentError(f"{what} must be a list of texts")
+    return [_codec.text(part, what) for part in value]
+
+
+def export(
+    app: str, key: str, allow: Iterable[str] | None, block: Iterable[str] | None
+) -> Call[Any]:
+    return _calls.job_export(app, key, _parts(allow, "allow"), _parts(block, "block"))
+
+
+def job_signal(app: str, key: str, signal: str, data: Any) -> Call[None]:
+    name = _codec.text(signal, "signal")
+    return _calls.job_signal(app, key, name, _codec.dumps(data, "data"))
+
+
+def signal(app: str, signal: str, data: Any) -> Call[None]:
+    return _calls.signal_send(app, _codec.text(signal, "signal"), _codec.dumps(data, "data"))
+
+
+def unpack(outcome: Outcome) -> Any:
+    """What `result()` returns for a job that has closed, or raises for one that did not end well."""
+    if outcome.status is None:
+        raise JobNotFoundError(f'job "{outcome.key}" not found', job_id=outcome.key)
+    if outcome.status != 0:
+        raise errors.job_failure(outcome.error, outcome.key)
+    return outcome.output
+
+
+def wait_over(key: str, timeout: Duration | None) -> TimedOutError:
+    return TimedOutError(
+        f'job "{key}" did not end within {timeout!r}; it goes on', code=504, job_id=key
+    )
