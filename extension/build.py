@@ -51,9 +51,10 @@ def version() -> str:
 
 def halves(room: Path) -> tuple[str, str]:
     """The state and the behaviour of one room, each under a line that names the file."""
-    parts = re.split(r"^--@ (?:state|behaviour)\n", room.read_text(), flags=re.M)
-    assert len(parts) == 3, f"{room.name} needs one line '--@ state', then one '--@ behaviour'"
-    state, behaviour = (f"-- {room.name}\n{part.strip()}\n\n" for part in parts[1:])
+    parts = re.split(r"^--@ (.*)\n", room.read_text(), flags=re.M)
+    if parts[1::2] != ["state", "behaviour"]:
+        sys.exit(f"{room.name} needs one line '--@ state', then one line '--@ behaviour'")
+    state, behaviour = (f"-- {room.name}\n{part.strip()}\n\n" for part in parts[2::2])
     return state, behaviour
 
 

@@ -183,16 +183,24 @@ class Server:
         with self._starting():
             if self._attached is None:
                 self._attached = self._open("attached.lock")
-            fcntl.flock(self._attached, fcntl.LOCK_SH)
-            self._lay_out_extension()
-            if not (self._data / "PG_VERSION").exists():
-                self._initialise()
-            if self._postmaster() is None:
-                self._launch()
-            _wait(self._answers, "Postgres does not answer", self.log)
-            with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
-                provide_database(admin, DATABASE)
+            try:
+                fcntl.flock(self._attached, fcntl.LOCK_SH)
+                self._start()
+            except BaseException:
+                self._attached.close()
+                self._attached = None
+                raise
         return self
+
+    def _start(self) -> None:
+        self._lay_out_extension()
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+        if self._postmaster() is None:
+            self._launch()
+        _wait(self._answers, "Postgres does not answer", self.log)
+        with psycopg.connect(self.admin_dsn, autocommit=True) as admin:
+            provide_database(admin, DATABASE)
 
     def close(self) -> None:
         """Detach; the last one out stops the server. Does nothing in a forked child."""

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from hotmesh._calls import PROTOCOL
 from hotmesh.errors import (
     HotMeshError,
     InvalidArgumentError,
@@ -44,9 +45,6 @@ __all__ = [
     "upgrade_async",
     "version",
 ]
-
-PROTOCOL = 1
-"""What this driver speaks; `hotmesh.protocol()` is the engine's."""
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
