@@ -36,6 +36,12 @@ LINTERS = [
     ["-m", "sqlfluff", "lint", "--disable-progress-bar", "sql"],
     ["extension/build.py", "--check"],
 ]
+COMMANDS = {
+    "bench": ["bench/run.py"],
+    "demo": ["python_driver/examples/order_demo.py"],
+    "format": ["-m", "ruff", "format", "--config", CONFIG, "."],
+    "up": ["-m", "hotmesh", "up"],
+}
 PYTEST = ["-m", "pytest", "-c", "tests/pytest.ini", "--rootdir=."]
 
 
@@ -54,7 +60,7 @@ def run(*command):
 def find_python():
     # type: () -> str
     """This interpreter, or a newer one on the PATH when this one is too old."""
-    if sys.version_info >= (3, 10):
+    if sys.version_info[:2] >= (3, 10):
         return sys.executable
     for found in filter(None, map(shutil.which, NEWEST_FIRST)):
         if subprocess.call([found, "-c", ""], stderr=subprocess.DEVNULL) == 0:
@@ -156,23 +162,25 @@ def test(arguments):
     return failed
 
 
+def perform(task, arguments):
+    # type: (str, list[str]) -> int
+    """Do one chore in the environment; not 0 is a failure."""
+    if task == "lint":
+        return lint()
+    if task == "test":
+        return test(arguments)
+    return run(PYTHON, *(COMMANDS[task] + arguments)) if task in COMMANDS else 0
+
+
 def main(task, arguments):
     # type: (str, list[str]) -> int
     """Set up, then do it."""
-    tasks = {
-        "setup": lambda: 0,
-        "lint": lint,
-        "test": lambda: test(arguments),
-        "format": lambda: run(PYTHON, "-m", "ruff", "format", "--config", CONFIG, "."),
-        "demo": lambda: run(PYTHON, "python_driver/examples/order_demo.py", *arguments),
-        "bench": lambda: run(PYTHON, "bench/run.py", *arguments),
-        "up": lambda: run(PYTHON, "-m", "hotmesh", "up", *arguments),
-    }
+    tasks = ["setup", "lint", "test", *sorted(COMMANDS)]
     if task not in tasks:
         sys.exit("usage: bootstrap.py %s [arguments]" % "|".join(tasks))
     set_up()
     try:
-        return 1 if tasks[task]() else 0
+        return 1 if perform(task, arguments) else 0
     except KeyboardInterrupt:
         return 130
 

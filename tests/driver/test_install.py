@@ -149,7 +149,8 @@ def test_a_plain_upgrade_replays_behaviour_and_keeps_state(conn: Connection) -> 
     with pytest.raises(ProtocolError, match="no way to upgrade the engine from x"):
         install.upgrade(conn)
     conn.execute(
-        "create or replace function hotmesh.now() returns timestamptz language sql return 'epoch'::timestamptz"
+        "create or replace function hotmesh.now() returns timestamptz language sql "
+        "as $$select timestamptz 'epoch'$$"
     )
     conn.execute(
         f"create or replace function hotmesh.version() returns text language sql return '{VERSION}'".encode()
