@@ -1,0 +1,3338 @@
+-- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
+begin;
+--@ settings
+set local client_min_messages = warning;
+set local check_function_bodies = off;
+set local search_path = pg_catalog, pg_temp;
+
+--@ state
+do $$
+begin
+    if to_regclass('hotmesh.apps') is not null then
+        raise exception 'this database has the engine of HotMesh already'
+            using errcode = '42710', hint = 'To bring it up to date, run "hotmesh upgrade".';
+    end if;
+end
+$$;
+create schema if not exists hotmesh;
+
+-- 00_house.sql
+create sequence hotmesh.ids;
+comment on sequence hotmesh.ids is 'Numbers jobs and stream messages; shared by all apps, so a row can change tenants.';
+
+-- 01_shape.sql
+
+
+-- 02_app.sql
+create table hotmesh.apps (
+    name text not null,
+    schema_name text not null,
+    revision integer not null,
+    settings jsonb not null default '{}',
+    created_at timestamptz not null,
+    constraint apps_pkey primary key (name),
+    constraint a_schema_belongs_to_one_app unique (schema_name),
+    constraint a_schema_name_needs_no_quotes check (schema_name ~ '^[a-z][a-z0-9_]{0,62}$'),
+    constraint settings_are_an_object check (jsonb_typeof(settings) = 'object')
+);
+comment on table hotmesh.apps is 'One row per app: a tenant with a schema and tables of its own.';
+comment on column hotmesh.apps.name is 'The name its users call it by, for instance my-app.';
+comment on column hotmesh.apps.schema_name is
+'Its schema: the name in lower case, with an underscore for every other character.';
+comment on column hotmesh.apps.revision is
+'The shape of its tables; app_upgrade raises it to that of the installed engine.';
+comment on column hotmesh.apps.settings is 'What the app asks for, for instance limits on sizes.';
+comment on column hotmesh.apps.created_at is 'When it was created.';
+
+-- 25_retry.sql
+
+
+-- 30_stream.sql
+create table hotmesh.streams (
+    id bigint not null default nextval('hotmesh.ids'),
+    kind text not null,
+    state text not null default 'ready',
+    queue text not null default '',
+    name text not null default '',
+    priority smallint not null default 0,
+    job_id bigint,
+    dimension text not null default '',
+    sequence integer,
+    cursor bigint,
+    args jsonb,
+    retry_policy jsonb,
+    attempt integer not null default 0,
+    token integer not null default 0,
+    visible_at timestamptz not null,
+    worker text,
+    error jsonb,
+    created_at timestamptz not null,
+    constraint streams_pkey primary key (id),
+    constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
+    constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
+    constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
+    constraint attempts_and_tokens_only_count_up check (attempt >= 0 and token >= 0)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.streams is 'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
+comment on column hotmesh.streams.id is 'The message. Handed to whoever claims it.';
+comment on column hotmesh.streams.kind is 'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm that becomes an event.';
+comment on column hotmesh.streams.state is 'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a parked workflow).';
+comment on column hotmesh.streams.queue is 'The task queue whose workers may claim it; empty for events and timers.';
+comment on column hotmesh.streams.name is 'The function to call, or the kind of news.';
+comment on column hotmesh.streams.priority is 'Higher is claimed first.';
+comment on column hotmesh.streams.job_id is 'The job it belongs to.';
+comment on column hotmesh.streams.dimension is 'The part of the job it belongs to: empty for the main function, a path for a hook.';
+comment on column hotmesh.streams.sequence is 'The journal row that waits for its result.';
+comment on column hotmesh.streams.cursor is 'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped to it.';
+comment on column hotmesh.streams.args is 'The arguments, or what an event tells.';
+comment on column hotmesh.streams.retry_policy is 'The policy, normalised; null is the default policy.';
+comment on column hotmesh.streams.attempt is 'Executions begun; for a workflow: deliveries since its last report.';
+comment on column hotmesh.streams.token is 'Deliveries ever. A report must name the current one.';
+comment on column hotmesh.streams.visible_at is 'When a delayed message is due and when a lease ends. A change by hand is honoured.';
+comment on column hotmesh.streams.worker is 'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
+comment on column hotmesh.streams.error is 'The last failure.';
+comment on column hotmesh.streams.created_at is 'When it was enqueued.';
+create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id) where state = 'ready';
+create index streams_due on hotmesh.streams (visible_at) where state in ('delayed', 'leased');
+create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+
+-- 31_inbox.sql
+
+
+-- 35_worker.sql
+create table hotmesh.workers (
+    name text not null,
+    kinds text[] not null,
+    queues text[] not null,
+    names text[] not null,
+    host text,
+    pid integer,
+    idle_at timestamptz,
+    seen_at timestamptz not null,
+    started_at timestamptz not null,
+    constraint workers_pkey primary key (name),
+    constraint topics_come_in_triples check (
+        cardinality(kinds) = cardinality(queues) and cardinality(queues) = cardinality(names))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
+comment on table hotmesh.workers is 'One row per live consumer. A row that was not seen for a minute is dropped.';
+comment on column hotmesh.workers.name is 'The worker, unique per start of a process.';
+comment on column hotmesh.workers.kinds is 'What it serves, first part of each topic: workflow or activity.';
+comment on column hotmesh.workers.queues is 'What it serves, second part of each topic: the task queue.';
+comment on column hotmesh.workers.names is 'What it serves, third part of each topic: the function.';
+comment on column hotmesh.workers.host is 'Where it runs.';
+comment on column hotmesh.workers.pid is 'Its process.';
+comment on column hotmesh.workers.idle_at is 'Since when it waits to be woken; null while it works.';
+comment on column hotmesh.workers.seen_at is 'When it last reported in.';
+comment on column hotmesh.workers.started_at is 'When it reported in first.';
+
+-- 40_job.sql
+create table hotmesh.jobs (
+    id bigint not null default nextval('hotmesh.ids'),
+    key text not null,
+    entity text not null,
+    queue text not null default '',
+    topic text not null,
+    graph_version text,
+    status bigint not null default 1,
+    cursor bigint not null default 0,
+    context jsonb not null default '{}',
+    entity_version bigint not null default 0,
+    expire_after interval,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    closed_at timestamptz,
+    expire_at timestamptz,
+    constraint jobs_pkey primary key (id),
+    constraint jobs_have_one_key unique (key),
+    constraint a_job_is_open_while_its_semaphore_is_above_zero check ((closed_at is null) = (status > 0)),
+    constraint a_semaphore_never_passes_through_zero check (status >= 0 or status < -900000000),
+    constraint only_closed_jobs_expire check (expire_at is null or closed_at is not null)
+) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.jobs is 'One row per run of a workflow, graph or agent, with its entity document.';
+comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';
+comment on column hotmesh.jobs.key is 'The workflow id that the user gave. Unique, closed jobs included.';
+comment on column hotmesh.jobs.entity is 'What kind of thing the document describes; by default the workflow''s name.';
+comment on column hotmesh.jobs.queue is 'The task queue of the main function.';
+comment on column hotmesh.jobs.topic is 'The workflow''s name or the graph''s topic.';
+comment on column hotmesh.jobs.graph_version is 'The version of the graph that the job started with; null for code.';
+comment on column hotmesh.jobs.status is 'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
+comment on column hotmesh.jobs.cursor is 'Events that the main function has consumed.';
+comment on column hotmesh.jobs.context is 'The entity: the document that hooks, people and agents share.';
+comment on column hotmesh.jobs.entity_version is 'How often the entity was changed.';
+comment on column hotmesh.jobs.expire_after is 'How long the closed job stays before it is archived and its key is free; null for ever.';
+comment on column hotmesh.jobs.created_at is 'When it was started.';
+comment on column hotmesh.jobs.updated_at is 'When it last moved.';
+comment on column hotmesh.jobs.closed_at is 'When it settled.';
+comment on column hotmesh.jobs.expire_at is 'When it may be archived.';
+create index jobs_expiring on hotmesh.jobs (expire_at) where expire_at is not null;
+
+create type hotmesh.job_request as (
+    id bigint, key text, workflow text, queue text, entity text, args jsonb, options jsonb,
+    expire_after interval, retry_policy jsonb, visible_at timestamptz);
+comment on type hotmesh.job_request is 'What a start asks for, normalised.';
+
+-- 50_attribute.sql
+create table hotmesh.jobs_attributes (
+    job_id bigint not null,
+    field text not null,
+    value jsonb,
+    kind text not null default 'fact',
+    name text,
+    state text not null default 'done',
+    dimension text not null default '',
+    sequence integer,
+    cursor bigint,
+    ledger bigint not null default 0,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint jobs_attributes_pkey primary key (job_id, field),
+    constraint attribute_state_is_known check (state in ('open', 'done', 'failed', 'cancelled')),
+    constraint a_ledger_has_fifteen_digits check (ledger between 0 and 999999999999999),
+    constraint finished_steps_are_finalized check (state not in ('done', 'failed') or sequence is null or ledger >= 100000000000000)
+) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.jobs_attributes is 'One row per durable fact about a job: its input, output and error, the user''s data, and its journal.';
+comment on column hotmesh.jobs_attributes.job_id is 'The job.';
+comment on column hotmesh.jobs_attributes.field is 'The fact''s name: input, output, error, _name for the user''s own, step-0001 for the journal.';
+comment on column hotmesh.jobs_attributes.value is 'The value, the result of a step or its failure.';
+comment on column hotmesh.jobs_attributes.kind is 'fact, or what a step is: activity, timer, …';
+comment on column hotmesh.jobs_attributes.name is 'What a step called.';
+comment on column hotmesh.jobs_attributes.state is 'open, done, failed or cancelled.';
+comment on column hotmesh.jobs_attributes.dimension is 'The part of the job: empty for the main function, a path for a hook.';
+comment on column hotmesh.jobs_attributes.sequence is 'A step''s number in the order of calls.';
+comment on column hotmesh.jobs_attributes.cursor is 'A step''s number in the order of completions.';
+comment on column hotmesh.jobs_attributes.ledger is 'Proof of delivery: 15 digits that only grow.';
+comment on column hotmesh.jobs_attributes.created_at is 'When it was written.';
+comment on column hotmesh.jobs_attributes.updated_at is 'When it was last changed; for a step: the time that the code saw.';
+
+-- 55_archive.sql
+create table hotmesh.jobs_archive (
+    like hotmesh.jobs including comments including storage,
+    constraint jobs_archive_pkey primary key (id, closed_at)
+);
+comment on table hotmesh.jobs_archive is 'Jobs that closed and expired.';
+create index jobs_archive_by_key on hotmesh.jobs_archive (key, closed_at);
+create table hotmesh.jobs_attributes_archive (
+    like hotmesh.jobs_attributes including comments including storage,
+    closed_at timestamptz not null,
+    constraint jobs_attributes_archive_pkey primary key (job_id, field, closed_at)
+);
+comment on table hotmesh.jobs_attributes_archive is 'The attributes of the jobs in jobs_archive.';
+comment on column hotmesh.jobs_attributes_archive.closed_at is
+'When their job settled: both lie in the same month.';
+
+-- 70_timer.sql
+
+
+-- 90_engine.sql
+
+
+-- 91_turn.sql
+create type hotmesh.report as (
+    id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb, outcome jsonb, running boolean, keep boolean,
+    was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, runs integer, verdict text, ends boolean, news jsonb);
+comment on type hotmesh.report is 'What a worker reports of one message it holds, with what the engine knows of that message.';
+create type hotmesh.delivery as (
+    answer text, id bigint, token integer, kind text, queue text, name text, job_id bigint, key text, dimension text, sequence integer,
+    attempt integer, args jsonb, cursor bigint, history jsonb, started double precision, due double precision);
+comment on type hotmesh.delivery is
+'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due` the time now; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
+report (no answer: applied); next: seconds until something is due.';
+
+-- 92_claim.sql
+
+
+-- 95_view.sql
+
+
+-- 99_grant.sql
+
+
+--@ behaviour
+-- 00_house.sql
+create or replace function hotmesh.now()
+returns timestamptz
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+    select clock_timestamp()
+$$;
+comment on function hotmesh.now() is
+'The engine''s only clock. Tests replace it to travel in time.';
+
+create or replace function hotmesh.protocol()
+returns integer
+language sql
+immutable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select 1
+$$;
+comment on function hotmesh.protocol() is
+'The protocol spoken by `turn`. A driver refuses to work with a number it does not know.';
+
+create or replace function hotmesh._refuse_argument(message text, detail text, hint text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception '%', message using errcode = '22023', detail = _refuse_argument.detail, hint = _refuse_argument.hint;
+end
+$$;
+
+create or replace function hotmesh._is_number(value jsonb, low double precision, high double precision)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select case when jsonb_typeof(value) = 'number' then value::numeric between low::numeric and high::numeric else false end
+$$;
+
+create or replace function hotmesh._duration(value jsonb, what text)
+returns interval
+language plpgsql
+stable
+as $$
+declare
+    v_text text := value #>> '{}';
+begin
+    if value is null or value = 'null' then
+        return null;
+    elsif hotmesh._is_number(value, 0, 3.2e10) then
+        return make_interval(secs => v_text::double precision);
+    elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
+        and v_text ~* '^\s*(\d{1,11}(\.\d+)?\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|hrs?|d|days?|w|weeks?|mons?|months?|y|years?)\s*)+$'
+        and v_text::interval <= interval '1000 years' then
+        return v_text::interval;
+    end if;
+    perform hotmesh._refuse_argument(
+        format('%s is no duration: %s', what, left(value::text, 100)),
+        'A duration is a number of seconds or a text such as "30 days", "1.5h" or "500ms", from 0 to 1000 years.',
+        'Write the unit in full, for instance "2 minutes".');
+end
+$$;
+
+create or replace function hotmesh._setting(name text, fallback bigint)
+returns bigint
+language plpgsql
+stable
+as $$
+begin
+    return coalesce((
+        select (a.settings ->> _setting.name)::bigint
+        from hotmesh.apps a
+        where a.schema_name = (current_schemas(false))[2]), fallback);
+end
+$$;
+
+create or replace function hotmesh.version()
+returns text
+language sql
+immutable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select '0.1.0'
+$$;
+comment on function hotmesh.version() is
+'The version of the engine in this database.';
+
+-- 01_shape.sql
+create or replace function hotmesh._shape_nouns()
+returns setof text
+language sql
+stable
+as $$
+    select c.relname::text
+    from pg_class c
+    where c.relnamespace = to_regnamespace('hotmesh') and c.relkind = 'r' and c.relname <> 'apps'
+    order by c.relname
+$$;
+
+create or replace function hotmesh._shape_columns(relation regclass)
+returns table (name name, place smallint, type text, not_null boolean, value text)
+language sql
+stable
+as $$
+    select a.attname, a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           pg_get_expr(d.adbin, d.adrelid)
+    from pg_attribute a
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+    order by a.attnum
+$$;
+
+-- Every valid index that serves no constraint, with its definition as it would read on `target`.
+create or replace function hotmesh._shape_indexes(relation regclass, target regclass)
+returns table (name name, place oid, definition text)
+language sql
+stable
+as $$
+    select c.relname, c.oid, regexp_replace(
+        pg_get_indexdef(c.oid), ' ON (ONLY )?\S+ USING ', format(' ON %s USING ', target))
+    from pg_index i
+    join pg_class c on c.oid = i.indexrelid
+    where i.indrelid = relation and i.indisvalid
+      and not exists (
+          select from pg_constraint k where k.conindid = c.oid and k.conrelid = relation)
+$$;
+
+create or replace function hotmesh._shape_triggers(relation regclass, target regclass)
+returns table (name name, place oid, definition text)
+language sql
+stable
+as $$
+    select t.tgname, t.oid, regexp_replace(
+        pg_get_triggerdef(t.oid), ' ON \S+ ', format(' ON %s ', target))
+    from pg_trigger t
+    where t.tgrelid = relation and not t.tgisinternal and t.tgenabled = 'O'
+$$;
+
+create or replace function hotmesh._shape_storage(relation regclass)
+returns setof text
+language sql
+stable
+as $$
+    select unnest(r.reloptions)
+    from pg_class r
+    where r.oid = relation
+    union all
+    select 'toast.' || unnest(t.reloptions)
+    from pg_class r
+    join pg_class t on t.oid = r.reltoastrelid
+    where r.oid = relation
+$$;
+
+-- Without its indexes: `like` would give them names of its own.
+create or replace function hotmesh._shape_repair_missing(schema text, noun text)
+returns setof text
+language sql
+stable
+as $$
+    select format('create table %1$I.%2$I (like hotmesh.%2$I including all excluding indexes) ',
+                  schema, noun)
+        || case when noun like '%\_archive' then 'partition by range (closed_at)'
+                else format('inherits (hotmesh.%I)', noun) end
+    where to_regclass(format('%I.%I', schema, noun)) is null
+$$;
+
+create or replace function hotmesh._shape_repair_columns(parent regclass, child regclass)
+returns setof text
+language sql
+stable
+as $$
+    select format('alter table %s %s', child, r.change)
+    from hotmesh._shape_columns(parent) p
+    left join hotmesh._shape_columns(child) c on c.name = p.name
+    cross join lateral (values
+        (1, case when c.name is null then
+            format('add column %I %s', p.name, p.type || coalesce(' default ' || p.value, '')) end),
+        (2, case when c.name is not null and p.value is distinct from coalesce(c.value, '') then
+            format('alter column %I set default ', p.name) || p.value end),
+        (3, case when p.not_null and c.not_null is not true then
+            format('alter column %I set not null', p.name) end)
+    ) r (step, change)
+    where r.change is not null
+    order by p.place, r.step
+$$;
+
+create or replace function hotmesh._shape_repair_constraints(parent regclass, child regclass)
+returns setof text
+language sql
+stable
+as $$
+    select format('alter table %1$s drop constraint if exists %2$I, add constraint %2$I %3$s',
+                  child, p.conname, pg_get_constraintdef(p.oid))
+    from pg_constraint p
+    left join pg_constraint c on c.conrelid = child and c.conname = p.conname
+    where p.conrelid = parent and p.contype in ('p', 'u', 'x', 'c')
+      and coalesce(c.coninhcount, 0) = 0
+      and pg_get_constraintdef(p.oid) is distinct from pg_get_constraintdef(c.oid)
+    order by p.conname
+$$;
+
+create or replace function hotmesh._shape_repair_indexes(parent regclass, child regclass)
+returns setof text
+language sql
+stable
+as $$
+    select unnest(array[format('drop index if exists %I.%I', n.nspname, p.name), p.definition])
+    from hotmesh._shape_indexes(parent, child) p
+    left join hotmesh._shape_indexes(child, child) c on c.name = p.name
+    join pg_class r on r.oid = child
+    join pg_namespace n on n.oid = r.relnamespace
+    where p.definition is distinct from c.definition
+    order by p.name
+$$;
+
+create or replace function hotmesh._shape_repair_storage(parent regclass, child regclass)
+returns setof text
+language sql
+stable
+as $$
+    select format('alter table %s set (%s)', child, string_agg(o.setting, ', ' order by o.setting))
+    from (
+        select hotmesh._shape_storage(parent)
+        except
+        select hotmesh._shape_storage(child)) o (setting)
+    where (select r.relkind from pg_class r where r.oid = child) = 'r'
+    having count(*) > 0
+$$;
+
+create or replace function hotmesh._shape_repair_triggers(parent regclass, child regclass)
+returns setof text
+language sql
+stable
+as $$
+    select unnest(array[format('drop trigger if exists %I on %s', p.name, child), p.definition])
+    from hotmesh._shape_triggers(parent, child) p
+    left join hotmesh._shape_triggers(child, child) c on c.name = p.name
+    where p.definition is distinct from c.definition
+    order by p.name
+$$;
+
+create or replace function hotmesh._shape_comments(relation regclass, target regclass)
+returns table (thing text, remark text)
+language sql
+stable
+as $$
+    select format('table %s', target), obj_description(relation, 'pg_class')
+    union all
+    select format('column %s.%I', target, c.name), col_description(relation, c.place)
+    from hotmesh._shape_columns(relation) c
+    union all
+    select format('constraint %I on %s', c.conname, target), obj_description(c.oid, 'pg_constraint')
+    from pg_constraint c
+    where c.conrelid = relation
+    union all
+    select format('index %I.%I', n.nspname, i.name), obj_description(i.place, 'pg_class')
+    from hotmesh._shape_indexes(relation, target) i
+    join pg_class r on r.oid = target
+    join pg_namespace n on n.oid = r.relnamespace
+    union all
+    select format('trigger %I on %s', t.name, target), obj_description(t.place, 'pg_trigger')
+    from hotmesh._shape_triggers(relation, target) t
+$$;
+
+create or replace function hotmesh._shape_repair_comments(parent regclass, child regclass)
+returns setof text
+language sql
+stable
+as $$
+    select format('comment on %s is %L', p.thing, p.remark)
+    from hotmesh._shape_comments(parent, child) p
+    left join hotmesh._shape_comments(child, child) c on c.thing = p.thing
+    where p.remark <> coalesce(c.remark, '')
+$$;
+
+create or replace function hotmesh._shape_repair_view(schema text, archive text)
+returns setof text
+language sql
+stable
+as $$
+    select unnest(array[
+        format('create or replace view %1$I.%2$I as select %3$s from %1$I.%4$I'
+               ' union all select %3$s from %1$I.%5$I',
+               schema, n.noun || '_all', n.names, n.noun, archive),
+        format('comment on view %I.%I is %L', schema, n.noun || '_all',
+               format('The rows of %s and of its archive.', n.noun))])
+    from (
+        select m.noun, string_agg(quote_ident(c.name), ', ' order by c.place) as names
+        from (select left(archive, -length('_archive'))) m (noun)
+        cross join lateral hotmesh._shape_columns(to_regclass(format('hotmesh.%I', m.noun))) c
+        group by m.noun) n
+    where archive like '%\_archive'
+$$;
+
+-- Who may read the jobs of an app may read what was added to it.
+create or replace function hotmesh._shape_repair_grants(schema text)
+returns setof text
+language sql
+stable
+as $$
+    select format('grant select on all tables in schema %I to %s', schema, a.grantee::regrole)
+    from pg_class c
+    cross join lateral aclexplode(c.relacl) a
+    where c.oid = to_regclass(format('%I.jobs', schema))
+      and a.privilege_type = 'SELECT' and a.grantee not in (0, c.relowner)
+$$;
+
+-- Attached, not created in place: `partition of` would lock out the readers of the archive.
+create or replace function hotmesh._shape_month(schema text, archive text, month timestamp)
+returns setof text
+language sql
+stable
+as $$
+    select unnest(array[
+        format('create table %1$I.%2$I (like %1$I.%3$I including all excluding indexes)',
+               schema, m.name, archive),
+        format('comment on table %I.%I is %L', schema, m.name, format(
+               'The rows of %s that closed in %s (UTC).', archive, to_char(month, 'YYYY-MM'))),
+        format('alter table %1$I.%3$I attach partition %1$I.%2$I for values from (%4$L) to (%5$L)',
+               schema, m.name, archive,
+               month::text || '+00', (month + interval '1 month')::text || '+00')])
+    from (select format('%s_%s', archive, to_char(month, 'YYYY_MM'))) m (name)
+    where to_regclass(format('%I.%I', schema, m.name)) is null
+$$;
+
+-- 02_app.sql
+-- The shape of an app's tables. Raise it with every change to a parent.
+create or replace function hotmesh._app_revision()
+returns integer
+language sql
+immutable
+as $$
+    select 1
+$$;
+
+-- Plain ASCII, whatever the database's collation: a name folds alike after a restore elsewhere.
+create or replace function hotmesh._app_schema(name text)
+returns text
+language sql
+immutable
+as $$
+    select regexp_replace(lower(name collate "C"), '[^a-z0-9]', '_', 'g')
+$$;
+
+-- The schema of the app that was entered.
+create or replace function hotmesh._app_here()
+returns text
+language sql
+stable
+as $$
+    select (current_schemas(false))[2]::text
+$$;
+
+create or replace function hotmesh._app_refuse_unknown(app text)
+returns void
+language plpgsql
+as $$
+declare
+    v_name text := (
+        select a.name from hotmesh.apps a where a.schema_name = hotmesh._app_schema(app));
+begin
+    raise exception 'unknown app "%"', app using
+        errcode = 'MSH00',
+        detail = case when v_name is null then 'No app of this name was created in this database.'
+                      else format('There is an app of a similar name: "%s".', v_name) end,
+        hint = case when v_name is null then format('Create it: select hotmesh.app_create(%L)', app)
+                    else 'Write the name as it was given to app_create, or as its schema.' end;
+end
+$$;
+
+create or replace function hotmesh._app_refuse_role(app text, role text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'role "%" may not use app "%"', role, app using
+        errcode = '42501',
+        detail = 'The role has no USAGE on the schema of the app.',
+        hint = format('Its owner can give it a key: select hotmesh.app_grant(%L, %L, ''client'')',
+                      app, role);
+end
+$$;
+
+create or replace function hotmesh._app_get(app text)
+returns hotmesh.apps
+language plpgsql
+stable
+as $$
+declare
+    v_app hotmesh.apps;
+begin
+    select (a::hotmesh.apps).* into v_app
+    from hotmesh.apps a
+    where a.name = app or a.schema_name = app;
+    if not found then
+        perform hotmesh._app_refuse_unknown(app);
+    end if;
+    return v_app;
+end
+$$;
+
+-- The role that is asked is the caller's: a door runs as its owner, who may use every app.
+create or replace function hotmesh._enter(app text)
+returns void
+language plpgsql
+as $$
+declare
+    v_schema text;
+    v_role name := coalesce(nullif(current_setting('role'), 'none')::name, session_user);
+begin
+    select a.schema_name into v_schema from hotmesh.apps a where a.name = app;
+    if v_schema is null then
+        v_schema := (hotmesh._app_get(app)).schema_name;
+    end if;
+    if not has_schema_privilege(v_role, v_schema, 'usage') then
+        perform hotmesh._app_refuse_role(app, v_role);
+    end if;
+    perform set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
+end
+$$;
+
+create or replace function hotmesh._app_check_name(app text)
+returns void
+language plpgsql
+as $$
+declare
+    v_schema text := hotmesh._app_schema(app);
+    v_rule constant text := 'A name begins with a letter and has at most 63 bytes: my-app.';
+begin
+    if app is null or app = '' then
+        perform hotmesh._refuse_argument('an app needs a name', 'The name was empty.', v_rule);
+    elsif octet_length(app) > 63 then
+        perform hotmesh._refuse_argument(
+            format('the name of app "%s…" is too long', left(app, 20)),
+            format('It has %s bytes, and schemas have at most 63.', octet_length(app)), v_rule);
+    elsif v_schema !~ '^[a-z]' then
+        perform hotmesh._refuse_argument(
+            format('the name of app "%s" does not begin with a letter', app),
+            format('Its schema would be called "%s".', v_schema), v_rule);
+    elsif v_schema in ('hotmesh', 'public', 'information_schema') or v_schema like 'pg\_%' then
+        perform hotmesh._refuse_argument(
+            format('the name "%s" is reserved', app),
+            format('Its schema would be "%s", which is Postgres'' or the engine''s.', v_schema),
+            'Choose another name, for instance my-app.');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._app_check_free(app text)
+returns void
+language plpgsql
+as $$
+declare
+    v_schema text := hotmesh._app_schema(app);
+    v_name text := (select a.name from hotmesh.apps a where a.schema_name = v_schema);
+begin
+    if v_name is not null then
+        raise exception 'app "%" already exists', app using
+            errcode = 'MSH01',
+            detail = format('"%s" folds to the schema "%s", that of "%s".', app, v_schema, v_name),
+            hint = 'Use that app, or a name that differs in more than case and punctuation.';
+    elsif to_regnamespace(quote_ident(v_schema)) is not null then
+        raise exception 'the schema "%" of app "%" is taken', v_schema, app using
+            errcode = 'MSH03',
+            detail = format('A schema "%s" exists, and it is no app''s.', v_schema),
+            hint = 'Choose another name for the app, or rename that schema.';
+    end if;
+end
+$$;
+
+create or replace function hotmesh._app_check_right()
+returns void
+language plpgsql
+as $$
+declare
+    v_base name := current_database();
+begin
+    if not has_database_privilege(v_base, 'create') then
+        raise exception 'the owner of the engine may not create schemas in "%"', v_base using
+            errcode = '42501',
+            detail = format('An app is a schema; role "%s" has no CREATE on the database.',
+                            current_user),
+            hint = format('grant create on database %I to %I', v_base, current_user);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._app_lock(schema text)
+returns void
+language sql
+as $$
+    select pg_advisory_xact_lock(hashtextextended('hotmesh app ' || schema, 0))
+$$;
+
+create or replace function hotmesh._app_run(statements text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_statement text;
+begin
+    foreach v_statement in array statements loop
+        execute v_statement;
+    end loop;
+end
+$$;
+
+create or replace function hotmesh._app_furnish_table(schema text, noun text)
+returns void
+language plpgsql
+as $$
+declare
+    v_parent regclass := to_regclass(format('hotmesh.%I', noun));
+    v_child regclass;
+begin
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_missing(schema, noun)));
+    v_child := to_regclass(format('%I.%I', schema, noun));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_columns(v_parent, v_child)));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_constraints(v_parent, v_child)));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_indexes(v_parent, v_child)));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_storage(v_parent, v_child)));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_triggers(v_parent, v_child)));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_comments(v_parent, v_child)));
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_view(schema, noun)));
+end
+$$;
+
+-- The month of the archive in which `at` lies.
+create or replace function hotmesh._app_open_month(schema text, at timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_month timestamp := date_trunc('month', at at time zone 'UTC');
+    v_last text := 'jobs_attributes_archive_' || to_char(v_month, 'YYYY_MM');
+begin
+    if to_regclass(format('%I.%I', schema, v_last)) is null then
+        perform hotmesh._app_lock(schema);
+        perform hotmesh._app_run(array(
+            select hotmesh._shape_month(schema, n.noun, v_month)
+            from hotmesh._shape_nouns() n (noun)
+            where n.noun like '%\_archive'));
+    end if;
+end
+$$;
+
+-- Makes what is missing and repairs the rest. Next month is opened ahead, so that a job which is
+-- replaced in a user's long transaction need not do it.
+create or replace function hotmesh._app_furnish(app hotmesh.apps)
+returns hotmesh.apps
+language plpgsql
+as $$
+declare
+    v_app hotmesh.apps;
+    v_schema text := app.schema_name;
+begin
+    perform hotmesh._app_run(array[format('revoke all on schema %I from public', v_schema)]);
+    perform hotmesh._app_furnish_table(v_schema, n.noun) from hotmesh._shape_nouns() n (noun);
+    perform hotmesh._app_open_month(v_schema, hotmesh.now());
+    perform hotmesh._app_open_month(v_schema, hotmesh.now() + interval '1 month');
+    perform hotmesh._app_run(array(select hotmesh._shape_repair_grants(v_schema)));
+    update hotmesh.apps a
+    set revision = hotmesh._app_revision()
+    where a.name = app.name
+    returning (a::hotmesh.apps).* into v_app;
+    return v_app;
+end
+$$;
+
+create or replace function hotmesh.app_create(app text)
+returns hotmesh.apps
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+set lock_timeout = '10s'
+as $$
+declare
+    v_schema text := hotmesh._app_schema(app);
+    v_app hotmesh.apps;
+begin
+    perform hotmesh._app_check_name(app);
+    perform hotmesh._app_lock(v_schema);
+    perform hotmesh._app_check_free(app);
+    perform hotmesh._app_check_right();
+    perform hotmesh._app_run(array[format('create schema %I', v_schema)]);
+    insert into hotmesh.apps as a (name, schema_name, revision, created_at)
+    values (app, v_schema, 0, hotmesh.now())
+    returning (a::hotmesh.apps).* into v_app;
+    return hotmesh._app_furnish(v_app);
+end
+$$;
+comment on function hotmesh.app_create(text) is
+'Create an app: a schema with its tables. Raises MSH01 if the name folds to that of an app,
+MSH03 if its schema is taken, 22023 if the name is not fit.';
+
+-- `app_upgrade` is in 99: it needs every room.
+create or replace function hotmesh._app_refuse_open(app hotmesh.apps)
+returns void
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    perform hotmesh._enter(app.name);
+    lock table jobs in access exclusive mode;
+    select count(*) into v_count
+    from (select from jobs j where j.closed_at is null limit 1000) o;
+    if v_count > 0 then
+        raise exception 'app "%" has open jobs', app.name using
+            errcode = 'MSH02',
+            detail = format('%s of its jobs are open%s.', v_count,
+                            case when v_count = 1000 then ', at least' else '' end),
+            hint = format('Let them end, or drop them: select hotmesh.app_drop(%L, force => true)',
+                          app.name);
+    end if;
+end
+$$;
+
+create or replace function hotmesh.app_drop(app text, force boolean default false)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+set lock_timeout = '10s'
+as $$
+declare
+    v_app hotmesh.apps := hotmesh._app_get(app);
+begin
+    perform hotmesh._app_lock(v_app.schema_name);
+    if to_regnamespace(quote_ident(v_app.schema_name)) is not null then
+        if force is not true then
+            perform hotmesh._app_refuse_open(v_app);
+        end if;
+        perform hotmesh._app_run(array[format('drop schema %I cascade', v_app.schema_name)]);
+    end if;
+    delete from hotmesh.apps a where a.name = v_app.name;
+end
+$$;
+comment on function hotmesh.app_drop(text, boolean) is
+'Drop an app with its schema and all that is in it. Raises MSH02 if it has open jobs and is not
+forced, MSH00 if there is no such app.';
+
+-- 25_retry.sql
+create or replace function hotmesh._retry_refuse(policy jsonb, what text, rule text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('retry policy: %s', what), format('The policy was %s. %s', left(policy::text, 300), rule),
+        'Known keys: maximum_attempts, initial_interval, backoff_coefficient, maximum_interval, non_retryable_error_types.');
+end
+$$;
+
+create or replace function hotmesh._retry_policy(policy jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+    v_known constant text[] := '{maximum_attempts,initial_interval,backoff_coefficient,maximum_interval,non_retryable_error_types}';
+    v_key text;
+begin
+    if policy is null or policy = 'null' or policy = '{}' then
+        return null;
+    elsif jsonb_typeof(policy) <> 'object' then
+        perform hotmesh._retry_refuse(policy, 'it is no object', 'It is a JSON object.');
+    end if;
+    foreach v_key in array array(select jsonb_object_keys(policy)) loop
+        if v_key <> all (v_known) then
+            perform hotmesh._retry_refuse(policy, format('unknown key %s', left(v_key, 60)), 'Keys are spelled as in the hint.');
+        end if;
+    end loop;
+    if not hotmesh._is_number(coalesce(policy -> 'maximum_attempts', '3'), 1, 1000000)
+        or coalesce(policy ->> 'maximum_attempts', '3') !~ '^\d+$' then
+        perform hotmesh._retry_refuse(policy, 'bad maximum_attempts', 'It counts executions: a whole number from 1 to 1000000.');
+    elsif not hotmesh._is_number(coalesce(policy -> 'backoff_coefficient', '10'), 1, 1000) then
+        perform hotmesh._retry_refuse(policy, 'bad backoff_coefficient', 'It is a number from 1 to 1000.');
+    elsif jsonb_typeof(coalesce(policy -> 'non_retryable_error_types', '[]')) <> 'array' then
+        perform hotmesh._retry_refuse(policy, 'bad non_retryable_error_types', 'It is a list of names of exception classes.');
+    end if;
+    return policy || jsonb_build_object(
+        'initial_interval', extract(epoch from coalesce(hotmesh._duration(policy -> 'initial_interval', 'initial_interval'), '1 s')),
+        'maximum_interval', extract(epoch from coalesce(hotmesh._duration(policy -> 'maximum_interval', 'maximum_interval'), '120 s')));
+end
+$$;
+
+create or replace function hotmesh._retry_delay(policy jsonb, attempt integer)
+returns interval
+language sql
+immutable
+as $$
+    select make_interval(secs => case
+        when p.initial <= 0 then 0
+        when ln(p.initial) + attempt * ln(p.coefficient) >= ln(greatest(p.maximum, 1e-6)) then p.maximum
+        else p.initial * power(p.coefficient, attempt) end)
+    from (select coalesce((policy ->> 'initial_interval')::double precision, 1) as initial,
+                 coalesce((policy ->> 'backoff_coefficient')::double precision, 10) as coefficient,
+                 coalesce((policy ->> 'maximum_interval')::double precision, 120) as maximum) p
+$$;
+
+create or replace function hotmesh._retry_again(policy jsonb, attempt integer, error jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select attempt < coalesce((policy ->> 'maximum_attempts')::integer, 3)
+       and coalesce(error ->> 'code', '') <> '598'
+       and not coalesce(policy -> 'non_retryable_error_types' ? (error ->> 'type'), false)
+$$;
+
+-- 30_stream.sql
+-- Checked once, when the message is laid down, so that failing never fails.
+
+-- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
+
+create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id, coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
+           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, hotmesh.now()
+    from unnest(messages) m;
+end
+$$;
+
+-- Topics (queue and function) that have ready work for this worker, the oldest and most urgent first.
+
+create or replace function hotmesh._stream_heads(kind text, queues text[], names text[], worker text)
+returns table (queue text, name text)
+language plpgsql
+as $$
+declare
+    v_grace timestamptz := hotmesh.now() - interval '100 ms';
+begin
+    return query
+    select t.queue, t.name
+    from unnest(queues, names) as t (queue, name)
+    cross join lateral (
+        select s.priority, s.id from streams s
+        where s.state = 'ready' and s.kind = _stream_heads.kind and s.queue = t.queue and s.name = t.name
+          and (s.worker is null or s.worker = _stream_heads.worker or s.visible_at <= v_grace)
+        order by s.priority desc, s.id limit 1) h
+    order by h.priority desc, h.id;
+end
+$$;
+
+create or replace function hotmesh._stream_claim(kind text, queues text[], names text[], worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_ids bigint[] := '{}';
+    v_head record;
+begin
+    for v_head in select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h loop
+        exit when cardinality(v_ids) >= take;
+        v_ids := v_ids || array(
+            select s.id from streams s
+            where s.state = 'ready' and s.kind = _stream_claim.kind and s.queue = v_head.queue and s.name = v_head.name
+              and (s.worker is null or s.worker = _stream_claim.worker or s.visible_at <= v_now - interval '100 ms')
+            order by s.priority desc, s.id
+            limit take - cardinality(v_ids)
+            for update skip locked);
+    end loop;
+    if v_ids <> '{}' then
+        update streams s
+        set state = 'leased', cursor = case when s.worker = _stream_claim.worker then s.cursor end, worker = _stream_claim.worker, token = s.token + 1, attempt = s.attempt + 1, visible_at = v_now + lease
+        where s.id = any (v_ids);
+    end if;
+    return v_ids;
+end
+$$;
+
+-- The messages of a report that its sender still holds. A row that is locked this instant (its lease is being extended or given up) is left out.
+
+create or replace function hotmesh._stream_held(ids bigint[], tokens integer[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select s.id from streams s
+        where s.id = any (ids) and s.state = 'leased'
+          and s.token = tokens[array_position(ids, s.id)]
+        order by s.id
+        for update skip locked);
+end
+$$;
+
+-- A finished activity turns into the event that tells its job: same row, one update. `told` are jobs whose lock the caller holds.
+
+create or replace function hotmesh._stream_complete(ids bigint[], outputs jsonb[], told bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    update streams s
+    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null, visible_at = v_now, error = null, retry_policy = null,
+        state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
+        args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
+    where s.id = any (ids) and s.job_id is not null;
+    delete from streams s where s.id = any (ids) and s.job_id is null;
+end
+$$;
+
+-- A failed activity is delayed by its policy, or becomes a dead letter and its failure an event.
+
+create or replace function hotmesh._stream_fail(ids bigint[], errors jsonb[], told bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_dead bigint[];
+begin
+    update streams s
+    set state = 'delayed', worker = null, error = f.error, visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
+    from unnest(ids, errors) as f (id, error)
+    where s.id = any (ids) and s.id = f.id and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
+    v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
+    if v_dead <> '{}' then
+        update streams s
+        set state = 'dead', worker = null, visible_at = v_now,
+            error = f.error || jsonb_build_object('code', coalesce(f.error -> 'code', '597'), 'attempt', s.attempt)
+        from unnest(ids, errors) as f (id, error)
+        where s.id = any (v_dead) and s.id = f.id;
+        perform hotmesh._stream_tell_failure(v_dead, told);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._stream_tell_failure(dead bigint[], told bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    select 'event', 'result', case when s.job_id = any (told) then 'waiting' else 'ready' end,
+           s.job_id, s.dimension, s.sequence, jsonb_build_object('error', s.error), s.visible_at, s.visible_at
+    from streams s
+    where s.id = any (dead) and s.job_id is not null and s.kind = 'activity';
+end
+$$;
+
+-- Due messages become ready, due timers become events, lost workers give back what they held. Bounded; every turn takes part.
+
+create or replace function hotmesh._stream_sweep(take integer)
+returns integer
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_due bigint[];
+begin
+    v_due := array(
+        select s.id from streams s
+        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
+        order by s.visible_at
+        limit take
+        for update skip locked);
+    if v_due = '{}' then
+        return 0;
+    end if;
+    perform hotmesh._stream_bury(array(
+        select s.id from streams s
+        where s.id = any (v_due) and s.state = 'leased'
+          and (s.kind = 'workflow' and s.attempt >= 5
+               or s.kind = 'activity' and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
+    update streams s
+    set kind = case s.kind when 'timer' then 'event' else s.kind end,
+        name = case s.kind when 'timer' then 'result' else s.name end,
+        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
+        state = 'ready', worker = null
+    where s.id = any (v_due) and s.state <> 'dead';
+    return cardinality(v_due);
+end
+$$;
+
+create or replace function hotmesh._stream_bury(lost bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    if lost = '{}' then
+        return;
+    end if;
+    update streams s
+    set state = 'dead', visible_at = hotmesh.now(), error = jsonb_build_object(
+        'type', 'WorkerLostError', 'code', 597, 'attempt', s.attempt,
+        'message', format('worker %s took it %s times and never reported', s.worker, s.attempt))
+    where s.id = any (lost);
+    perform hotmesh._stream_tell_failure(lost, '{}');
+end
+$$;
+
+create or replace function hotmesh._stream_drop(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id from streams m where m.job_id = any (job_ids) and m.state <> 'dead' for update skip locked));
+end
+$$;
+
+-- Seconds until the next delayed message is due or the next lease ends.
+
+create or replace function hotmesh._stream_next_due()
+returns double precision
+language plpgsql
+as $$
+begin
+    return (
+        select greatest(0, extract(epoch from s.visible_at - hotmesh.now())) from streams s
+        where s.state in ('delayed', 'leased') order by s.visible_at limit 1);
+end
+$$;
+
+create or replace function hotmesh._stream_extend(ids bigint[], worker text, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_until timestamptz := hotmesh.now() + lease;
+    v_held bigint[];
+begin
+    v_held := array(
+        select s.id from streams s
+        where s.id = any (ids) and s.state = 'leased' and s.worker = _stream_extend.worker
+        for update skip locked);
+    update streams s set visible_at = v_until where s.id = any (v_held);
+    return v_held;
+end
+$$;
+
+-- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
+
+create or replace function hotmesh._stream_return(ids bigint[], worker text)
+returns integer
+language plpgsql
+as $$
+declare
+    v_count integer;
+begin
+    update streams s
+    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now()
+    where s.id = any (array(
+        select m.id from streams m
+        where m.id = any (ids) and m.state = 'leased' and m.worker = _stream_return.worker
+        for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
+-- `visible_at` is the truth: whoever moves it by hand into the future delays the message.
+
+create or replace function hotmesh._stream_honour_visible_at()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.state := case when new.visible_at > hotmesh.now() then 'delayed' else 'ready' end;
+    return new;
+end
+$$;
+create or replace trigger honour_visible_at before update of visible_at on hotmesh.streams
+for each row when (old.state = 'ready' and new.state = 'ready' and old.visible_at < new.visible_at)
+execute function hotmesh._stream_honour_visible_at();
+
+-- Takes the news of jobs whose locks the caller holds.
+
+-- Announced activities of a report: leased to its sender from the start. Returns their ids in the order given.
+
+create or replace function hotmesh._stream_announce(messages hotmesh.streams[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := array(select nextval('hotmesh.ids') from generate_series(1, cardinality(messages)));
+begin
+    insert into streams (id, kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0), m.job_id, m.dimension, m.sequence, m.args,
+           m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
+    from unnest(messages) with ordinality m;
+    return v_ids;
+end
+$$;
+
+create or replace function hotmesh._stream_cancel(job_ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+        join streams m on m.job_id = c.job_id and m.kind in ('timer', 'activity')
+            and m.dimension = c.dimension and m.sequence = c.sequence
+        for update of m skip locked));
+end
+$$;
+
+-- A workflow that has nothing to do until news comes. Its worker keeps the coroutine, `cursors` says how far it has seen.
+
+create or replace function hotmesh._stream_rest(ids bigint[], cursors bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set state = 'waiting', attempt = 0, cursor = cursors[array_position(ids, s.id)]
+    where s.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._stream_delay(id bigint, delay interval, failure jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set state = 'delayed', worker = null, cursor = null, visible_at = hotmesh.now() + delay, error = failure
+    where s.id = _stream_delay.id;
+end
+$$;
+
+-- A claim that could not be used: it does not count as a delivery.
+create or replace function hotmesh._stream_postpone(ids bigint[], delay interval)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set state = 'delayed', worker = null, cursor = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
+    where s.id = any (ids);
+end
+$$;
+
+-- A parked workflow is served again. A dead activity stays dead: its failure was told.
+create or replace function hotmesh._stream_revive(id bigint)
+returns boolean
+language plpgsql
+as $$
+begin
+    update streams s set state = 'ready', attempt = 0, worker = null, visible_at = hotmesh.now()
+    where s.id = _stream_revive.id and s.state = 'dead' and s.kind = 'workflow';
+    return found;
+end
+$$;
+
+-- 31_inbox.sql
+create or replace function hotmesh._inbox_take(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select m.id from streams m
+            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event) into v_events from taken t;
+    return v_events;
+end
+$$;
+
+create or replace function hotmesh._inbox_route(job_ids bigint[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_holders text[];
+begin
+    update streams s set state = 'waiting'
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name = 'result'
+        for update skip locked));
+    update streams s set state = 'ready', visible_at = v_now
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state = 'waiting'
+          and exists (select from streams e where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
+        for update skip locked));
+    select array_agg(distinct m.worker) into v_holders
+    from streams m where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready') and m.worker is not null;
+    return v_holders;
+end
+$$;
+
+create or replace function hotmesh._inbox_unrouted(take integer)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select distinct e.job_id from (
+            select s.job_id from streams s
+            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'result'
+            order by s.priority desc, s.id limit take) e);
+end
+$$;
+
+create or replace function hotmesh._inbox_keep(job_id bigint, dimension text, report jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (kind, name, state, job_id, dimension, args, visible_at, created_at)
+    values ('event', 'report', 'ready', job_id, dimension, report, hotmesh.now(), hotmesh.now());
+end
+$$;
+
+create or replace function hotmesh._inbox_jobs(job_ids bigint[], event text)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select distinct s.job_id from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = event);
+end
+$$;
+
+create or replace function hotmesh._inbox_release(ids bigint[])
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_kept jsonb;
+begin
+    with taken as (delete from streams s where s.id = any (ids) returning s.id, s.args)
+    select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept from taken t;
+    return v_kept;
+end
+$$;
+
+-- 35_worker.sql
+create or replace function hotmesh._worker_channel(worker text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select 'hotmesh_' || worker
+$$;
+
+create or replace function hotmesh._worker_seen(worker text, about jsonb, idle boolean)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into workers as w (name, kinds, queues, names, host, pid, idle_at, seen_at, started_at)
+    values (worker,
+            array(select jsonb_array_elements_text(about -> 'kinds')),
+            array(select jsonb_array_elements_text(about -> 'queues')),
+            array(select jsonb_array_elements_text(about -> 'names')),
+            about ->> 'host', (about ->> 'pid')::integer, case when idle then v_now end, v_now, v_now)
+    on conflict (name) do update
+    set kinds = excluded.kinds, queues = excluded.queues, names = excluded.names,
+        idle_at = excluded.idle_at, seen_at = excluded.seen_at;
+    delete from workers w
+    where w.name = any (array(
+        select d.name from workers d where d.seen_at < v_now - interval '1 minute' limit 10 for update skip locked));
+end
+$$;
+
+-- Wakes the named workers if they sleep. An idle flag older than a lease counts for nothing: its owner is gone.
+create or replace function hotmesh._worker_wake(workers text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_name text;
+begin
+    for v_name in
+        update workers w set idle_at = null
+        where w.name = any (array(
+            select s.name from workers s
+            where s.name = any (_worker_wake.workers) and s.idle_at > hotmesh.now() - interval '15 s'
+            for update skip locked))
+        returning w.name
+    loop
+        perform pg_notify(hotmesh._worker_channel(v_name), '');
+    end loop;
+end
+$$;
+
+-- Wakes one idle worker that serves the topic.
+create or replace function hotmesh._worker_wake_for(kind text, queue text, name text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._worker_wake(array(
+        select w.name from workers w
+        where w.idle_at > hotmesh.now() - interval '15 s'
+          and exists (
+              select from unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
+              where t.kind = _worker_wake_for.kind and t.queue = _worker_wake_for.queue and t.name = _worker_wake_for.name)
+        order by w.idle_at desc
+        limit 1));
+end
+$$;
+
+-- Wakes idle workers for which work is ready; `except` is the worker that asks.
+create or replace function hotmesh._worker_wake_useful(except_worker text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._worker_wake(array(
+        select w.name from workers w
+        where w.idle_at > hotmesh.now() - interval '15 s' and w.name <> except_worker
+          and exists (
+              select from unnest(array['workflow', 'activity']) as k (kind)
+              cross join lateral hotmesh._stream_heads(
+                  k.kind,
+                  array(select t.queue from unnest(w.kinds, w.queues) as t (kind, queue) where t.kind = k.kind),
+                  array(select t.name from unnest(w.kinds, w.names) as t (kind, name) where t.kind = k.kind),
+                  w.name))
+        order by w.idle_at desc
+        limit 2));
+end
+$$;
+
+create or replace function hotmesh._worker_gone(worker text)
+returns void
+language plpgsql
+as $$
+begin
+    delete from workers w where w.name = worker;
+end
+$$;
+
+-- 40_job.sql
+create or replace function hotmesh._job_refuse_missing(key text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" not found', left(key, 200) using errcode = 'MSH40',
+        detail = 'Neither an open, a closed nor an archived job has this key.',
+        hint = 'Check the app and the key; `select key from <app>.jobs` lists them.';
+end
+$$;
+
+create or replace function hotmesh._job_refuse_conflict(key text, is_open boolean, policy text)
+returns void
+language plpgsql
+as $$
+begin
+    if policy = 'replace' then
+        raise exception 'job "%" is open and can''t be replaced', key using errcode = 'MSH44',
+            detail = 'on_conflict replace replaces a closed job only.',
+            hint = 'Interrupt it first, or start with on_conflict existing.';
+    end if;
+    raise exception 'Duplicate job: %', key using errcode = 'MSH41',
+        detail = format('A job with this key is %s.', case when is_open then 'open' else 'closed' end),
+        hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a closed one).';
+end
+$$;
+
+create or replace function hotmesh._job_refuse_large(name text, size bigint, size_limit bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception '% is too large: % bytes', name, size using errcode = 'MSH43',
+        detail = format('The limit is %s bytes.', size_limit),
+        hint = 'Store the payload elsewhere and pass a reference, or raise the app''s setting value_limit.';
+end
+$$;
+
+-- Locks what can be locked without waiting, in id order. What is missing from the answer is busy, closed or gone.
+create or replace function hotmesh._job_lock(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select j.id from jobs j
+        where j.id = any (ids) and j.closed_at is null
+        order by j.id
+        for update skip locked);
+end
+$$;
+
+create or replace function hotmesh._job_find(key text)
+returns hotmesh.jobs
+language plpgsql
+stable
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.key = _job_find.key;
+    return v_job;
+end
+$$;
+
+-- Opens those whose key is free and returns their ids.
+create or replace function hotmesh._job_open(requests hotmesh.job_request[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_ids bigint[];
+begin
+    with opened as (
+        insert into jobs (id, key, entity, queue, topic, expire_after, created_at, updated_at)
+        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, v_now, v_now
+        from unnest(requests) r
+        on conflict (key) do nothing
+        returning id)
+    select coalesce(array_agg(o.id), '{}') into v_ids from opened o;
+    return v_ids;
+end
+$$;
+
+-- The compare-and-set behind it was made under the job's lock, which the caller holds.
+create or replace function hotmesh._job_advance(ids bigint[], cursors bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update jobs j set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
+    where j.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._job_settle(ids bigint[], cursors bigint[], failed boolean[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    update jobs j
+    set status = case when s.failed then j.status - 1000000000 else 0 end,
+        cursor = s.cursor, closed_at = v_now, expire_at = v_now + j.expire_after, updated_at = v_now
+    from unnest(ids, cursors, failed) as s (id, cursor, failed)
+    where j.id = any (ids) and j.id = s.id;
+end
+$$;
+
+create or replace function hotmesh._job_guard()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'job "%" has closed', old.key using errcode = 'MSH42',
+        detail = format('It closed at %s with status %s. Its status, cursor and closing can''t change any more.', old.closed_at, old.status),
+        hint = 'Start a new job; only the entity of a closed job may still change.';
+end
+$$;
+create or replace trigger guard_closed before update of status, cursor, closed_at on hotmesh.jobs
+for each row when (
+    old.closed_at is not null
+    and (new.status, new.cursor, new.closed_at) is distinct from (old.status, old.cursor, old.closed_at))
+execute function hotmesh._job_guard();
+
+-- True once per topic and transaction: only the first start of a topic needs a wake-up.
+create or replace function hotmesh._job_first_told(queue text, topic text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_told text := coalesce(current_setting('hotmesh.told', true), '');
+    v_topic text := format('|%s/%s|', queue, topic);
+begin
+    if strpos(v_told, v_topic) > 0 then
+        return false;
+    end if;
+    perform set_config('hotmesh.told', v_told || v_topic, true);
+    return true;
+end
+$$;
+
+-- Runs at commit, when it is known who is idle.
+create or replace function hotmesh._job_wake()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    perform hotmesh._worker_wake_for('workflow', new.queue, new.topic);
+    return null;
+end
+$$;
+do $$
+begin
+    if not exists (select from pg_trigger where tgrelid = 'hotmesh.jobs'::regclass and tgname = 'wake_worker') then
+        create constraint trigger wake_worker after insert on hotmesh.jobs deferrable initially deferred
+        for each row when (hotmesh._job_first_told(new.queue, new.topic))
+        execute function hotmesh._job_wake();
+    end if;
+end
+$$;
+
+create or replace function hotmesh.job_status(app text, key text)
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_status bigint;
+begin
+    perform hotmesh._enter(app);
+    select j.status into v_status from jobs_all j where j.key = job_status.key order by j.id desc limit 1;
+    if v_status is null then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    return v_status;
+end
+$$;
+comment on function hotmesh.job_status(text, text) is
+'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40 if there is no such job.';
+
+-- 50_attribute.sql
+create or replace function hotmesh._attribute_field(dimension text, sequence integer)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select 'step' || dimension || '-' || case when sequence < 10000 then lpad(sequence::text, 4, '0') else sequence::text end
+$$;
+
+create or replace function hotmesh._attribute_facts(job_ids bigint[], fields text[], vals jsonb[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes as a (job_id, field, value, created_at, updated_at)
+    select f.job_id, f.field, f.value, v_now, v_now from unnest(job_ids, fields, vals) as f (job_id, field, value)
+    on conflict (job_id, field) do update set value = excluded.value, updated_at = v_now;
+end
+$$;
+
+create or replace function hotmesh._attribute_ledger(state text)
+returns bigint
+language sql
+immutable
+parallel safe
+as $$
+    select case state when 'open' then 001100000000000 when 'cancelled' then 001100000000000 else 101100000000001 end
+$$;
+
+create or replace function hotmesh._attribute_write(steps hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (job_id, field, value, kind, name, state, dimension, sequence, cursor, ledger, created_at, updated_at)
+    select s.job_id, hotmesh._attribute_field(s.dimension, s.sequence), s.value, s.kind, s.name, s.state, s.dimension, s.sequence,
+           s.cursor, hotmesh._attribute_ledger(s.state), v_now, coalesce(s.updated_at, v_now)
+    from unnest(steps) s;
+end
+$$;
+
+-- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no longer open was cancelled or answered before:
+-- its event is dropped, so running twice never counts twice. The caller holds the jobs' locks.
+create or replace function hotmesh._attribute_close(events hotmesh.streams[], job_ids bigint[], cursors bigint[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+declare
+    v_closed hotmesh.jobs_attributes[];
+begin
+    if events is null then
+        return '{}';
+    end if;
+    with numbered as (
+        select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field, m.args, m.visible_at,
+               cursors[array_position(job_ids, m.job_id)] + row_number() over (partition by m.job_id order by m.visible_at, m.id) as cursor
+        from unnest(events) m),
+    closed as (
+        update jobs_attributes a
+        set state = case when e.args ? 'error' then 'failed' else 'done' end,
+            value = coalesce(e.args -> 'error', e.args -> 'output'),
+            cursor = e.cursor, updated_at = e.visible_at,
+            ledger = hotmesh._attribute_ledger('done')
+        from numbered e
+        where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
+        returning (a::hotmesh.jobs_attributes) as step)
+    select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed from closed c;
+    return v_closed;
+end
+$$;
+
+create or replace function hotmesh._attribute_cancel(job_ids bigint[], fields text[])
+returns void
+language plpgsql
+as $$
+begin
+    update jobs_attributes a set state = 'cancelled', updated_at = hotmesh.now()
+    from unnest(job_ids, fields) as c (job_id, field)
+    where a.job_id = c.job_id and a.field = c.field and a.state = 'open';
+end
+$$;
+
+-- One step as replay reads it: [sequence, kind, name, state, value, cursor, time].
+create or replace function hotmesh._attribute_entry(step hotmesh.jobs_attributes)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_array(step.sequence, step.kind, step.name, step.state, step.value, step.cursor, extract(epoch from step.updated_at))
+$$;
+
+-- The journal of one part of a job after step `after`, at most `size_limit` bytes of values, but always one step.
+create or replace function hotmesh._attribute_history(job_id bigint, dimension text, after integer, size_limit bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence), '[]')
+        from (
+            select (a::hotmesh.jobs_attributes) as step,
+                   sum(pg_column_size(a.value)) over (order by a.sequence) - pg_column_size(a.value) as before
+            from jobs_attributes a
+            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h
+        where h.before is null or h.before < size_limit);
+end
+$$;
+
+-- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs anew; what was done stays done.
+create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+begin
+    delete from jobs_attributes a
+    where a.job_id = _attribute_forget.job_id and a.dimension = _attribute_forget.dimension and a.state = 'failed'
+      and a.cursor = (
+          select max(l.cursor) from jobs_attributes l
+          where l.job_id = _attribute_forget.job_id and l.dimension = _attribute_forget.dimension);
+end
+$$;
+
+create or replace function hotmesh._attribute_guard()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'ledger of % would shrink', old.field using errcode = 'MSH50',
+        detail = format('It is %s and would become %s.', old.ledger, new.ledger),
+        hint = 'A ledger only grows; this is a defect of the engine or a change by hand.';
+end
+$$;
+create or replace trigger guard_ledger before update of ledger on hotmesh.jobs_attributes
+for each row when (new.ledger < old.ledger)
+execute function hotmesh._attribute_guard();
+
+-- 55_archive.sql
+-- Left-over messages go too, but for one that is held this instant: its report will be stale.
+create or replace function hotmesh._archive_messages(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id from streams m where m.job_id = any (ids) for update skip locked));
+end
+$$;
+
+-- `closed` maps a job's id to its closing time. A join would do, but a plan for it that was made
+-- while the app was empty can be a nested loop.
+create or replace function hotmesh._archive_attributes(ids bigint[], closed jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = any (ids)
+        returning a.job_id, a.field, a.value, a.kind, a.name, a.state, a.dimension, a.sequence,
+                  a.cursor, a.ledger, a.created_at, a.updated_at)
+    insert into jobs_attributes_archive (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at, closed_at)
+    select g.job_id, g.field, g.value, g.kind, g.name, g.state, g.dimension, g.sequence,
+           g.cursor, g.ledger, g.created_at, g.updated_at,
+           (closed ->> g.job_id::text)::timestamptz
+    from gone g;
+end
+$$;
+
+create or replace function hotmesh._archive_open_months(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._app_open_month(hotmesh._app_here(), m.at at time zone 'UTC')
+    from (
+        select distinct date_trunc('month', j.closed_at at time zone 'UTC')
+        from jobs j
+        where j.id = any (ids) and j.closed_at is not null) m (at);
+end
+$$;
+
+-- Moves jobs that the caller has locked, expired or not; those that are open stay.
+create or replace function hotmesh._archive_jobs(ids bigint[])
+returns bigint
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+    v_closed jsonb;
+begin
+    perform hotmesh._archive_open_months(ids);
+    with gone as (
+        delete from jobs j
+        where j.id = any (ids) and j.closed_at is not null
+        returning j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
+                  j.context, j.entity_version, j.expire_after, j.created_at, j.updated_at,
+                  j.closed_at, j.expire_at),
+    kept as (
+        insert into jobs_archive as k (
+            id, key, entity, queue, topic, graph_version, status, cursor,
+            context, entity_version, expire_after, created_at, updated_at, closed_at, expire_at)
+        select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.status, g.cursor,
+               g.context, g.entity_version, g.expire_after, g.created_at, g.updated_at,
+               g.closed_at, g.expire_at
+        from gone g
+        returning k.id, k.closed_at)
+    select array_agg(k.id), jsonb_object_agg(k.id, k.closed_at) into v_ids, v_closed from kept k;
+    perform hotmesh._archive_attributes(v_ids, v_closed);
+    perform hotmesh._archive_messages(v_ids);
+    return coalesce(cardinality(v_ids), 0);
+end
+$$;
+
+-- Of jobs that the caller has locked, those of which nobody else holds an attribute.
+create or replace function hotmesh._archive_quiet(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        with mine as materialized (
+            select a.job_id
+            from jobs_attributes a
+            where a.job_id = any (ids)
+            for update skip locked),
+        counted as (
+            select m.job_id, -1 as one from mine m
+            union all
+            select a.job_id, 1 from jobs_attributes a where a.job_id = any (ids)
+            union all
+            select i.id, 0 from unnest(ids) i (id))
+        select c.job_id from counted c group by c.job_id having sum(c.one) = 0);
+end
+$$;
+
+create or replace function hotmesh._archive_due(take integer)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    return array(
+        select j.id from jobs j
+        where j.expire_at <= v_now
+        order by j.expire_at
+        limit take
+        for update skip locked);
+end
+$$;
+
+-- The planner is pinned: a plan made while the app was empty would scan its tables.
+create or replace function hotmesh.job_archive(app text, take integer default 10000)
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set lock_timeout = '10s'
+as $$
+begin
+    perform hotmesh._enter(app);
+    if coalesce(take, 0) not between 1 and 1000000 then
+        perform hotmesh._refuse_argument(
+            format('take is out of range: %s', coalesce(take::text, 'null')),
+            'It says how many jobs one call moves at most: from 1 to 1000000.',
+            'Leave it out, and call again until the answer is 0.');
+    end if;
+    perform hotmesh._app_open_month(hotmesh._app_here(), hotmesh.now() + interval '1 month');
+    return hotmesh._archive_jobs(hotmesh._archive_quiet(hotmesh._archive_due(take)));
+end
+$$;
+comment on function hotmesh.job_archive(text, integer) is
+'Move up to `take` closed jobs that have expired, with their attributes, to the archive; their keys
+are free then. Returns how many moved. Leaves what others hold to the next call.';
+
+create or replace function hotmesh._archive_months_before(at timestamptz)
+returns setof regclass
+language sql
+stable
+as $$
+    select c.oid::regclass
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    where i.inhparent in (to_regclass('jobs_archive'), to_regclass('jobs_attributes_archive'))
+      and c.relname ~ '_archive_\d{4}_\d\d$'
+      and to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month' <= at at time zone 'UTC'
+    order by c.relname
+$$;
+
+create or replace function hotmesh.job_prune(app text, keep interval)
+returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '10s'
+as $$
+declare
+    v_months regclass[];
+begin
+    perform hotmesh._enter(app);
+    if keep is null or keep not between interval '0' and interval '1000 years' then
+        perform hotmesh._refuse_argument(
+            format('no span of time to keep: %s', coalesce(keep::text, 'null')),
+            'It says how long archived jobs stay after they closed, from 0 to 1000 years.',
+            'For instance keep => ''90 days''.');
+    end if;
+    v_months := array(select hotmesh._archive_months_before(hotmesh.now() - keep));
+    perform hotmesh._app_run(array(select format('drop table %s', m) from unnest(v_months) m));
+    return cardinality(v_months);
+end
+$$;
+comment on function hotmesh.job_prune(text, interval) is
+'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
+
+-- 70_timer.sql
+create or replace function hotmesh._timer_set(timers hotmesh.streams[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_enqueue(array(
+        select (null, 'timer', 'delayed', '', '', 0, t.job_id, t.dimension, t.sequence, null, null, null, 0, 0,
+                t.visible_at, null, null, null)::hotmesh.streams
+        from unnest(timers) t));
+end
+$$;
+
+-- 90_engine.sql
+create or replace function hotmesh._engine_check_request(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+declare
+    v_limit bigint := hotmesh._setting('value_limit', 16777216);
+begin
+    if coalesce(request.workflow, '') = '' or length(request.workflow) > 500 then
+        perform hotmesh._refuse_argument(
+            'a start needs the name of a workflow', format('The name was %s.', coalesce(quote_literal(left(request.workflow, 60)), 'null')),
+            'Name the function as the worker registers it, up to 500 characters.');
+    elsif jsonb_typeof(request.args) is distinct from 'array' then
+        perform hotmesh._refuse_argument(
+            format('args of "%s" are no JSON array', request.workflow), format('They were %s.', coalesce(left(request.args::text, 200), 'null')),
+            'Positional arguments come as an array, for instance ''["item-123", 5]''.');
+    elsif pg_column_size(request.args) > v_limit then
+        perform hotmesh._job_refuse_large(format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
+    elsif request.key = '' or length(request.key) > 1000 then
+        perform hotmesh._refuse_argument('the key of a job is empty or longer than 1000 characters', format('It has %s characters.', length(request.key)),
+            'Give a key of 1 to 1000 characters, or none to have one made.');
+    elsif jsonb_typeof(coalesce(request.options, '{}')) <> 'object' then
+        perform hotmesh._refuse_argument('options are no JSON object', left(request.options::text, 200), 'For instance {"on_conflict": "existing"}.');
+    end if;
+    if request.options <> '{}' then
+        perform hotmesh._engine_check_options(request.options);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._engine_check_options(options jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_known constant text[] := '{on_conflict,retry_policy,expire,search,priority,delay}';
+    v_unknown text := (select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
+begin
+    if v_unknown is not null then
+        perform hotmesh._refuse_argument(
+            format('unknown start option: %s', left(v_unknown, 100)), format('Known options: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
+    elsif coalesce(options ->> 'on_conflict', 'reject') not in ('reject', 'existing', 'replace') then
+        perform hotmesh._refuse_argument(
+            format('unknown on_conflict: %s', left(options ->> 'on_conflict', 60)), 'Policies: reject, existing, replace.', 'Leave it out for reject.');
+    elsif not hotmesh._is_number(coalesce(options -> 'priority', '0'), -32768, 32767) or coalesce(options ->> 'priority', '0') !~ '^-?\d+$' then
+        perform hotmesh._refuse_argument(
+            format('bad priority: %s', left(options ->> 'priority', 60)), 'It is a whole number from -32768 to 32767; higher is served first.', 'Leave it out for 0.');
+    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object' then
+        perform hotmesh._refuse_argument('search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._engine_request(request hotmesh.job_request)
+returns hotmesh.job_request
+language plpgsql
+as $$
+declare
+    v_options jsonb := coalesce(nullif(request.options, 'null'), '{}');
+begin
+    perform hotmesh._engine_check_request(request);
+    request.id := nextval('hotmesh.ids');
+    request.key := coalesce(request.key, replace(gen_random_uuid()::text, '-', ''));
+    request.queue := coalesce(request.queue, request.entity, 'default');
+    request.entity := coalesce(request.entity, request.workflow);
+    request.options := v_options;
+    if v_options <> '{}' then
+        request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
+        request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
+        request.visible_at := hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');
+    end if;
+    return request;
+end
+$$;
+
+-- Lays down the input and the first message of the jobs that were opened.
+create or replace function hotmesh._engine_begin(requests hotmesh.job_request[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    perform hotmesh._attribute_facts(array_agg(r.id), array_agg('input'::text), array_agg(r.args)) from unnest(requests) r;
+    perform hotmesh._stream_enqueue(array(
+        select (null, 'workflow', case when r.visible_at > v_now then 'delayed' else 'ready' end, r.queue, r.workflow,
+                coalesce((r.options ->> 'priority')::smallint, 0), r.id, '', null, null, null, r.retry_policy, 0, 0,
+                coalesce(r.visible_at, v_now), null, null, null)::hotmesh.streams
+        from unnest(requests) r));
+    perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
+    from unnest(requests) r cross join lateral jsonb_each(r.options -> 'search') s
+    having count(*) > 0;
+end
+$$;
+
+-- A key that is taken: refuse, or put the closed job away, or answer with the job that has it.
+create or replace function hotmesh._engine_conflict(request hotmesh.job_request)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_policy text := coalesce(request.options ->> 'on_conflict', 'reject');
+    v_job hotmesh.jobs := hotmesh._job_find(request.key);
+begin
+    if v_policy = 'existing' and v_job.id is not null then
+        return v_job.id;
+    elsif v_policy = 'replace' and v_job.closed_at is not null then
+        perform hotmesh._archive_jobs(array[v_job.id]);
+        perform hotmesh._engine_open(array[request]);
+        return request.id;
+    end if;
+    perform hotmesh._job_refuse_conflict(request.key, v_job.closed_at is null, v_policy);
+end
+$$;
+
+create or replace function hotmesh._engine_open(requests hotmesh.job_request[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_opened bigint[] := hotmesh._job_open(requests);
+begin
+    if cardinality(v_opened) = cardinality(requests) then
+        perform hotmesh._engine_begin(requests);
+        return array(select r.id from unnest(requests) r);
+    end if;
+    if v_opened <> '{}' then
+        perform hotmesh._engine_begin(array(select r from unnest(requests) r where r.id = any (v_opened)));
+    end if;
+    return array(
+        select case when r.id = any (v_opened) then r.id else hotmesh._engine_conflict(r) end
+        from unnest(requests) r);
+end
+$$;
+
+create or replace function hotmesh.job_start(
+    app text, workflow text, key text default null, args jsonb default '[]', queue text default null, entity text default null,
+    options jsonb default '{}')
+returns hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ids bigint[];
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_ids := hotmesh._engine_open(array[hotmesh._engine_request(
+        (null, key, workflow, queue, entity, args, options, null, null, null)::hotmesh.job_request)]);
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
+    return v_job;
+end
+$$;
+comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb) is
+'Start a workflow, in the caller''s transaction. options: on_conflict (reject, existing, replace), retry_policy, expire, search, priority, delay.
+Raises MSH41 for a duplicate key, MSH43 for too large arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
+
+create or replace function hotmesh.job_start_many(app text, requests jsonb)
+returns setof hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ids bigint[];
+begin
+    perform hotmesh._enter(app);
+    if jsonb_typeof(requests) is distinct from 'array' then
+        perform hotmesh._refuse_argument('requests are no JSON array', left(requests::text, 200), 'Give [{"workflow": …, "args": […]}, …].');
+    end if;
+    v_ids := hotmesh._engine_open(array(
+        select hotmesh._engine_request(
+            (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options, null, null, null)::hotmesh.job_request)
+        from jsonb_to_recordset(requests) as r (key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
+    return query
+    select (j::hotmesh.jobs).* from unnest(v_ids) with ordinality as o (id, number) join jobs j on j.id = o.id order by o.number;
+end
+$$;
+comment on function hotmesh.job_start_many(text, jsonb) is
+'Start many workflows in one call: [{"workflow": …, "key": …, "args": […], "queue": …, "entity": …, "options": {…}}, …]. Rows come in the order asked for.
+All are started or none. Raises as job_start does.';
+
+create or replace function hotmesh._engine_facts(job hotmesh.jobs)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(jsonb_object_agg(a.field, a.value), '{}')
+        from jobs_attributes_all a
+        where a.job_id = job.id and a.sequence is null);
+end
+$$;
+
+-- The job of a key, open, closed or archived.
+create or replace function hotmesh._engine_job(key text)
+returns hotmesh.jobs
+language plpgsql
+stable
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find(key);
+begin
+    if v_job.id is null then
+        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor, j.context, j.entity_version,
+               j.expire_after, j.created_at, j.updated_at, j.closed_at, j.expire_at
+        into v_job
+        from jobs_archive j where j.key = _engine_job.key order by j.closed_at desc limit 1;
+    end if;
+    if v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    return v_job;
+end
+$$;
+
+create or replace function hotmesh._engine_refuse_failed(key text, error jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
+        detail = coalesce(error, '{}')::text,
+        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
+end
+$$;
+
+create or replace function hotmesh.job_result(app text, key text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_facts jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._engine_job(key);
+    if v_job.closed_at is null then
+        return null;
+    end if;
+    v_facts := hotmesh._engine_facts(v_job);
+    if v_job.status < 0 then
+        perform hotmesh._engine_refuse_failed(key, v_facts -> 'error');
+    end if;
+    return v_facts -> 'output';
+end
+$$;
+comment on function hotmesh.job_result(text, text) is
+'What a workflow returned; SQL null while it is open. Raises MSH40 if there is no such job, MSH46 if it failed.';
+
+create or replace function hotmesh.job_results(app text, keys text[])
+returns table (key text, status bigint, output jsonb, error jsonb)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select k.key, j.status, f.output, f.error
+    from unnest(keys) as k (key)
+    left join lateral (
+        select a.id, a.status, a.closed_at from jobs_all a where a.key = k.key order by a.id desc limit 1) j on true
+    left join lateral (
+        select max(a.value::text) filter (where a.field = 'output')::jsonb as output,
+               max(a.value::text) filter (where a.field = 'error')::jsonb as error
+        from jobs_attributes_all a where a.job_id = j.id and a.field in ('output', 'error')) f on true
+    where j.closed_at is not null or j.id is null;
+end
+$$;
+comment on function hotmesh.job_results(text, text[]) is
+'The outcomes of those jobs that have closed, for whoever waits for many; status is null where there is no such job. Open jobs are left out.';
+
+create or replace function hotmesh.job_state(app text, key text, metadata boolean default false)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_facts jsonb;
+    v_data jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._engine_job(key);
+    v_facts := hotmesh._engine_facts(v_job);
+    v_data := jsonb_strip_nulls(jsonb_build_object('done', v_job.closed_at is not null))
+        || case when v_facts ? 'output' then jsonb_build_object('response', v_facts -> 'output') else '{}' end;
+    if not metadata then
+        return v_data;
+    end if;
+    return jsonb_build_object('data', v_data, 'metadata', jsonb_strip_nulls(jsonb_build_object(
+        'jid', v_job.key, 'gid', v_job.id::text, 'tpc', v_job.topic, 'app', app, 'vrs', coalesce(v_job.graph_version, '1'),
+        'ngn', v_job.entity, 'js', v_job.status, 'jc', v_job.created_at, 'ju', v_job.updated_at, 'err', v_facts -> 'error')));
+end
+$$;
+comment on function hotmesh.job_state(text, text, boolean) is
+'The data of a job; with metadata also who it is and where it stands. A failed job does not raise: its metadata has err. Raises MSH40.';
+
+create or replace function hotmesh.job_export(app text, key text, allow text[] default null, block text[] default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_facts jsonb;
+    v_steps jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._engine_job(key);
+    v_facts := hotmesh._engine_facts(v_job);
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'key', a.field, 'kind', a.kind, 'name', a.name, 'state', a.state, 'value', a.value, 'dimension', a.dimension, 'index', a.sequence,
+               'order', a.cursor, 'created', a.created_at, 'updated', a.updated_at) order by a.dimension, a.sequence), '[]')
+    into v_steps
+    from jobs_attributes_all a where a.job_id = v_job.id and a.sequence is not null;
+    return (
+        select coalesce(jsonb_object_agg(s.name, s.value), '{}')
+        from (values
+            ('data', (select coalesce(jsonb_object_agg(substr(f.key, 2), f.value), '{}') from jsonb_each(v_facts) f where f.key like '\_%')),
+            ('state', jsonb_build_object('input', v_facts -> 'input', 'output', v_facts -> 'output', 'error', v_facts -> 'error')),
+            ('status', to_jsonb(v_job.status)),
+            ('timeline', v_steps)) as s (name, value)
+        where (allow is null or s.name = any (allow)) and (block is null or s.name <> all (block)));
+end
+$$;
+comment on function hotmesh.job_export(text, text, text[], text[]) is
+'A job as one document: data (the user''s), state, status and timeline; allow and block choose among them. Raises MSH40.';
+
+-- 91_turn.sql
+create or replace function hotmesh._turn_read(reports jsonb)
+returns hotmesh.report[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome, coalesce(r.running, false), r.keep, r.was_kept,
+                s.kind, s.job_id, s.dimension, s.retry_policy, coalesce((s.error ->> 'attempt')::integer, 0) + 1,
+                case when r.running and r.done is null and r.commands is null and r.outcome is null then 'quiet' end,
+                false, null)::hotmesh.report
+        from jsonb_populate_recordset(null::hotmesh.report, reports) r
+        left join streams s on s.id = r.id and s.token = r.token and s.state = 'leased'
+        order by s.job_id);
+end
+$$;
+
+-- What becomes of each report; `quiet` is a holder that only asks for news. Takes the locks of the jobs concerned, and of the messages that a report finishes or lays to rest.
+create or replace function hotmesh._turn_judge(reports hotmesh.report[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_held bigint[];
+    v_inbox bigint[];
+    v_locked bigint[];
+    v_kept bigint[];
+    v_all bigint[] := array(select distinct r.job_id from unnest(reports) r where r.job_id is not null);
+begin
+    select hotmesh._stream_held(array_agg(r.id), array_agg(r.token)) into v_held
+    from unnest(reports) r where r.kind = 'activity' or not r.running;
+    v_inbox := hotmesh._inbox_jobs(v_all, 'result') || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    v_locked := hotmesh._job_lock(array(
+        select r.job_id from unnest(reports) r
+        where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
+    v_kept := hotmesh._inbox_jobs(v_all, 'report');
+    return array(
+        select case
+            when r.kind is null then 'stale'
+            when (r.kind = 'activity' or not r.running) and r.id <> all (v_held) then case when r.was_kept then 'kept' else 'busy' end
+            when r.kind = 'activity' then case when r.job_id = any (v_locked) then 'told' else 'untold' end
+            when r.verdict = 'quiet' and r.job_id <> all (v_inbox) then 'quiet'
+            when r.job_id <> all (v_locked) then case when r.keep or r.was_kept then 'kept' else 'busy' end
+            when r.job_id = any (v_kept) and r.was_kept is null then case when r.keep then 'kept' else 'busy' end
+            when r.cursor = (select j.cursor from jobs j where j.id = r.job_id) then 'ok'
+            else 'stale' end
+        from unnest(reports) with ordinality r
+        order by r.ordinality);
+end
+$$;
+
+create or replace function hotmesh._turn_activities(reports hotmesh.report[], told bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
+    from unnest(reports) r where r.error is null having count(*) > 0;
+    perform hotmesh._stream_fail(array_agg(r.id), array_agg(r.error), told)
+    from unnest(reports) r where r.error is not null having count(*) > 0;
+    if told <> '{}' then
+        perform hotmesh._worker_wake(hotmesh._inbox_route(told));
+    end if;
+end
+$$;
+
+-- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what it asked for.
+create or replace function hotmesh._turn_steps(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence, r.cursor + d.number, 0, null,
+                to_timestamp(d.at))::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral rows from (
+            jsonb_to_recordset(r.done) as (sequence integer, kind text, name text, value jsonb, at double precision))
+            with ordinality as d (sequence, kind, name, value, at, number)
+        where r.done is not null
+        union all
+        select (r.job_id, null, null, c.kind, c.name, 'open', r.dimension, c.sequence, null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text, name text)
+        where r.commands is not null and c.kind <> 'cancel');
+end
+$$;
+
+create or replace function hotmesh._turn_messages(reports hotmesh.report[], worker text, lease interval)
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    return array(
+        select (r.id, c.kind, case when c.announced then 'leased' when c.delay > 0 then 'delayed' else 'ready' end, coalesce(c.queue, ''),
+                coalesce(c.name, ''), coalesce(c.priority, 0), r.job_id, r.dimension, c.sequence, null, c.args,
+                hotmesh._retry_policy(c.retry_policy), 0, 0,
+                case when c.announced then v_now + lease else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
+                case when c.announced then worker end, c.error, null)::hotmesh.streams
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, queue text, priority smallint, args jsonb, retry_policy jsonb,
+            delay double precision, announced boolean, error jsonb)
+        where r.commands is not null and c.kind <> 'cancel');
+end
+$$;
+
+-- Lays down what the code asked for. An announced activity runs already, with its sender; one that brings an error has failed its first attempt.
+create or replace function hotmesh._turn_command(reports hotmesh.report[], worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_messages hotmesh.streams[] := hotmesh._turn_messages(reports, worker, lease);
+    v_announced hotmesh.streams[] := array(select m from unnest(v_messages) m where m.state = 'leased');
+    v_ids bigint[];
+begin
+    perform hotmesh._stream_enqueue(array(select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
+    perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
+    if v_announced <> '{}' then
+        v_ids := hotmesh._stream_announce(v_announced);
+        perform hotmesh._stream_fail(array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
+        from unnest(v_announced) with ordinality a where a.error is not null having count(*) > 0;
+        return query
+        select ('leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null, a.dimension, a.sequence, 1,
+                null, null, null, null, null)::hotmesh.delivery
+        from unnest(v_announced) with ordinality a where a.error is null;
+    end if;
+    perform hotmesh._attribute_cancel(array_agg(r.job_id), array_agg(hotmesh._attribute_field(r.dimension, c.sequence))),
+            hotmesh._stream_cancel(array_agg(r.job_id), array_agg(r.dimension), array_agg(c.sequence))
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text)
+    where r.commands is not null and c.kind = 'cancel' having count(*) > 0;
+end
+$$;
+
+-- Does this report end its job? A replay that met other code does not: the job waits for right code, visibly. A workflow that raised is run again
+-- only under a policy given to its start.
+create or replace function hotmesh._turn_ends(report hotmesh.report)
+returns boolean
+language sql
+immutable
+as $$
+    select report.outcome is not null and not report.outcome ? 'mismatch'
+       and not (report.outcome ? 'error' and report.retry_policy is not null
+                and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
+$$;
+
+-- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new cursor and its news.
+create or replace function hotmesh._turn_fold(reports hotmesh.report[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
+    v_cursors bigint[] := array(select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_events hotmesh.streams[] := hotmesh._inbox_take(v_jobs);
+    v_news hotmesh.jobs_attributes[];
+begin
+    v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
+    for i in 1 .. cardinality(reports) loop
+        reports[i].cursor := v_cursors[i];
+        reports[i].ends := hotmesh._turn_ends(reports[i]);
+        if v_events is not null then
+            reports[i].cursor := v_cursors[i] + (select count(*) from unnest(v_events) e where e.job_id = v_jobs[i]);
+            reports[i].news := (
+                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]);
+        end if;
+    end loop;
+    return reports;
+end
+$$;
+
+-- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news, outcome, rest.
+create or replace function hotmesh._turn_progress(reports hotmesh.report[], worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_after hotmesh.report[];
+begin
+    perform hotmesh._attribute_write(hotmesh._turn_steps(reports));
+    if exists (select from unnest(reports) r where r.commands is not null) then
+        return query select (c).* from hotmesh._turn_command(reports, worker, lease) c;
+    end if;
+    v_after := hotmesh._turn_fold(reports);
+    perform hotmesh._turn_conclude(v_after);
+    return query
+    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
+           null::jsonb, r.cursor, r.news, null::double precision, extract(epoch from hotmesh.now())::double precision
+    from unnest(v_after) r where r.outcome is null and r.news is not null;
+end
+$$;
+
+-- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
+create or replace function hotmesh._turn_conclude(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    from unnest(reports) r where not r.ends having count(*) > 0;
+    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+    from unnest(reports) r where r.outcome is null and not r.running and r.news is null having count(*) > 0;
+    perform hotmesh._turn_again(r) from unnest(reports) r where r.outcome is not null and not r.ends;
+    perform hotmesh._attribute_facts(
+                array_agg(r.job_id), array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
+                array_agg(coalesce(r.outcome -> 'error', r.outcome -> 'output'))),
+            hotmesh._job_settle(array_agg(r.job_id), array_agg(r.cursor), array_agg(r.outcome ? 'error')),
+            hotmesh._stream_drop(array_agg(r.job_id))
+    from unnest(reports) r where r.ends having count(*) > 0;
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, or its policy lets it try again.
+create or replace function hotmesh._turn_again(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if report.outcome ? 'mismatch' then
+        perform hotmesh._attribute_facts(array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
+        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    else
+        perform hotmesh._attribute_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    end if;
+end
+$$;
+
+create or replace function hotmesh._turn_take_kept(take integer)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+    v_jobs bigint[];
+begin
+    select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs from (
+        select s.id, s.job_id from streams s
+        where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'report'
+        order by s.priority desc, s.id limit take for update skip locked) k;
+    if v_ids is null then
+        return '[]';
+    end if;
+    v_jobs := hotmesh._job_lock(v_jobs);
+    v_ids := array(
+        select distinct on (s.job_id) s.id from streams s
+        where s.id = any (v_ids) and s.job_id = any (v_jobs) order by s.job_id, s.id);
+    return hotmesh._inbox_release(v_ids);
+end
+$$;
+
+create or replace function hotmesh._turn_route()
+returns void
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := hotmesh._inbox_unrouted(200);
+    v_locked bigint[];
+begin
+    if v_jobs = '{}' then
+        return;
+    end if;
+    v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
+    perform hotmesh._stream_drop(array(
+        select u.id from unnest(v_jobs) as u (id)
+        where not exists (select from jobs j where j.id = u.id and j.closed_at is null)));
+end
+$$;
+
+-- Claims activities. A message whose job has closed meanwhile is dropped.
+create or replace function hotmesh._turn_claim_activities(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
+           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    from streams s left join jobs j on j.id = s.job_id
+    where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
+    perform hotmesh._stream_drop(array(
+        select s.job_id from streams s
+        where s.id = any (ids) and s.job_id is not null
+          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+end
+$$;
+
+-- Hands out runs with the history that replay needs: all of it, or to the worker that still has the coroutine only the news.
+create or replace function hotmesh._turn_claim_workflows(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_locked bigint[];
+    v_runs hotmesh.report[];
+begin
+    v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
+    if cardinality(v_locked) < cardinality(ids) then
+        perform hotmesh._turn_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+    end if;
+    v_runs := hotmesh._turn_fold(array(
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, false,
+                null)::hotmesh.report
+        from streams s join jobs j on j.id = s.job_id
+        where s.id = any (ids) and s.job_id = any (v_locked)));
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
+           case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
+           r.cursor,
+           case when s.cursor is not null then coalesce(r.news, '[]')
+                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
+                else '[]' end,
+           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
+end
+$$;
+
+-- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is dropped.
+create or replace function hotmesh._turn_put_back(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_postpone(ids, interval '100 ms');
+    perform hotmesh._stream_drop(array(
+        select s.job_id from streams s
+        where s.id = any (ids) and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+end
+$$;
+
+create or replace function hotmesh._turn_claim(kind text, worker text, want jsonb, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_take integer := coalesce((want ->> kind)::integer, 0);
+begin
+    if v_take <= 0 then
+        return '{}';
+    end if;
+    return hotmesh._stream_claim(
+        kind,
+        array(select q from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(select f from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        worker, least(v_take, 1000), lease);
+end
+$$;
+
+create or replace function hotmesh._turn_deliver(worker text, want jsonb, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+begin
+    v_ids := hotmesh._turn_claim('workflow', worker, want, lease);
+    if v_ids <> '{}' then
+        return query select (d).* from hotmesh._turn_claim_workflows(v_ids) d;
+    end if;
+    v_ids := hotmesh._turn_claim('activity', worker, want, lease);
+    if v_ids <> '{}' then
+        return query select (d).* from hotmesh._turn_claim_activities(v_ids) d;
+    end if;
+end
+$$;
+
+-- Applies reports; the answers are for those that were not simply applied.
+create or replace function hotmesh._turn_apply(reports jsonb, worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_reports hotmesh.report[] := hotmesh._turn_read(reports);
+    v_verdicts text[] := hotmesh._turn_judge(v_reports);
+begin
+    for i in 1 .. cardinality(v_reports) loop
+        v_reports[i].verdict := v_verdicts[i];
+        if v_verdicts[i] = 'kept' then
+            perform hotmesh._inbox_keep(v_reports[i].job_id, v_reports[i].dimension, to_jsonb(v_reports[i]));
+        end if;
+    end loop;
+    if v_verdicts && '{told,untold}' then
+        perform hotmesh._turn_activities(
+            array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
+            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'));
+    end if;
+    if 'ok' = any (v_verdicts) then
+        return query select (p).* from hotmesh._turn_progress(array(select r from unnest(v_reports) r where r.verdict = 'ok'), worker, lease) p;
+    end if;
+    return query
+    select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
+           null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
+    from unnest(v_reports) r where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
+end
+$$;
+
+-- The one place that catches everything: a report that fails alone is recorded on its job, so that it costs nobody else anything.
+-- What a repeat may cure (serialization, deadlock, shutdown, out of resources) passes through.
+create or replace function hotmesh._isolate(reports jsonb, worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_error jsonb;
+    v_state text;
+    v_message text;
+    v_detail text;
+begin
+    return query select (a).* from hotmesh._turn_apply(reports, worker, lease) a;
+exception
+    when others then
+        get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
+        if v_state in ('40001', '40P01') or left(v_state, 2) in ('53', '57') then
+            raise;
+        end if;
+        v_error := jsonb_build_object(
+            'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'message', format('the engine refused a report: %s', v_message), 'detail', v_detail);
+        return query select (a).* from hotmesh._turn_apply(hotmesh._turn_refused(reports -> 0, v_error), worker, lease) a;
+end
+$$;
+
+-- What is reported instead of the report that could not be applied: its activity or its job failed.
+create or replace function hotmesh._turn_refused(report jsonb, error jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_array(
+        jsonb_build_object('id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor', 'keep', true)
+        || case when report ? 'cursor' then jsonb_build_object('outcome', jsonb_build_object('error', error))
+                else jsonb_build_object('error', error) end)
+$$;
+
+create or replace function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
+returns setof hotmesh.delivery
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_lease interval := make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
+    v_kept jsonb;
+    v_given bigint;
+begin
+    perform hotmesh._enter(app);
+    v_kept := hotmesh._turn_take_kept(50);
+    if coalesce((want ->> 'isolate')::boolean, false) then
+        return query select (a).* from hotmesh._isolate(reports, worker, v_lease) a;
+    elsif reports <> '[]' then
+        return query select (a).* from hotmesh._turn_apply(reports, worker, v_lease) a;
+    end if;
+    if v_kept <> '[]' then
+        perform hotmesh._turn_apply(v_kept, worker, v_lease);
+    end if;
+    perform hotmesh._turn_route();
+    perform hotmesh._stream_sweep(200);
+    return query select (d).* from hotmesh._turn_deliver(worker, want, v_lease) d;
+    get diagnostics v_given = row_count;
+    if want ? 'seen' then
+        perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
+    end if;
+    perform hotmesh._worker_wake_useful(worker);
+    if v_given = 0 then
+        return next ('next', null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+                     hotmesh._stream_next_due())::hotmesh.delivery;
+    end if;
+end
+$$;
+comment on function hotmesh.turn(text, text, jsonb, jsonb) is
+'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want: workflow and activity (free slots), kinds, queues, names (topics served),
+lease (seconds), idle, seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
+
+create or replace function hotmesh.job_history(app text, key text, dimension text default '', after integer default 0)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._attribute_history((hotmesh._engine_job(key)).id, dimension, after, 8388608);
+end
+$$;
+comment on function hotmesh.job_history(text, text, text, integer) is
+'The journal of one part of a job after step `after`, in pages of about 8 MB: rows [sequence, kind, name, state, value, cursor, time]. Raises MSH40.';
+
+create or replace function hotmesh.worker_extend(app text, worker text, ids bigint[], lease interval default '15 s')
+returns bigint[]
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._stream_extend(ids, worker, lease);
+end
+$$;
+comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
+'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked this instant are left for the next call.';
+
+create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
+returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_count integer;
+begin
+    perform hotmesh._enter(app);
+    v_count := hotmesh._stream_return(ids, worker);
+    perform hotmesh._worker_gone(worker);
+    perform hotmesh._worker_wake_useful(worker);
+    return v_count;
+end
+$$;
+comment on function hotmesh.worker_stop(text, text, bigint[]) is
+'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an attempt. Returns how many messages it gave back.';
+
+-- 92_claim.sql
+create or replace function hotmesh._claim_names(queue text)
+returns text[]
+language plpgsql
+as $$
+begin
+    return array(
+        with recursive found (name) as (
+            (select s.name from streams s
+             where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue order by s.name limit 1)
+            union all
+            select (select s.name from streams s
+                    where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue and s.name > f.name
+                    order by s.name limit 1)
+            from found f where f.name is not null)
+        select f.name from found f where f.name is not null limit 1000);
+end
+$$;
+
+create or replace function hotmesh._claim_lease(lease interval)
+returns interval
+language plpgsql
+as $$
+begin
+    if lease is null or lease <= interval '0' or lease > interval '1 day' then
+        perform hotmesh._refuse_argument(format('bad lease: %s', lease), 'A lease lasts longer than nothing and at most a day.', 'Leave it out for 15 s.');
+    end if;
+    return lease;
+end
+$$;
+
+create or replace function hotmesh.stream_claim(app text, queue text, worker text, take integer default 1, lease interval default '15 s')
+returns table (id bigint, token integer, name text, args jsonb, attempt integer, key text)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_names text[];
+    v_ids bigint[];
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._claim_lease(lease);
+    if coalesce(queue, '') = '' or coalesce(worker, '') = '' or take is null or take not between 1 and 1000 then
+        perform hotmesh._refuse_argument(
+            'a claim needs a queue, a worker and a number from 1 to 1000', format('They were %s, %s, %s.', queue, worker, take), 'Name both; take defaults to 1.');
+    end if;
+    perform hotmesh._stream_sweep(100);
+    v_names := hotmesh._claim_names(queue);
+    v_ids := hotmesh._stream_claim('activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
+    return query
+    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._turn_claim_activities(v_ids) c;
+end
+$$;
+comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
+'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail with its token, or extend it in time.';
+
+-- One report through the turn; a message that is locked this instant is asked for again by waiting on it: here the caller has nothing else to do.
+create or replace function hotmesh._claim_report(app text, report jsonb)
+returns text
+language plpgsql
+as $$
+declare
+    v_verdict text;
+begin
+    perform hotmesh._enter(app);
+    perform from streams s where s.id = (report ->> 'id')::bigint for update;
+    if not found then
+        return 'stale';
+    end if;
+    select a.answer into v_verdict from hotmesh._turn_apply(jsonb_build_array(report), '', interval '15 s') a;
+    perform hotmesh._turn_route();
+    perform hotmesh._worker_wake_useful('');
+    return coalesce(v_verdict, 'ok');
+end
+$$;
+
+create or replace function hotmesh.stream_complete(app text, id bigint, token integer, output jsonb default null)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return hotmesh._claim_report(app, jsonb_build_object('id', id, 'token', token, 'output', output));
+end
+$$;
+comment on function hotmesh.stream_complete(text, bigint, integer, jsonb) is
+'Report the result of a claimed message. Answers ok, or stale when the token is no longer current: then nothing changed.';
+
+create or replace function hotmesh.stream_fail(app text, id bigint, token integer, error jsonb)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(error) is distinct from 'object' then
+        perform hotmesh._refuse_argument('an error is a JSON object', left(error::text, 200), 'For instance {"message": "no stock", "type": "StockError"}.');
+    end if;
+    return hotmesh._claim_report(app, jsonb_build_object('id', id, 'token', token, 'error', error));
+end
+$$;
+comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
+'Report a failure, {"message": …, "type": …}; it is retried by its policy or becomes a dead letter and an error in its workflow. Answers ok or stale.';
+
+create or replace function hotmesh.stream_extend(app text, id bigint, token integer, lease interval default '15 s')
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_worker text;
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._claim_lease(lease);
+    select s.worker into v_worker from streams s
+    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased' for update;
+    if v_worker is null then
+        return 'stale';
+    end if;
+    perform hotmesh._stream_extend(array[id], v_worker, lease);
+    return 'ok';
+end
+$$;
+comment on function hotmesh.stream_extend(text, bigint, integer, interval) is
+'Keep a claimed message for `lease` from now. Answers ok or stale.';
+
+create or replace function hotmesh.stream_revive(app text, id bigint)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    if not hotmesh._stream_revive(id) then
+        raise exception 'no dead letter %', id using errcode = 'MSH30',
+            detail = 'There is no message with this id, or it is not dead, or its step was answered already.', hint = 'hotmesh.stuck_jobs and state = ''dead'' in <app>.streams show them.';
+    end if;
+    perform hotmesh._worker_wake_useful('');
+end
+$$;
+comment on function hotmesh.stream_revive(text, bigint) is
+'Serve a parked workflow again, with fresh attempts. Raises MSH30 if there is no such message.';
+
+-- 95_view.sql
+create or replace view hotmesh.queue_depth as
+select a.name as app, s.kind, s.queue, s.name,
+       count(*) filter (where s.state = 'ready') as ready,
+       count(*) filter (where s.state = 'delayed') as delayed,
+       count(*) filter (where s.state = 'leased') as leased,
+       count(*) filter (where s.state = 'waiting') as waiting,
+       count(*) filter (where s.state = 'dead') as dead,
+       min(s.created_at) filter (where s.state = 'ready') as oldest
+from hotmesh.streams s
+join pg_catalog.pg_class c on c.oid = s.tableoid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join hotmesh.apps a on a.schema_name = n.nspname
+where s.kind in ('workflow', 'activity')
+group by a.name, s.kind, s.queue, s.name;
+comment on view hotmesh.queue_depth is
+'Per app, queue and function: how many messages are in which state, and since when the oldest is ready.';
+
+create or replace view hotmesh.dead_letters as
+select a.name as app, j.key, s.id, s.queue, s.name, s.attempt, s.visible_at as died_at,
+       s.error ->> 'type' as type, s.error ->> 'message' as message
+from hotmesh.streams s
+join pg_catalog.pg_class c on c.oid = s.tableoid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join hotmesh.apps a on a.schema_name = n.nspname
+left join hotmesh.jobs j on j.id = s.job_id
+where s.state = 'dead' and s.kind = 'activity';
+comment on view hotmesh.dead_letters is
+'Activities that used up their attempts. Their jobs were told.';
+
+create or replace view hotmesh.stuck_jobs as
+select a.name as app, j.key, j.topic, s.id, s.queue, s.attempt, s.visible_at as since,
+       case when s.state = 'dead' then 'parked' else 'mismatch' end as reason,
+       coalesce(m.value ->> 'message', s.error ->> 'message', m.value #>> '{}') as message
+from hotmesh.streams s
+join pg_catalog.pg_class c on c.oid = s.tableoid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join hotmesh.apps a on a.schema_name = n.nspname
+join hotmesh.jobs j on j.id = s.job_id and j.closed_at is null
+left join hotmesh.jobs_attributes m
+    on m.job_id = s.job_id and m.field = 'mismatch' and s.state in ('delayed', 'ready')
+where s.kind = 'workflow'
+  and (s.state = 'dead' or s.error is not null and m.job_id is not null);
+comment on view hotmesh.stuck_jobs is
+'Open jobs that do not move: parked, since no worker reported on them (stream_revive serves them
+again), or waiting for right code after a mismatch in replay.';
+
+-- 99_grant.sql
+-- Every door once, with the smallest kind that may open it.
+create or replace function hotmesh._grant_ring()
+returns table (door name, kind text)
+language sql
+immutable
+as $$
+    select d.door::name, k.kind
+    from (values
+        ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
+        ('reader', 'now version protocol'),
+        ('reader', 'job_status job_result job_results job_state job_export job_history'),
+        ('client', 'job_start job_start_many'),
+        ('worker', 'turn worker_extend worker_stop'),
+        ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
+        ('operator', 'job_archive job_prune stream_revive')
+    ) k (kind, doors)
+    cross join lateral regexp_split_to_table(k.doors, ' ') d (door)
+$$;
+
+create or replace function hotmesh._grant_rank(kind text)
+returns integer
+language sql
+immutable
+as $$
+    select array_position('{reader,client,worker,operator,owner}', kind)
+$$;
+
+create or replace function hotmesh._grant_doors(kind text)
+returns setof regprocedure
+language sql
+stable
+as $$
+    select p.oid::regprocedure
+    from pg_proc p
+    join hotmesh._grant_ring() r on r.door = p.proname
+    where p.pronamespace = to_regnamespace('hotmesh')
+      and hotmesh._grant_rank(r.kind) <= hotmesh._grant_rank(_grant_doors.kind)
+    order by p.proname
+$$;
+
+-- The kind that a role has: that of the highest door it was granted; null if none was.
+create or replace function hotmesh._grant_kind(holder oid)
+returns text
+language sql
+stable
+as $$
+    select r.kind
+    from hotmesh._grant_ring() r
+    join pg_proc p on p.proname = r.door and p.pronamespace = to_regnamespace('hotmesh')
+    cross join lateral aclexplode(p.proacl) a
+    where a.grantee = holder and a.privilege_type = 'EXECUTE'
+    order by hotmesh._grant_rank(r.kind) desc
+    limit 1
+$$;
+
+-- The roles that have a key to an app.
+create or replace function hotmesh._grant_holders(schema text)
+returns setof regrole
+language sql
+stable
+as $$
+    select a.grantee::regrole
+    from pg_namespace n
+    cross join lateral aclexplode(n.nspacl) a
+    where n.nspname = schema and a.privilege_type = 'USAGE' and a.grantee not in (0, n.nspowner)
+      and hotmesh._grant_kind(a.grantee) is not null
+$$;
+
+-- Another app to which a role has a key; null if there is none.
+create or replace function hotmesh._grant_elsewhere(app hotmesh.apps, holder regrole)
+returns text
+language sql
+stable
+as $$
+    select min(a.name)
+    from hotmesh.apps a
+    cross join lateral hotmesh._grant_holders(a.schema_name) h
+    where h = holder and a.name <> app.name
+$$;
+
+create or replace function hotmesh._grant_give(schema text, holder regrole, kind text)
+returns setof text
+language sql
+stable
+as $$
+    select format('grant usage on schema hotmesh, %I to %s', schema, holder)
+    union all
+    select format('grant execute on function %s to %s', d, holder)
+    from hotmesh._grant_doors(kind) d
+    union all
+    select format('grant select on all tables in schema %I to %s', schema, holder)
+    where kind in ('reader', 'operator')
+$$;
+
+create or replace function hotmesh._grant_take_app(schema text, holder regrole)
+returns setof text
+language sql
+stable
+as $$
+    select unnest(array[
+        format('revoke all on all tables in schema %I from %s', schema, holder),
+        format('revoke all on schema %I from %s', schema, holder)])
+$$;
+
+create or replace function hotmesh._grant_take_doors(holder regrole)
+returns setof text
+language sql
+stable
+as $$
+    select format('revoke all on function %s from %s', d, holder)
+    from hotmesh._grant_doors('owner') d
+    union all
+    select format('revoke all on schema hotmesh from %s', holder)
+$$;
+
+create or replace function hotmesh._grant_find_role(role text)
+returns regrole
+language plpgsql
+stable
+as $$
+declare
+    v_oid oid := (select r.oid from pg_roles r where r.rolname = role);
+begin
+    if v_oid is null then
+        perform hotmesh._refuse_argument(
+            format('there is no role "%s"', role),
+            'A key is given to a role that exists, written as in pg_roles.',
+            format('Create it: create role %I', coalesce(role, 'my_role')));
+    elsif v_oid = (select n.nspowner from pg_namespace n where n.nspname = 'hotmesh')
+        or v_oid = current_user::regrole then
+        perform hotmesh._refuse_argument(
+            format('role "%s" owns the engine', role),
+            'The owner needs no key: it may do everything.', 'Give the key to another role.');
+    end if;
+    return v_oid;
+end
+$$;
+
+create or replace function hotmesh._grant_check(app hotmesh.apps, holder regrole, kind text)
+returns void
+language plpgsql
+as $$
+declare
+    v_other text := hotmesh._grant_elsewhere(app, holder);
+begin
+    if coalesce(kind, '') not in ('reader', 'client', 'worker', 'operator') then
+        perform hotmesh._refuse_argument(
+            format('there is no kind of key "%s"', kind),
+            'A key is of one of four kinds.', 'Say client, worker, operator or reader.');
+    elsif v_other is not null and hotmesh._grant_kind(holder) <> kind then
+        perform hotmesh._refuse_argument(
+            format('role %s has another kind of key: %s', holder, hotmesh._grant_kind(holder)),
+            format('It has it to app "%s", and a role has one kind in all its apps.', v_other),
+            format('Give it the same kind, or use a role of its own for app "%s".', app.name));
+    end if;
+end
+$$;
+
+create or replace function hotmesh.app_grant(app text, role text, kind text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_app hotmesh.apps;
+    v_role regrole;
+begin
+    perform hotmesh._enter(app);
+    v_app := hotmesh._app_get(app);
+    v_role := hotmesh._grant_find_role(role);
+    perform hotmesh._grant_check(v_app, v_role, kind);
+    if v_role not in (select hotmesh._grant_holders(v_app.schema_name))
+        and hotmesh._grant_elsewhere(v_app, v_role) is null then
+        perform hotmesh._app_run(array(select hotmesh._grant_take_doors(v_role)));
+    end if;
+    perform hotmesh._app_run(array(select hotmesh._grant_give(v_app.schema_name, v_role, kind)));
+end
+$$;
+comment on function hotmesh.app_grant(text, text, text) is
+'Give a role a key to an app; kind is client, worker, operator or reader. Adds to what it has: to
+lower a key, app_revoke it first. Raises 22023 if the role has another kind in another app.';
+
+create or replace function hotmesh.app_revoke(app text, role text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_app hotmesh.apps;
+    v_role regrole;
+begin
+    perform hotmesh._enter(app);
+    v_app := hotmesh._app_get(app);
+    v_role := hotmesh._grant_find_role(role);
+    perform hotmesh._app_run(array(select hotmesh._grant_take_app(v_app.schema_name, v_role)));
+    if hotmesh._grant_elsewhere(v_app, v_role) is null then
+        perform hotmesh._app_run(array(select hotmesh._grant_take_doors(v_role)));
+    end if;
+end
+$$;
+comment on function hotmesh.app_revoke(text, text) is
+'Take the key to an app from a role. Nothing happens if it has none.';
+
+-- The last room's, because it needs them all: keys that were given open the doors that came since.
+create or replace function hotmesh.app_upgrade(app text)
+returns hotmesh.apps
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+set lock_timeout = '10s'
+as $$
+declare
+    v_app hotmesh.apps := hotmesh._app_get(app);
+begin
+    perform hotmesh._app_lock(v_app.schema_name);
+    v_app := hotmesh._app_furnish(v_app);
+    perform hotmesh._app_run(array(
+        select hotmesh._grant_give(v_app.schema_name, h, hotmesh._grant_kind(h))
+        from hotmesh._grant_holders(v_app.schema_name) h));
+    return v_app;
+end
+$$;
+comment on function hotmesh.app_upgrade(text) is
+'Bring the tables and keys of an app up to the installed engine. May be repeated; waits for a lock
+for 10 s at most. Raises MSH00 if there is no such app.';
+
+revoke all on schema hotmesh from public;
+revoke all on all functions in schema hotmesh from public;
+
+--@ end
+commit;
