@@ -13,14 +13,15 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from hotmesh import embedded
 from support import engine
 from support.clock import Clock
-from support.cluster import SAFE, Cluster, major_version
+from support.cluster import crashable, share, throw_away
 from support.crash import Child
 from support.engine import CALLER, OWNER, STRANGER, Server
 from support.sessions import Session
 
-CLUSTER = pytest.StashKey[Cluster]()
+OWN_SERVER = pytest.StashKey[ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,10 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.postgresql_host:
         os.environ["HOTMESH_TEST_DSN"] = _server(config).conninfo("postgres")
     elif "HOTMESH_TEST_DSN" not in os.environ:
-        cluster = Cluster().create().start()
-        engine.lay_out_extension(cluster.share)
-        config.stash[CLUSTER] = cluster
-        os.environ["HOTMESH_TEST_DSN"] = cluster.conninfo()
+        stack = config.stash.setdefault(OWN_SERVER, ExitStack())
+        server = stack.enter_context(throw_away())
+        engine.lay_out_extension(share(server))
+        os.environ["HOTMESH_TEST_DSN"] = server.admin_dsn
     where = conninfo_to_dict(os.environ["HOTMESH_TEST_DSN"])
     for name in ("host", "port", "user", "password"):
         setattr(config.option, f"postgresql_{name}", where.get(name))
@@ -50,8 +51,8 @@ def _server(config: pytest.Config) -> Server:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if cluster := config.stash.get(CLUSTER, None):
-        cluster.remove()
+    if OWN_SERVER in config.stash:
+        config.stash[OWN_SERVER].close()
         del os.environ["HOTMESH_TEST_DSN"]
 
 
@@ -177,24 +178,21 @@ def child(dsn: str, tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
 
 @pytest.fixture
-def crash_server() -> Iterator[Cluster]:
-    """A server of one's own with fsync on; `restart_immediately()` is the power cut.
+def crash_server() -> Iterator[embedded.Server]:
+    """A server of one's own with fsync on; `restart("immediate")` is the power cut.
 
-    `crash_server.conninfo("hm", "hotmesh_owner")` has the engine and the app `my-app`.
+    Its database `crash` has the engine and the app `my-app`:
+    `crash_server.conninfo("crash", "hotmesh_owner")`, or as `hotmesh_caller`.
     """
-    cluster = Cluster(SAFE).create().start()
-    try:
-        server = Server(cluster.host, 5432, "postgres", None)
+    with crashable() as own:
+        server = Server(str(own.socket), 5432, "postgres", None)
         server.create_roles()
         with server.connect() as admin:
-            admin.execute(f"create database hm owner {OWNER}")
-        engine.load("plain", host=cluster.host, port=5432, user="postgres", dbname="hm")
-        yield cluster
-    finally:
-        cluster.remove()
+            admin.execute("create database crash")
+        engine.load("plain", host=server.host, port=5432, user="postgres", dbname="crash")
+        yield own
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    host = config.option.postgresql_host
-    started = CLUSTER in config.stash
-    return f"postgres: {host} ({f'own server, {major_version()}' if started else 'given'})"
+    started = OWN_SERVER in config.stash
+    return f"postgres: {config.option.postgresql_host} ({'our own' if started else 'given'})"
