@@ -393,6 +393,15 @@ as $$
     where r.oid = relation
 $$;
 
+-- Brackets don't count: Postgres may write a definition with others once it has read it back.
+create function hotmesh._shape_differs(left_text text, right_text text)
+returns boolean
+language sql
+immutable
+as $$
+    select translate(left_text, '()', '') is distinct from translate(right_text, '()', '')
+$$;
+
 -- Without its indexes: `like` would give them names of its own.
 create function hotmesh._shape_repair_missing(schema text, noun text)
 returns setof text
@@ -437,7 +446,7 @@ as $$
     left join pg_constraint c on c.conrelid = child and c.conname = p.conname
     where p.conrelid = parent and p.contype in ('p', 'u', 'x', 'c')
       and coalesce(c.coninhcount, 0) = 0
-      and pg_get_constraintdef(p.oid) is distinct from pg_get_constraintdef(c.oid)
+      and hotmesh._shape_differs(pg_get_constraintdef(p.oid), pg_get_constraintdef(c.oid))
     order by p.conname
 $$;
 
@@ -451,7 +460,7 @@ as $$
     left join hotmesh._shape_indexes(child, child) c on c.name = p.name
     join pg_class r on r.oid = child
     join pg_namespace n on n.oid = r.relnamespace
-    where p.definition is distinct from c.definition
+    where hotmesh._shape_differs(p.definition, c.definition)
     order by p.name
 $$;
 
@@ -477,7 +486,7 @@ as $$
     select unnest(array[format('drop trigger if exists %I on %s', p.name, child), p.definition])
     from hotmesh._shape_triggers(parent, child) p
     left join hotmesh._shape_triggers(child, child) c on c.name = p.name
-    where p.definition is distinct from c.definition
+    where hotmesh._shape_differs(p.definition, c.definition)
     order by p.name
 $$;
 
@@ -727,11 +736,20 @@ begin
 end
 $$;
 
-create function hotmesh._app_lock(schema text)
-returns void
-language sql
+-- Against two who make the same thing. False: somebody else has the lock, and `patient` was false.
+create function hotmesh._app_lock(schema text, patient boolean default true)
+returns boolean
+language plpgsql
 as $$
-    select pg_advisory_xact_lock(hashtextextended('hotmesh app ' || schema, 0))
+declare
+    v_lock constant bigint := hashtextextended('hotmesh app ' || schema, 0);
+begin
+    if not patient then
+        return pg_try_advisory_xact_lock(v_lock);
+    end if;
+    perform pg_advisory_xact_lock(v_lock);
+    return true;
+end
 $$;
 
 create function hotmesh._app_run(statements text[])
@@ -767,22 +785,26 @@ begin
 end
 $$;
 
--- The month of the archive in which `at` lies.
-create function hotmesh._app_open_month(schema text, at timestamptz)
-returns void
+-- Makes the month of the archive in which `at` lies. False: somebody else is at it.
+create function hotmesh._app_open_month(
+    schema text, at timestamptz, patient boolean default true)
+returns boolean
 language plpgsql
 as $$
 declare
     v_month timestamp := date_trunc('month', at at time zone 'UTC');
     v_last text := 'jobs_attributes_archive_' || to_char(v_month, 'YYYY_MM');
 begin
-    if to_regclass(format('%I.%I', schema, v_last)) is null then
-        perform hotmesh._app_lock(schema);
-        perform hotmesh._app_run(array(
-            select hotmesh._shape_month(schema, n.noun, v_month)
-            from hotmesh._shape_nouns() n (noun)
-            where n.noun like '%\_archive'));
+    if to_regclass(format('%I.%I', schema, v_last)) is not null then
+        return true;
+    elsif not hotmesh._app_lock(schema, patient) then
+        return false;
     end if;
+    perform hotmesh._app_run(array(
+        select hotmesh._shape_month(schema, n.noun, v_month)
+        from hotmesh._shape_nouns() n (noun)
+        where n.noun like '%\_archive'));
+    return true;
 end
 $$;
 
@@ -1071,7 +1093,8 @@ begin
     if v_dead <> '{}' then
         update streams s
         set state = 'dead', worker = null, visible_at = v_now,
-            error = f.error || jsonb_build_object('code', coalesce(f.error -> 'code', '597'), 'attempt', s.attempt)
+            error = f.error || jsonb_build_object('attempt', s.attempt, 'code', case
+                when hotmesh._retry_again(s.retry_policy, 0, f.error) then 597 else 598 end)
         from unnest(ids, errors) as f (id, error)
         where s.id = any (v_dead) and s.id = f.id;
         perform hotmesh._stream_tell_failure(v_dead, told);
@@ -1860,16 +1883,18 @@ begin
 end
 $$;
 
-create function hotmesh._archive_open_months(ids bigint[])
-returns void
+create function hotmesh._archive_open_months(ids bigint[], patient boolean)
+returns boolean
 language plpgsql
 as $$
 begin
-    perform hotmesh._app_open_month(hotmesh._app_here(), m.at at time zone 'UTC')
-    from (
-        select distinct date_trunc('month', j.closed_at at time zone 'UTC')
-        from jobs j
-        where j.id = any (ids) and j.closed_at is not null) m (at);
+    return (
+        select coalesce(bool_and(
+            hotmesh._app_open_month(hotmesh._app_here(), m.at at time zone 'UTC', patient)), true)
+        from (
+            select distinct date_trunc('month', j.closed_at at time zone 'UTC')
+            from jobs j
+            where j.id = any (ids) and j.closed_at is not null) m (at));
 end
 $$;
 
@@ -1882,7 +1907,7 @@ declare
     v_ids bigint[];
     v_closed jsonb;
 begin
-    perform hotmesh._archive_open_months(ids);
+    perform hotmesh._archive_open_months(ids, patient => true);
     with gone as (
         delete from jobs j
         where j.id = any (ids) and j.closed_at is not null
@@ -1950,8 +1975,9 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set lock_timeout = '10s'
 as $$
+declare
+    v_ids bigint[];
 begin
     perform hotmesh._enter(app);
     if coalesce(take, 0) not between 1 and 1000000 then
@@ -1960,13 +1986,18 @@ begin
             'It says how many jobs one call moves at most: from 1 to 1000000.',
             'Leave it out, and call again until the answer is 0.');
     end if;
-    perform hotmesh._app_open_month(hotmesh._app_here(), hotmesh.now() + interval '1 month');
-    return hotmesh._archive_jobs(hotmesh._archive_quiet(hotmesh._archive_due(take)));
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
+    v_ids := hotmesh._archive_quiet(hotmesh._archive_due(take));
+    if not hotmesh._archive_open_months(v_ids, patient => false) then
+        return 0;
+    end if;
+    return hotmesh._archive_jobs(v_ids);
 end
 $$;
 comment on function hotmesh.job_archive(text, integer) is
 'Move up to `take` closed jobs that have expired, with their attributes, to the archive; their keys
-are free then. Returns how many moved. Leaves what others hold to the next call.';
+are free then. Returns how many moved; what others hold is left to a later call.';
 
 create function hotmesh._archive_months_before(at timestamptz)
 returns setof regclass
@@ -2483,8 +2514,8 @@ begin
         perform hotmesh._stream_fail(array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
         from unnest(v_announced) with ordinality a where a.error is not null having count(*) > 0;
         return query
-        select ('leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null, a.dimension, a.sequence, 1,
-                null, null, null, null, null)::hotmesh.delivery
+        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text, a.dimension, a.sequence, 1,
+               null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
         from unnest(v_announced) with ordinality a where a.error is null;
     end if;
     perform hotmesh._attribute_cancel(array_agg(r.job_id), array_agg(hotmesh._attribute_field(r.dimension, c.sequence))),
@@ -2825,8 +2856,8 @@ begin
     if v_kept <> '[]' then
         perform hotmesh._turn_apply(v_kept, worker, v_lease);
     end if;
-    perform hotmesh._turn_route();
     perform hotmesh._stream_sweep(200);
+    perform hotmesh._turn_route();
     return query select (d).* from hotmesh._turn_deliver(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if want ? 'seen' then

@@ -72,6 +72,15 @@ as $$
     where r.oid = relation
 $$;
 
+-- Brackets don't count: Postgres may write a definition with others once it has read it back.
+create or replace function hotmesh._shape_differs(left_text text, right_text text)
+returns boolean
+language sql
+immutable
+as $$
+    select translate(left_text, '()', '') is distinct from translate(right_text, '()', '')
+$$;
+
 -- Without its indexes: `like` would give them names of its own.
 create or replace function hotmesh._shape_repair_missing(schema text, noun text)
 returns setof text
@@ -116,7 +125,7 @@ as $$
     left join pg_constraint c on c.conrelid = child and c.conname = p.conname
     where p.conrelid = parent and p.contype in ('p', 'u', 'x', 'c')
       and coalesce(c.coninhcount, 0) = 0
-      and pg_get_constraintdef(p.oid) is distinct from pg_get_constraintdef(c.oid)
+      and hotmesh._shape_differs(pg_get_constraintdef(p.oid), pg_get_constraintdef(c.oid))
     order by p.conname
 $$;
 
@@ -130,7 +139,7 @@ as $$
     left join hotmesh._shape_indexes(child, child) c on c.name = p.name
     join pg_class r on r.oid = child
     join pg_namespace n on n.oid = r.relnamespace
-    where p.definition is distinct from c.definition
+    where hotmesh._shape_differs(p.definition, c.definition)
     order by p.name
 $$;
 
@@ -156,7 +165,7 @@ as $$
     select unnest(array[format('drop trigger if exists %I on %s', p.name, child), p.definition])
     from hotmesh._shape_triggers(parent, child) p
     left join hotmesh._shape_triggers(child, child) c on c.name = p.name
-    where p.definition is distinct from c.definition
+    where hotmesh._shape_differs(p.definition, c.definition)
     order by p.name
 $$;
 

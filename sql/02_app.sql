@@ -188,11 +188,20 @@ begin
 end
 $$;
 
-create or replace function hotmesh._app_lock(schema text)
-returns void
-language sql
+-- Against two who make the same thing. False: somebody else has the lock, and `patient` was false.
+create or replace function hotmesh._app_lock(schema text, patient boolean default true)
+returns boolean
+language plpgsql
 as $$
-    select pg_advisory_xact_lock(hashtextextended('hotmesh app ' || schema, 0))
+declare
+    v_lock constant bigint := hashtextextended('hotmesh app ' || schema, 0);
+begin
+    if not patient then
+        return pg_try_advisory_xact_lock(v_lock);
+    end if;
+    perform pg_advisory_xact_lock(v_lock);
+    return true;
+end
 $$;
 
 create or replace function hotmesh._app_run(statements text[])
@@ -228,22 +237,26 @@ begin
 end
 $$;
 
--- The month of the archive in which `at` lies.
-create or replace function hotmesh._app_open_month(schema text, at timestamptz)
-returns void
+-- Makes the month of the archive in which `at` lies. False: somebody else is at it.
+create or replace function hotmesh._app_open_month(
+    schema text, at timestamptz, patient boolean default true)
+returns boolean
 language plpgsql
 as $$
 declare
     v_month timestamp := date_trunc('month', at at time zone 'UTC');
     v_last text := 'jobs_attributes_archive_' || to_char(v_month, 'YYYY_MM');
 begin
-    if to_regclass(format('%I.%I', schema, v_last)) is null then
-        perform hotmesh._app_lock(schema);
-        perform hotmesh._app_run(array(
-            select hotmesh._shape_month(schema, n.noun, v_month)
-            from hotmesh._shape_nouns() n (noun)
-            where n.noun like '%\_archive'));
+    if to_regclass(format('%I.%I', schema, v_last)) is not null then
+        return true;
+    elsif not hotmesh._app_lock(schema, patient) then
+        return false;
     end if;
+    perform hotmesh._app_run(array(
+        select hotmesh._shape_month(schema, n.noun, v_month)
+        from hotmesh._shape_nouns() n (noun)
+        where n.noun like '%\_archive'));
+    return true;
 end
 $$;
 

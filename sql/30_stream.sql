@@ -171,7 +171,8 @@ begin
     if v_dead <> '{}' then
         update streams s
         set state = 'dead', worker = null, visible_at = v_now,
-            error = f.error || jsonb_build_object('code', coalesce(f.error -> 'code', '597'), 'attempt', s.attempt)
+            error = f.error || jsonb_build_object('attempt', s.attempt, 'code', case
+                when hotmesh._retry_again(s.retry_policy, 0, f.error) then 597 else 598 end)
         from unnest(ids, errors) as f (id, error)
         where s.id = any (v_dead) and s.id = f.id;
         perform hotmesh._stream_tell_failure(v_dead, told);

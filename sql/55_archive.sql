@@ -55,16 +55,18 @@ begin
 end
 $$;
 
-create or replace function hotmesh._archive_open_months(ids bigint[])
-returns void
+create or replace function hotmesh._archive_open_months(ids bigint[], patient boolean)
+returns boolean
 language plpgsql
 as $$
 begin
-    perform hotmesh._app_open_month(hotmesh._app_here(), m.at at time zone 'UTC')
-    from (
-        select distinct date_trunc('month', j.closed_at at time zone 'UTC')
-        from jobs j
-        where j.id = any (ids) and j.closed_at is not null) m (at);
+    return (
+        select coalesce(bool_and(
+            hotmesh._app_open_month(hotmesh._app_here(), m.at at time zone 'UTC', patient)), true)
+        from (
+            select distinct date_trunc('month', j.closed_at at time zone 'UTC')
+            from jobs j
+            where j.id = any (ids) and j.closed_at is not null) m (at));
 end
 $$;
 
@@ -77,7 +79,7 @@ declare
     v_ids bigint[];
     v_closed jsonb;
 begin
-    perform hotmesh._archive_open_months(ids);
+    perform hotmesh._archive_open_months(ids, patient => true);
     with gone as (
         delete from jobs j
         where j.id = any (ids) and j.closed_at is not null
@@ -145,8 +147,9 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set lock_timeout = '10s'
 as $$
+declare
+    v_ids bigint[];
 begin
     perform hotmesh._enter(app);
     if coalesce(take, 0) not between 1 and 1000000 then
@@ -155,13 +158,18 @@ begin
             'It says how many jobs one call moves at most: from 1 to 1000000.',
             'Leave it out, and call again until the answer is 0.');
     end if;
-    perform hotmesh._app_open_month(hotmesh._app_here(), hotmesh.now() + interval '1 month');
-    return hotmesh._archive_jobs(hotmesh._archive_quiet(hotmesh._archive_due(take)));
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
+    v_ids := hotmesh._archive_quiet(hotmesh._archive_due(take));
+    if not hotmesh._archive_open_months(v_ids, patient => false) then
+        return 0;
+    end if;
+    return hotmesh._archive_jobs(v_ids);
 end
 $$;
 comment on function hotmesh.job_archive(text, integer) is
 'Move up to `take` closed jobs that have expired, with their attributes, to the archive; their keys
-are free then. Returns how many moved. Leaves what others hold to the next call.';
+are free then. Returns how many moved; what others hold is left to a later call.';
 
 create or replace function hotmesh._archive_months_before(at timestamptz)
 returns setof regclass

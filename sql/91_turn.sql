@@ -10,9 +10,9 @@ create type hotmesh.report as (
 comment on type hotmesh.report is 'What a worker reports of one message it holds, with what the engine knows of that message.';
 create type hotmesh.delivery as (
     answer text, id bigint, token integer, kind text, queue text, name text, job_id bigint, key text, dimension text, sequence integer,
-    attempt integer, args jsonb, cursor bigint, history jsonb, due double precision);
+    attempt integer, args jsonb, cursor bigint, history jsonb, started double precision, due double precision);
 comment on type hotmesh.delivery is
-'One answer of a turn. task: work to do; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
+'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due` the time now; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
 report (no answer: applied); next: seconds until something is due.';
 
 --@ behaviour
@@ -141,8 +141,8 @@ begin
         perform hotmesh._stream_fail(array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
         from unnest(v_announced) with ordinality a where a.error is not null having count(*) > 0;
         return query
-        select ('leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null, a.dimension, a.sequence, 1,
-                null, null, null, null)::hotmesh.delivery
+        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text, a.dimension, a.sequence, 1,
+               null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
         from unnest(v_announced) with ordinality a where a.error is null;
     end if;
     perform hotmesh._attribute_cancel(array_agg(r.job_id), array_agg(hotmesh._attribute_field(r.dimension, c.sequence))),
@@ -206,7 +206,7 @@ begin
     perform hotmesh._turn_conclude(v_after);
     return query
     select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
-           null::jsonb, r.cursor, r.news, null::double precision
+           null::jsonb, r.cursor, r.news, null::double precision, extract(epoch from hotmesh.now())::double precision
     from unnest(v_after) r where r.outcome is null and r.news is not null;
 end
 $$;
@@ -299,7 +299,7 @@ as $$
 begin
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
-           null::bigint, null::jsonb, null::double precision
+           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
     from streams s left join jobs j on j.id = s.job_id
     where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
     perform hotmesh._stream_drop(array(
@@ -329,13 +329,13 @@ begin
         where s.id = any (ids) and s.job_id = any (v_locked)));
     perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
     return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, null::integer, s.attempt,
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
            case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
                 else '[]' end,
-           case when s.cursor is not null then s.cursor end::double precision
+           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
     from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
 end
 $$;
@@ -414,7 +414,7 @@ begin
     end if;
     return query
     select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
-           null::jsonb, null::bigint, null::jsonb, null::double precision
+           null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
     from unnest(v_reports) r where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
 end
 $$;
@@ -483,8 +483,8 @@ begin
     if v_kept <> '[]' then
         perform hotmesh._turn_apply(v_kept, worker, v_lease);
     end if;
-    perform hotmesh._turn_route();
     perform hotmesh._stream_sweep(200);
+    perform hotmesh._turn_route();
     return query select (d).* from hotmesh._turn_deliver(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if want ? 'seen' then
@@ -492,7 +492,7 @@ begin
     end if;
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
-        return next ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
+        return next ('next', null, null, null, null, null, null, null, null, null, null, null, null, null, null,
                      hotmesh._stream_next_due())::hotmesh.delivery;
     end if;
 end

@@ -28,6 +28,7 @@ __all__ = [
     "job_archive",
     "job_exists",
     "job_export",
+    "job_history",
     "job_prune",
     "job_result",
     "job_results",
@@ -100,7 +101,7 @@ class Outcome(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """One row of a turn's answer: an answer to a report, or work to do."""
+    """One row of a turn's answer: an answer to a report, or work to do; times are seconds."""
 
     answer: str | None
     id: int | None
@@ -317,6 +318,18 @@ def job_exists(app: str, key: str) -> Call[bool]:
     ).repeatable()
 
 
+def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call[Any]:
+    """The journal of one part of a job after step `after`, as a replay reads it, in pages."""
+    return _read(
+        "select job_history from hotmesh.job_history(app => %(app)s::text, key => %(key)s::text, "
+        "dimension => %(dimension)s::text, after => %(after)s::integer)",
+        app,
+        key,
+        dimension=dimension,
+        after=after,
+    )
+
+
 def job_signal(app: str, key: str, signal: str, data: str) -> Call[None]:
     """Send a signal to one job; `data` is a JSON text."""
     return Call(
@@ -435,22 +448,34 @@ def turn(app: str, worker: str, reports: str = "[]", want: str = "{}") -> Call[l
     )
 
 
-def worker_extend(app: str, worker: str, ids: list[int], lease: float) -> Call[Any]:
-    """Keep the leases of these messages for `lease` seconds from now."""
+def worker_extend(app: str, worker: str, ids: list[int], lease: float) -> Call[list[int]]:
+    """Keep the leases of these messages for `lease` seconds; answers with those that were kept."""
     return Call(
         "select worker_extend from hotmesh.worker_extend("
         "app => %(app)s::text, worker => %(worker)s::text, ids => %(ids)s::bigint[], "
         "lease => make_interval(secs => %(lease)s::double precision))",
         {"app": app, "worker": worker, "ids": ids, "lease": lease},
-        lambda rows: [row[0] for row in rows],
+        lambda rows: _one(rows) or [],
     ).repeatable()
 
 
-def worker_stop(app: str, worker: str, ids: list[int]) -> Call[None]:
-    """Hand back the leases of these messages and sign off."""
+def worker_stop(app: str, worker: str, ids: list[int]) -> Call[int]:
+    """Hand back the leases of these messages and sign off; answers how many were handed back."""
     return Call(
         "select worker_stop from hotmesh.worker_stop("
         "app => %(app)s::text, worker => %(worker)s::text, ids => %(ids)s::bigint[])",
         {"app": app, "worker": worker, "ids": ids},
-        _nothing,
+        _one,
     ).repeatable()
+
+
+def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call[Any]:
+    """A page of a job's journal after step `after`; its last entry is None when there is more."""
+    return _read(
+        "select job_history from hotmesh.job_history(app => %(app)s::text, key => %(key)s::text, "
+        "dimension => %(dimension)s::text, after => %(after)s::integer)",
+        app,
+        key,
+        dimension=dimension,
+        after=after,
+    )

@@ -236,9 +236,38 @@ class _Session:
         if self.closed:
             raise ConnectionLostError("this client is closed", hint="make a new one")
 
+    def __del__(self) -> None:
+        """Let go of the connections of a client that nobody closed; there is no answer to wait for."""
+        for conn in getattr(self, "_idle", ()):
+            conn.pgconn.finish()
+
     def app_probe(self) -> Call[Any]:
         """A call that does nothing, and fails when the app does not exist."""
         return _calls.job_results(self.app_id, [])
+
+
+class _Plan:
+    """Steps that ask for one thing after the other; `step` is what they ask for now."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.done = False
+        self.step: Call[Any] | None = None
+        self.answered(None)
+
+    def answered(self, answer: Any) -> None:
+        """Go on with the answer to the present step."""
+        try:
+            self.step = self._steps.send(answer)
+        except StopIteration:
+            self.done = True
+
+    def failed(self, error: HotMeshError) -> None:
+        """Go on, if the steps can, with the error of the present step."""
+        try:
+            self.step = self._steps.throw(error)
+        except StopIteration:
+            self.done = True
 
 
 _OPEN: weakref.WeakSet[_Session] = weakref.WeakSet()
@@ -312,20 +341,17 @@ class SyncSession(_Session):
         if self.ready:
             return
         with self._provisioning:
-            steps = self.provision_steps()
-            self._drive(steps, next(steps))
+            plan = _Plan(self.provision_steps())
+            while not plan.done:
+                self._take(plan)
 
-    def _drive(self, steps: Steps, step: Call[Any] | None) -> None:
-        with contextlib.suppress(StopIteration):
-            while True:
-                step = self._advance(steps, step)
-
-    def _advance(self, steps: Steps, step: Call[Any] | None) -> Call[Any] | None:
+    def _take(self, plan: _Plan) -> None:
         try:
-            answer = self._run(step) if step else self._install()
+            answer = self._run(plan.step) if plan.step else self._install()
         except HotMeshError as error:
-            return steps.throw(error)
-        return steps.send(answer)
+            plan.failed(error)
+        else:
+            plan.answered(answer)
 
     def _install(self) -> Any:
         try:
@@ -426,20 +452,17 @@ class AsyncSession(_Session):
         if self.ready:
             return
         async with self._provisioning:
-            steps = self.provision_steps()
-            await self._drive(steps, next(steps))
+            plan = _Plan(self.provision_steps())
+            while not plan.done:
+                await self._take(plan)
 
-    async def _drive(self, steps: Steps, step: Call[Any] | None) -> None:
-        with contextlib.suppress(StopIteration):
-            while True:
-                step = await self._advance(steps, step)
-
-    async def _advance(self, steps: Steps, step: Call[Any] | None) -> Call[Any] | None:
+    async def _take(self, plan: _Plan) -> None:
         try:
-            answer = await (self._run(step) if step else self._install())
+            answer = await (self._run(plan.step) if plan.step else self._install())
         except HotMeshError as error:
-            return steps.throw(error)
-        return steps.send(answer)
+            plan.failed(error)
+        else:
+            plan.answered(answer)
 
     async def _install(self) -> Any:
         try:

@@ -309,7 +309,7 @@ def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
         return NotInstalledError
     if state == "42883" and "hotmesh." in message:
         return ProtocolError
-    if state in ("22021", "22P02", "22P05") or isinstance(error, psycopg.DataError):
+    if state in ("", "22021", "22P02", "22P05") and isinstance(error, psycopg.DataError):
         return InvalidArgumentError
     return HotMeshError
 
@@ -408,6 +408,9 @@ _BY_CODE: dict[int, type[HotMeshError]] = {
     410: JobInterruptedError,
 }
 
+_ENDS = (JobInterruptedError, JobCancelledError)
+"""What was decided from outside keeps its class, whatever its code."""
+
 
 def from_json(data: object, job_id: str | None = None) -> Exception:
     """The exception that :func:`to_json` (or a worker in another language) described.
@@ -422,7 +425,7 @@ def from_json(data: object, job_id: str | None = None) -> Exception:
     if wrapper is None:
         return _original(told, job_id)
     name = told.get("type")
-    if isinstance(name, str) and issubclass(_BY_NAME.get(name, HotMeshError), wrapper):
+    if isinstance(name, str) and issubclass(_BY_NAME.get(name, HotMeshError), (wrapper, *_ENDS)):
         return _original(told, job_id)
     found = _build(wrapper, told, job_id)
     if isinstance(name, str):
@@ -473,6 +476,7 @@ def _build(kind: type[_Error], told: Mapping[str, Any], job_id: str | None) -> _
         detail=text("detail"),
         hint=text("hint"),
         job_id=job_id,
+        sqlstate=text("sqlstate"),
         traceback=text("traceback"),
     )
 

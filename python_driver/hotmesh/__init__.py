@@ -1,0 +1,24 @@
+"""Durable workflows that are only Postgres: the thin driver of the engine in the database."""
+
+from __future__ import annotations
+
+from . import activity, errors, workflow
+from .client import Client, SyncClient
+from .errors import HotMeshError
+from .memflow import MemFlow
+from .worker import Worker, register_activity_worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "HotMeshError",
+    "MemFlow",
+    "SyncClient",
+    "Worker",
+    "__version__",
+    "activity",
+    "errors",
+    "register_activity_worker",
+    "workflow",
+]

@@ -1,0 +1,39 @@
+"""Where the code that is running now belongs: to a workflow run, to an activity, or to neither."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from .errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from ._replay import Run
+    from .activity import ActivityContext
+
+__all__ = ["current_activity", "current_run", "in_activity", "in_run"]
+
+in_run: ContextVar[Run | None] = ContextVar("hotmesh_run", default=None)
+in_activity: ContextVar[ActivityContext | None] = ContextVar("hotmesh_activity", default=None)
+
+
+def current_run(call: str) -> Run:
+    """The run that workflow code belongs to; `call` is named in the error when there is none."""
+    run = in_run.get()
+    if run is None:
+        raise InvalidArgumentError(
+            f"{call} was called outside of a workflow",
+            hint="call it in the async function that a Worker runs as a workflow",
+        )
+    return run
+
+
+def current_activity(call: str) -> ActivityContext:
+    """The activity that is running; `call` is named in the error when there is none."""
+    context = in_activity.get()
+    if context is None:
+        raise InvalidArgumentError(
+            f"{call} was called outside of an activity",
+            hint="call it in a function that a worker runs as an activity",
+        )
+    return context

@@ -1,0 +1,236 @@
+"""One attempt of one activity, and the register of who in this process can run which.
+
+An async activity is a task of the worker's loop, a sync one runs in a thread. Whatever comes out of
+it, `sys.exit` and results that JSON can't carry included, becomes a JSON text or an error, never an
+exception of the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+from . import _codec, errors
+from ._context import in_activity, in_run
+from .activity import ActivityContext
+from .errors import FatalError, InvalidArgumentError
+
+__all__ = ["Execution", "Server", "Servers", "name_of", "named"]
+
+Function = Callable[..., Any]
+
+
+def name_of(function: object) -> str:
+    """The name under which a function, or its name, is known to the engine."""
+    name = function if isinstance(function, str) else getattr(function, "__name__", "")
+    return _codec.text(name, "the name of a function")
+
+
+def named(functions: object, what: str) -> dict[str, Function]:
+    """Functions by name, from a module, a class, an object, a mapping, a list or one function."""
+    if functions is None:
+        return {}
+    if isinstance(functions, Mapping):
+        found = dict(functions)
+    elif isinstance(functions, ModuleType):
+        found = {
+            name: value
+            for name, value in vars(functions).items()
+            if inspect.isfunction(value)
+            and value.__module__ == functions.__name__
+            and not name.startswith("_")
+        }
+    elif inspect.isfunction(functions) or inspect.ismethod(functions):
+        found = {name_of(functions): functions}
+    elif isinstance(functions, Iterable) and not isinstance(functions, str | bytes):
+        found = {name_of(function): function for function in functions}
+    else:
+        found = {
+            name: value
+            for name, value in inspect.getmembers(functions, callable)
+            if not name.startswith("_")
+        }
+    if not found or not all(callable(value) for value in found.values()):
+        raise InvalidArgumentError(
+            f"{what} names no function", hint="pass a module, a class, or a list of functions"
+        )
+    return found
+
+
+class Execution:
+    """One attempt. `done(self)` is called in the worker's loop; then `output` or `error` is set.
+
+    `output` is JSON text; `value` is what replay would make of it. `id` and `token` are those of the
+    stream message, None while the attempt is not announced.
+    """
+
+    __slots__ = (
+        "_done",
+        "_task",
+        "abandoned",
+        "args",
+        "context",
+        "error",
+        "function",
+        "id",
+        "output",
+        "policy",
+        "sequence",
+        "server",
+        "since",
+        "token",
+        "value",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        function: Function,
+        context: ActivityContext,
+        args: list[Any],
+        done: Callable[[Execution], None],
+        sequence: int = 0,
+    ) -> None:
+        self.server = server
+        self.function = function
+        self.context = context
+        self.args = args
+        self.sequence = sequence
+        self.policy = ""
+        self.id: int | None = None
+        self.token: int | None = None
+        self.output: str | None = None
+        self.value: Any = None
+        self.error: dict[str, Any] | None = None
+        self.abandoned = False
+        self.since = 0.0
+        self._done = done
+        self._task: asyncio.Future[None] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result or an error."""
+        return self.output is not None or self.error is not None
+
+    def start(self) -> None:
+        """Begin; the slot was taken before. Must be called in the worker's loop."""
+        loop = asyncio.get_running_loop()
+        self.since = loop.time()
+        context = contextvars.copy_context()
+        context.run(in_run.set, None)
+        context.run(in_activity.set, self.context)
+        if inspect.iscoroutinefunction(self.function):
+            self._task = context.run(loop.create_task, self._run_async())
+        else:
+            self._task = loop.run_in_executor(self.server.threads, context.run, self._run_sync)
+        self._task.add_done_callback(self._finish)
+
+    async def _run_async(self) -> None:
+        try:
+            self._keep(await self.function(*self.args))
+        except asyncio.CancelledError:
+            if self.abandoned:
+                raise
+            self._fail(FatalError(f'activity "{self.context.activity_name}" cancelled itself'))
+        except BaseException as error:  # sys.exit in an activity must not stop the worker
+            self._fail(error)
+
+    def _run_sync(self) -> None:
+        try:
+            result = self.function(*self.args)
+            if inspect.isawaitable(result):
+                raise InvalidArgumentError(
+                    f'activity "{self.context.activity_name}" returned an awaitable',
+                    hint="define it with `async def`",
+                )
+            self._keep(result)
+        except BaseException as error:
+            self._fail(error)
+
+    def _keep(self, value: Any) -> None:
+        if value is None or value is True or value is False:
+            self.value, self.output = value, _CONSTANTS[value]
+            return
+        self.output = _codec.dumps(value, f'result of activity "{self.context.activity_name}"')
+        self.value = value if type(value) in (str, int) else _codec.loads(self.output)
+
+    def _fail(self, error: BaseException) -> None:
+        self.output = None
+        if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
+            name = self.context.activity_name
+            told = FatalError(f'activity "{name}" raised {type(error).__name__}({error})')
+            told.type = type(error).__name__
+            error = told
+        self.error = errors.to_json(error)
+        if isinstance(error, InvalidArgumentError) and error.detail is None:
+            self.error["code"] = 598  # a result that JSON can't carry will not get better
+
+    def _finish(self, task: asyncio.Future[None]) -> None:
+        self.server.busy -= 1
+        if not task.cancelled():
+            task.exception()
+        self._done(self)
+
+    def abandon(self) -> None:
+        """Nobody wants the result any more; an async activity is cancelled, a thread runs out."""
+        self.abandoned = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+
+
+class Server:
+    """The activities of one worker, by queue and name, and its slots."""
+
+    def __init__(self, home: tuple[str, str], slots: int) -> None:
+        self.home = home
+        self.slots = slots
+        self.busy = 0
+        self.functions: dict[tuple[str, str], Function] = {}
+        self.threads = ThreadPoolExecutor(max(slots, 1), thread_name_prefix="hotmesh-activity")
+        self.open = True
+
+    @property
+    def free(self) -> int:
+        """How many activities may begin now."""
+        return self.slots - self.busy if self.open else 0
+
+    def add(self, queue: str, functions: Mapping[str, Function]) -> None:
+        """Serve these functions on a queue."""
+        self.functions.update({(queue, name): function for name, function in functions.items()})
+
+
+class Servers:
+    """Who in this loop serves which activity: a run looks here before it uses the stream."""
+
+    def __init__(self) -> None:
+        self._servers: dict[asyncio.AbstractEventLoop, list[Server]] = {}
+
+    def join(self, server: Server) -> None:
+        """Add a worker's activities to those of the running loop."""
+        self._servers.setdefault(asyncio.get_running_loop(), []).append(server)
+
+    def leave(self, server: Server) -> None:
+        """Take a worker's activities away."""
+        for loop, servers in list(self._servers.items()):
+            if server in servers:
+                servers.remove(server)
+            if not servers or loop.is_closed():
+                del self._servers[loop]
+
+    def find(self, home: tuple[str, str], queue: str, name: str) -> Server | None:
+        """A worker of this app that serves the activity here and has a free slot."""
+        for server in self._servers.get(asyncio.get_running_loop(), ()):
+            if server.home == home and (queue, name) in server.functions and server.free > 0:
+                return server
+        return None
+
+
+SERVERS = Servers()

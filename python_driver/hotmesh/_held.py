@@ -1,0 +1,249 @@
+"""A run that this worker holds or still remembers, and the report that it owes.
+
+One report of a run is under way at a time. While it is, inline activities may finish; the code gets
+to see their results only after the answer, so that what the engine numbered meanwhile comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import _codec, errors
+from ._execution import SERVERS, Execution, Server
+from ._replay import Command, Run
+from .activity import ActivityContext
+from .errors import HotMeshError
+
+if TYPE_CHECKING:
+    from ._lease import Watch
+
+__all__ = ["Held", "Report"]
+
+ANNOUNCE_AFTER = 1.0
+"""Seconds after which an activity that runs inline gets a row of its own, as a lease holds."""
+
+
+class Report:
+    """The JSON text that goes into a turn, and what becomes true when it was applied."""
+
+    __slots__ = ("body", "consumed", "held", "keep", "running", "starts")
+
+    def __init__(self, held: Held, body: str, consumed: int, running: bool, keep: bool) -> None:
+        self.held = held
+        self.body = body
+        self.consumed = consumed
+        self.running = running
+        self.keep = keep
+        self.starts: list[Execution] = []
+
+    @property
+    def size(self) -> int:
+        """Characters of the text."""
+        return len(self.body)
+
+
+class Held:
+    """A run, its message's id and token, and the activities that run inline for it."""
+
+    def __init__(
+        self, run: Run, id: int, token: int, home: tuple[str, str], announce: bool, clock: float
+    ) -> None:
+        self.run = run
+        self.id = id
+        self.token = token
+        self.home = home
+        self.announce = announce
+        self.cursor = run.cursor
+        self.holding = True
+        self.flight: Report | None = None
+        self.inline: dict[int, Execution] = {}
+        self.finished: deque[Execution] = deque()
+        self.asked_at = 0.0
+        self._clock = (clock, asyncio.get_running_loop().time())
+
+    def set_clock(self, engine_time: float | None) -> None:
+        """Note the engine's time, seconds; between answers it goes on by this process's clock."""
+        if engine_time is not None:
+            self._clock = (engine_time, asyncio.get_running_loop().time())
+
+    def now(self) -> float:
+        """The engine's time, never before what the run has seen."""
+        engine, here = self._clock
+        return max(self.run.time, engine + asyncio.get_running_loop().time() - here)
+
+    # --- what the run does ------------------------------------------------------------------------
+
+    def step(self, action: Callable[[], object], watch: Watch) -> None:
+        """Let workflow code run, watched."""
+        watch.step = (asyncio.get_running_loop().time(), self.run.info.workflow_id)
+        try:
+            action()
+        finally:
+            watch.step = None
+
+    def report(self, watch: Watch) -> Report:
+        """Consume what has finished inline, and say what the engine must write."""
+        done, commands, starts = [], [], []
+        while self.finished:
+            execution = self.finished.popleft()
+            self.inline.pop(execution.sequence, None)
+            if execution.error is not None:
+                commands.append(self._failed(execution))
+            elif execution.output is not None:
+                done.append(self._consume(execution, watch))
+        for command in self._commands():
+            execution = self._inline(command)
+            if execution is None:
+                commands.append(_command(command))
+            elif self.announce:
+                commands.append(_command(command, announced=True))
+            else:
+                starts.append(execution)
+        commands += self._overdue()
+        running = bool(self.inline)
+        body = self._body(done, commands, running)
+        keep = not any('"announced":true' in text for text in commands)
+        report = Report(self, body, len(done), running, keep)
+        report.starts = starts
+        return report
+
+    def _consume(self, execution: Execution, watch: Watch) -> str:
+        at = self.now()
+        self.step(lambda: self.run.complete(execution.sequence, execution.value, at), watch)
+        name = json.dumps(execution.context.activity_name)
+        return (
+            f'{{"sequence":{execution.sequence},"kind":"activity","name":{name},'
+            f'"value":{execution.output},"at":{at!r}}}'
+        )
+
+    def _failed(self, execution: Execution) -> str:
+        """The first attempt has failed inline: from here on it is the stream's business."""
+        command = Command(
+            execution.sequence,
+            "activity",
+            execution.context.activity_name,
+            execution.context.task_queue,
+            _codec.dumps(execution.args, "args", None),
+            execution.policy,
+        )
+        return _command(command, announced=True, error=json.dumps(execution.error))
+
+    def _commands(self) -> list[Command]:
+        commands, self.run.commands = self.run.commands, []
+        for command in commands:
+            if command.kind == "cancel" and command.sequence in self.inline:
+                self.inline.pop(command.sequence).abandon()
+        return commands
+
+    def _inline(self, command: Command) -> Execution | None:
+        """An execution right here, if a worker of this process serves it and has a slot."""
+        if command.kind != "activity":
+            return None
+        server = SERVERS.find(self.home, command.queue, command.name)
+        if server is None:
+            return None
+        return self._execution(server, command)
+
+    def _execution(self, server: Server, command: Command) -> Execution:
+        context = ActivityContext(self.run.info.workflow_id, command.name, command.queue)
+        function = server.functions[command.queue, command.name]
+        args = _codec.loads(command.args)
+        execution = Execution(server, function, context, args, self._finish, command.sequence)
+        execution.policy = command.retry_policy
+        server.busy += 1
+        self.inline[command.sequence] = execution
+        return execution
+
+    def _finish(self, execution: Execution) -> None:
+        if not execution.abandoned:
+            self.finished.append(execution)
+            self.wake(self, execution)
+
+    wake: Callable[[Held, Execution], None]
+
+    def _overdue(self) -> list[str]:
+        """Announce what has been running for long without a row of its own."""
+        late = asyncio.get_running_loop().time() - ANNOUNCE_AFTER
+        commands = []
+        for execution in self.inline.values():
+            if execution.id is None and 0 < execution.since < late and not execution.finished:
+                execution.id = 0  # asked for; the answer brings the real one
+                command = Command(
+                    execution.sequence,
+                    "activity",
+                    execution.context.activity_name,
+                    execution.context.task_queue,
+                    _codec.dumps(execution.args, "args", None),
+                    execution.policy,
+                )
+                commands.append(_command(command, announced=True))
+        return commands
+
+    def _body(self, done: list[str], commands: list[str], running: bool) -> str:
+        parts = [f'"id":{self.id},"token":{self.token},"cursor":{self.cursor}']
+        if done:
+            parts.append(f'"done":[{",".join(done)}]')
+        if commands:
+            parts.append(f'"commands":[{",".join(commands)}]')
+        if self.run.mismatch is not None:
+            told = json.dumps(errors.to_json(self.run.mismatch))
+            parts.append(f'"outcome":{{"mismatch":{told}}}')
+        elif self.run.ended:
+            parts.append(f'"outcome":{self._outcome()}')
+        elif running:
+            parts.append('"running":true')
+        return "{" + ",".join(parts) + "}"
+
+    def _outcome(self) -> str:
+        try:
+            name = self.run.info.workflow_name
+            output = _codec.dumps(self.run.result(), f'result of workflow "{name}"')
+            return f'{{"output":{output}}}'
+        except BaseException as error:
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                wrapped = HotMeshError(f"the workflow raised {type(error).__name__}({error})")
+                wrapped.type = type(error).__name__
+                error = wrapped
+            return f'{{"error":{json.dumps(errors.to_json(error))}}}'
+
+    @property
+    def over(self) -> bool:
+        """Whether the report that was built is the last one of this run."""
+        return self.run.ended or self.run.mismatch is not None
+
+    def evict(self) -> None:
+        """Forget the run; its coroutine's `finally` blocks run, with commands disabled."""
+        self.holding = False
+        for execution in self.inline.values():
+            if execution.since:
+                execution.abandon()
+            else:
+                execution.server.busy -= 1
+        self.inline.clear()
+        self.finished.clear()
+        self.run.close()
+
+
+def _command(command: Command, announced: bool = False, error: str = "") -> str:
+    parts = [f'"sequence":{command.sequence},"kind":"{command.kind}"']
+    if command.kind == "activity":
+        parts.append(f'"name":{json.dumps(command.name)},"queue":{json.dumps(command.queue)}')
+        parts.append(f'"args":{command.args}')
+        if command.retry_policy:
+            parts.append(f'"retry_policy":{command.retry_policy}')
+    if command.delay:
+        parts.append(f'"delay":{command.delay!r}')
+    if announced:
+        parts.append('"announced":true')
+    if error:
+        parts.append(f'"error":{error}')
+    return "{" + ",".join(parts) + "}"
+
+
+def history_of(entries: list[Any] | None) -> list[list[Any]]:
+    """The journal rows of an answer, as it came."""
+    return entries or []

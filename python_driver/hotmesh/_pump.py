@@ -1,0 +1,480 @@
+"""The pump of a worker: it calls `turn`, over and over, and does what the answers say.
+
+Everything that became reportable while one turn was under way goes into the next. A worker that
+has nothing to do writes that it is idle, looks once more and sleeps until it is woken, something is
+due, or the poll interval is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from . import _calls
+from ._calls import Delivery
+from ._execution import SERVERS, Execution, Server
+from ._held import Held, Report
+from ._lease import LeaseKeeper, Watch
+from ._listen import Listener
+from ._replay import Run, RunInfo, Step
+from ._session import AsyncSession, SyncSession
+from .activity import ActivityContext
+from .errors import ConnectionLostError, HotMeshError
+
+__all__ = ["Pump"]
+
+_LOG = logging.getLogger("hotmesh")
+
+POLL_SECONDS = 1.0
+"""How often an idle worker looks for work when notifications do not arrive."""
+
+POLL_LISTENING_SECONDS = 2.0
+"""The same when they do: then polling only mends what a lost notification broke."""
+
+SEEN_SECONDS = 5.0
+"""How often a busy worker says that it is alive."""
+
+NEWS_SECONDS = 0.1
+"""How often a run that is busy with an inline activity asks for news."""
+
+REPORT_BYTES = 8_000_000
+"""A batch of reports ends here."""
+
+PATIENCE_SECONDS = 0.05
+"""How long a report for a locked job is tried again before it is left in the job's inbox."""
+
+Function = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class Pump:
+    """One worker: what it serves, its slots, the runs that it holds and remembers."""
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        *,
+        workflows: dict[tuple[str, str], Function],
+        activity_slots: int,
+        workflow_slots: int,
+        lease: float,
+        remembered: int = 1000,
+    ) -> None:
+        self.session = session
+        self.name = f"w{uuid.uuid4().hex[:16]}"
+        self.home = (session.dsn, session.app_id)
+        self.workflows = workflows
+        self.server = Server(self.home, activity_slots)
+        self.lease = lease
+        self.stopping = False
+        self._workflow_slots = workflow_slots
+        self._remembered = remembered
+        self._runs: OrderedDict[int, Held] = OrderedDict()
+        self._dirty: OrderedDict[int, Held] = OrderedDict()
+        self._claimed: dict[int, Execution] = {}
+        self._finished: list[Execution] = []
+        self._again: list[Report] = []
+        self._wake = asyncio.Event()
+        self._seen_at = 0.0
+        self._fetching: set[asyncio.Task[None]] = set()
+        self._watch = Watch()
+        self._keeper: LeaseKeeper | None = None
+        self._listener: Listener | None = None
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Reach the database, begin to listen and to keep leases."""
+        await self.session.ensure()
+        keeper = SyncSession(self.session.source, self.session.app_id, provision=False)
+        self._keeper = LeaseKeeper(keeper, self.name, self.lease, self.held_ids, self._watch)
+        self._keeper.start()
+        self._listener = Listener(
+            self.session, f"hotmesh_{self.name}", lambda payload: self._wake.set()
+        )
+        SERVERS.join(self.server)
+
+    async def run(self) -> None:
+        """Turn until told to stop, then until nothing is under way any more."""
+        pause = 0.05
+        while not (self.stopping and self.quiet):
+            try:
+                await self._round()
+                pause = 0.05
+            except HotMeshError as error:
+                _LOG.warning("worker %s: %s; once more in %.1f s", self.name, error, pause)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, 5.0)
+
+    def stop(self) -> None:
+        """Claim nothing more; finish what runs."""
+        self.stopping = True
+        self.server.open = False
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Hand back what is still held and sign off."""
+        SERVERS.leave(self.server)
+        self.server.open = False
+        ids = self.held_ids()
+        for task in self._fetching:
+            task.cancel()
+        if self._keeper is not None:
+            self._keeper.stop()
+        if self._listener is not None:
+            await self._listener.close()
+        for held in list(self._runs.values()):
+            held.evict()
+        for execution in self._claimed.values():
+            execution.abandon()
+        self.server.threads.shutdown(wait=False, cancel_futures=True)
+        try:
+            await self.session.run(_calls.worker_stop(self.session.app_id, self.name, ids))
+        except HotMeshError as error:
+            _LOG.warning("worker %s could not sign off, its leases will run out: %s", self.name, error)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no activity runs and nothing is left to report."""
+        return not (
+            self._claimed
+            or self._finished
+            or self._dirty
+            or self._again
+            or self.server.busy
+            or any(held.inline for held in self._runs.values())
+        )
+
+    def held_ids(self) -> list[int]:
+        """The messages whose leases must be kept. Called from another thread."""
+        runs = [held.id for held in list(self._runs.values()) if held.holding]
+        return runs + list(self._claimed)
+
+    # --- one round -------------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        self._wake.clear()
+        reports, finished = self._collect()
+        rows = await self._turn(reports, finished, self._want())
+        given = self._dispatch(rows)
+        if reports or finished or given or self._dirty or self._again:
+            if not self._dirty and not self._finished and (self._busy or self._again):
+                await self._rest(0.002 if self._again else NEWS_SECONDS)
+            return
+        if self._busy and not self._free:
+            await self._rest(NEWS_SECONDS)
+            return
+        await self._idle(rows)
+
+    @property
+    def _busy(self) -> bool:
+        return any(held.inline for held in self._runs.values() if held.holding)
+
+    @property
+    def _free(self) -> bool:
+        want = self._slots()
+        return want["workflow"] > 0 or want["activity"] > 0
+
+    async def _idle(self, rows: Sequence[Delivery]) -> None:
+        """Write idle and look once more; then sleep."""
+        if self.stopping:
+            await self._rest(NEWS_SECONDS)
+            return
+        if not self._was_idle:
+            rows = await self._turn([], [], self._want(idle=True))
+            if self._dispatch(rows):
+                return
+            self._was_idle = True
+        due = next((row.due for row in rows if row.answer == "next"), None)
+        listening = self._listener is not None and self._listener.works
+        poll = POLL_LISTENING_SECONDS if listening else POLL_SECONDS
+        if self._busy:
+            poll = NEWS_SECONDS
+        await self._rest(poll if due is None else min(poll, max(due, 0.001)))
+
+    _was_idle = False
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+            self._was_idle = False
+        except asyncio.TimeoutError:
+            pass
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    def _slots(self) -> dict[str, int]:
+        if self.stopping:
+            return {"workflow": 0, "activity": 0}
+        holding = sum(1 for held in self._runs.values() if held.holding) + len(self._fetching)
+        return {
+            "workflow": self._workflow_slots - holding if self.workflows else 0,
+            "activity": self.server.free if self.server.functions else 0,
+        }
+
+    def _want(self, idle: bool = False) -> str:
+        topics = [("workflow", *topic) for topic in self.workflows]
+        topics += [("activity", *topic) for topic in self.server.functions]
+        want: dict[str, Any] = {
+            **self._slots(),
+            "lease": self.lease,
+            "kinds": [topic[0] for topic in topics],
+            "queues": [topic[1] for topic in topics],
+            "names": [topic[2] for topic in topics],
+        }
+        now = asyncio.get_running_loop().time()
+        if idle or self._was_idle or now - self._seen_at > SEEN_SECONDS:
+            self._seen_at = now
+            want |= {"seen": True, "host": socket.gethostname(), "pid": os.getpid()}
+            want["idle"] = idle or self._was_idle
+        return json.dumps(want)
+
+    def _collect(self) -> tuple[list[Report], list[Execution]]:
+        """The reports that are due now, up to the size of a batch."""
+        reports, self._again = self._again, []
+        size = sum(report.size for report in reports)
+        now = asyncio.get_running_loop().time()
+        for held in self._runs.values():
+            if held.holding and held.inline and now - held.asked_at > NEWS_SECONDS:
+                self._dirty.setdefault(held.id, held)
+        while self._dirty and size < REPORT_BYTES:
+            _, held = self._dirty.popitem(last=False)
+            if held.flight is None and held.holding:
+                held.asked_at = now
+                held.flight = held.report(self._watch)
+                reports.append(held.flight)
+                size += held.flight.size
+        finished: list[Execution] = []
+        while self._finished and size < REPORT_BYTES:
+            execution = self._finished.pop()
+            finished.append(execution)
+            size += len(execution.output or "")
+        return reports, finished
+
+    async def _turn(
+        self, reports: list[Report], finished: list[Execution], want: str
+    ) -> list[Delivery]:
+        """One turn; if the engine refuses the batch, once more by halves, down to one report."""
+        texts = [report.body for report in reports] + [_activity(done) for done in finished]
+        try:
+            rows = await self._send(texts, want)
+        except ConnectionLostError:
+            self._again += reports
+            self._finished += finished
+            raise
+        self._settle(reports, finished, rows)
+        return rows
+
+    async def _send(self, texts: list[str], want: str) -> list[Delivery]:
+        app = self.session.app_id
+        try:
+            return await self.session.run(
+                _calls.turn(app, self.name, "[" + ",".join(texts) + "]", want)
+            )
+        except ConnectionLostError:
+            raise
+        except HotMeshError as error:
+            if not texts:
+                raise
+            _LOG.warning("worker %s: a batch of %d was refused: %s", self.name, len(texts), error)
+            if len(texts) > 1:
+                middle = len(texts) // 2
+                first = await self._send(texts[:middle], "{}")
+                return first + await self._send(texts[middle:], "{}")
+            return await self.session.run(
+                _calls.turn(app, self.name, f"[{texts[0]}]", '{"isolate":true}')
+            )
+
+    # --- what became of reports ------------------------------------------------------------------
+
+    def _settle(
+        self, reports: list[Report], finished: list[Execution], rows: Sequence[Delivery]
+    ) -> None:
+        verdicts = {row.id: row.answer for row in rows if row.answer in ("stale", "busy", "kept")}
+        now = asyncio.get_running_loop().time()
+        for execution in finished:
+            if verdicts.get(execution.id) == "busy":
+                self._finished.append(execution)
+            elif execution.id is not None:
+                self._claimed.pop(execution.id, None)
+        for report in reports:
+            verdict = verdicts.get(report.held.id)
+            if verdict == "busy":
+                if report.keep and now - report.held.asked_at > PATIENCE_SECONDS:
+                    report.body = report.body[:-1] + ',"keep":true}'
+                    report.keep = False
+                self._again.append(report)
+            elif verdict == "stale":
+                self._forget(report.held)
+            else:
+                self._applied(report)
+
+    def _applied(self, report: Report) -> None:
+        held = report.held
+        held.flight = None
+        held.cursor += report.consumed
+        if held.over:
+            self._forget(held)
+            return
+        held.holding = report.running
+        for execution in report.starts:
+            if not execution.abandoned:
+                execution.start()
+        if held.finished:
+            self._dirty[held.id] = held
+        if not held.holding:
+            self._remember(held)
+
+    def _remember(self, held: Held) -> None:
+        self._runs.move_to_end(held.id)
+        if len(self._runs) > self._remembered + self._workflow_slots:
+            for other in list(self._runs.values()):
+                if not other.holding:
+                    self._forget(other)
+                    return
+
+    def _forget(self, held: Held) -> None:
+        self._runs.pop(held.id, None)
+        self._dirty.pop(held.id, None)
+        held.flight = None
+        held.evict()
+
+    def _on_finish(self, held: Held, execution: Execution) -> None:
+        if execution.id:
+            self._finished.append(execution)
+            held.finished.remove(execution)
+            held.inline.pop(execution.sequence, None)
+        if execution.id != 0 and self._runs.get(held.id) is held and held.holding:
+            self._dirty[held.id] = held
+        self._wake.set()
+
+    # --- what the answers bring ------------------------------------------------------------------
+
+    def _dispatch(self, rows: Iterable[Delivery]) -> int:
+        given = 0
+        for row in rows:
+            if row.answer == "task" and row.kind == "workflow":
+                self._claimed_run(row)
+            elif row.answer == "task":
+                self._claimed_activity(row)
+            elif row.answer == "events":
+                self._news(row)
+            elif row.answer == "leased":
+                self._announced(row)
+            else:
+                continue
+            given += 1
+        return given
+
+    def _claimed_activity(self, row: Delivery) -> None:
+        assert row.id is not None and row.queue is not None and row.name is not None
+        context = ActivityContext(row.key, row.name, row.queue, row.attempt or 1)
+        function = self.server.functions[row.queue, row.name]
+        execution = Execution(self.server, function, context, row.args or [], self._on_claimed)
+        execution.id, execution.token = row.id, row.token
+        self._claimed[row.id] = execution
+        self.server.busy += 1
+        execution.start()
+
+    def _on_claimed(self, execution: Execution) -> None:
+        if not execution.abandoned:
+            self._finished.append(execution)
+        self._wake.set()
+
+    def _announced(self, row: Delivery) -> None:
+        held = next((h for h in self._runs.values() if h.run.info.job_id == row.job_id), None)
+        execution = held.inline.get(row.sequence or 0) if held else None
+        if held is None or execution is None or row.id is None:
+            return
+        execution.id, execution.token = row.id, row.token
+        self._claimed[row.id] = execution
+        if not execution.since:
+            execution.start()
+        elif execution.finished:
+            self._on_finish(held, execution)
+
+    def _news(self, row: Delivery) -> None:
+        held = self._runs.get(row.id or 0)
+        if held is None:
+            return
+        held.holding = True
+        self._tell(held, row)
+
+    def _tell(self, held: Held, row: Delivery) -> None:
+        held.set_clock(row.due)
+        steps = _steps(row.history)
+        held.step(lambda: held.run.tell(steps), self._watch)
+        held.cursor = held.run.cursor = row.cursor or held.cursor
+        self._dirty[held.id] = held
+
+    def _claimed_run(self, row: Delivery) -> None:
+        assert row.id is not None
+        held = self._runs.get(row.id)
+        complete = not row.history or row.history[-1] is not None
+        if row.sequence is not None and held is not None and held.cursor == row.sequence:
+            held.token, held.holding = row.token or 0, True
+            held.announce = (row.attempt or 1) > 1
+            self._tell(held, row)
+            return
+        if held is not None:
+            self._forget(held)
+        if row.sequence is None and complete:
+            self._begin(row, _steps(row.history))
+            return
+        task = asyncio.create_task(self._fetch(row))
+        self._fetching.add(task)
+        task.add_done_callback(self._fetching.discard)
+
+    async def _fetch(self, row: Delivery) -> None:
+        """Read a history that did not come with the claim, page by page."""
+        steps: list[Step] = []
+        app, more = self.session.app_id, True
+        try:
+            if row.args is None:
+                found = await self.session.run(_calls.job_export(app, row.key or "", ["state"]))
+                row = row._replace(args=found["state"]["input"])
+            while more:
+                last = steps[-1].sequence if steps else 0
+                page = await self.session.run(
+                    _calls.job_history(app, row.key or "", row.dimension or "", last)
+                )
+                more = bool(page) and page[-1] is None
+                steps += _steps(page)
+        except HotMeshError as error:
+            _LOG.warning("worker %s can't read %s: %s", self.name, row.key, error)
+            await self.session.run(_calls.worker_stop(app, self.name, [row.id or 0]))
+            return
+        self._begin(row, steps)
+        self._wake.set()
+
+    def _begin(self, row: Delivery, steps: list[Step]) -> None:
+        assert row.id is not None and row.queue is not None and row.name is not None
+        attempt = row.attempt or 1
+        info = RunInfo(
+            row.key or "", row.name, row.queue, row.job_id or 0, row.dimension or "", attempt
+        )
+        run = Run(info, self.workflows[row.queue, row.name], row.started or 0.0)
+        held = Held(run, row.id, row.token or 0, self.home, attempt > 1, row.due or 0.0)
+        held.wake = self._on_finish
+        self._runs[row.id] = held
+        held.step(lambda: run.start(row.args or [], steps), self._watch)
+        held.cursor = run.cursor = row.cursor or 0
+        self._dirty[row.id] = held
+
+
+def _steps(history: list[Any] | None) -> list[Step]:
+    return [Step._make(entry) for entry in history or () if entry is not None]
+
+
+def _activity(execution: Execution) -> str:
+    head = f'{{"id":{execution.id},"token":{execution.token},'
+    if execution.error is not None:
+        return head + f'"error":{json.dumps(execution.error)}}}'
+    return head + f'"output":{execution.output}}}'

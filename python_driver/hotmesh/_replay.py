@@ -1,0 +1,247 @@
+"""One run of a workflow function: it consumes events and asks for durable operations.
+
+A run knows commands and history, not Postgres. Each durable call takes the next sequence number
+when it is made. Events reach the code one at a time, in the order of their cursor, and the loop is
+drained after each: so live and in every replay the same task wins the same race.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from . import errors
+from ._context import in_run
+from ._loop import NeverYields, WorkflowLoop
+from ._operation import Operation
+from .errors import NonDeterminismError
+
+__all__ = ["Command", "Run", "RunInfo", "Step"]
+
+
+class Step(NamedTuple):
+    """A row of the journal; `cursor` is None while the operation is open, `at` is seconds."""
+
+    sequence: int
+    kind: str
+    name: str | None
+    state: str
+    value: Any
+    cursor: int | None
+    at: float
+
+
+@dataclass
+class Command:
+    """A durable operation that the code asked for and the journal does not have yet."""
+
+    sequence: int
+    kind: str
+    name: str = ""
+    queue: str = ""
+    args: str = "[]"
+    retry_policy: str = ""
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a workflow may know of itself."""
+
+    workflow_id: str
+    workflow_name: str
+    task_queue: str
+    job_id: int
+    dimension: str = ""
+    attempt: int = 1
+
+
+@dataclass
+class Run:
+    """The coroutine of one job, its loop, and what it waits for.
+
+    `cursor` counts the events that the code has consumed. `commands` are new; whoever drives the
+    run takes them. `outcome` is set once the function has ended, `mismatch` when a replay met other
+    code.
+    """
+
+    info: RunInfo
+    function: Callable[..., Coroutine[Any, Any, Any]]
+    time: float
+    cursor: int = 0
+    sequence: int = 0
+    commands: list[Command] = field(default_factory=list)
+    mismatch: NonDeterminismError | None = None
+
+    def __post_init__(self) -> None:
+        self.loop = WorkflowLoop(self._start_timer, lambda: self.time, seed=self.info.job_id)
+        self._recorded: dict[int, Step] = {}
+        self._cancelled: set[int] = set()
+        self._events: deque[Step] = deque()
+        self._waiting: dict[int, Callable[[Step], object]] = {}
+        self._randoms = 0
+        self._main: asyncio.Task[Any] | None = None
+        self._never: NeverYields | None = None
+        self._replay_until = 0
+
+    # --- driven by the worker --------------------------------------------------------------------
+
+    def start(self, args: list[Any], history: Iterable[Step] = ()) -> None:
+        """Begin the function; `history` is what an earlier life of this run has left."""
+        steps = list(history)
+        self._recorded = {step.sequence: step for step in steps}
+        self._cancelled = {step.sequence for step in steps if step.state == "cancelled"}
+        self._events.extend(
+            sorted((step for step in steps if step.cursor), key=lambda step: step.cursor or 0)
+        )
+        self._replay_until = max(self._recorded, default=0)
+        context = contextvars.copy_context()
+        context.run(in_run.set, self)
+        self._main = self.loop.run_main(self._call(args), context)
+        self._drain()
+        self._consume()
+
+    async def _call(self, args: list[Any]) -> Any:
+        return await self.function(*args)
+
+    def tell(self, steps: Iterable[Step]) -> None:
+        """Deliver numbered events, in the order of their cursor."""
+        self._events.extend(steps)
+        self._consume()
+
+    def complete(self, sequence: int, value: Any, at: float) -> Step:
+        """Deliver the result of an activity that ran right here: the next event of all."""
+        step = Step(sequence, "activity", None, "done", value, self.cursor + 1, at)
+        self.tell([step])
+        return step
+
+    def _consume(self) -> None:
+        while self._events and self.mismatch is None and not self.ended:
+            step = self._events.popleft()
+            self.cursor = max(self.cursor, step.cursor or 0)
+            self.time = max(self.time, step.at)
+            deliver = self._waiting.pop(step.sequence, None)
+            if deliver is None:
+                self._mismatched(step, None)
+                return
+            deliver(step)
+            self._drain()
+
+    def _drain(self) -> None:
+        try:
+            self.loop.drain()
+        except NeverYields as error:
+            self._never = error
+
+    @property
+    def ended(self) -> bool:
+        """Whether the function has returned or raised."""
+        return self._never is not None or (self._main is not None and self._main.done())
+
+    def result(self) -> Any:
+        """What the function returned; raises what it raised."""
+        if self._never is not None:
+            raise self._never
+        assert self._main is not None
+        if self._main.cancelled():
+            raise asyncio.CancelledError("the workflow cancelled itself")
+        return self._main.result()
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the code is still going over what an earlier life has done."""
+        return bool(self._events) or self.sequence < self._replay_until
+
+    def close(self) -> None:
+        """Drop the coroutine; its `finally` blocks run, and can ask for nothing."""
+        self.loop.close()
+
+    # --- called by workflow code -----------------------------------------------------------------
+
+    def next_sequence(self) -> int:
+        """The number of the next durable call."""
+        self.sequence += 1
+        return self.sequence
+
+    def activity(self, name: str, queue: str, args: str, retry_policy: str) -> Operation[Any]:
+        """Ask for an activity; `args` and `retry_policy` are JSON texts."""
+        operation: Operation[Any] = Operation(
+            self.loop, self.next_sequence(), "activity", name, self._give_up
+        )
+        command = Command(operation.sequence, "activity", name, queue, args, retry_policy)
+        self._ask(command, lambda step: self._resolve(operation, step))
+        return operation
+
+    def random(self) -> Random:
+        """A generator whose numbers are the same in each replay."""
+        self._randoms += 1
+        return Random(f"{self.info.job_id}{self.info.dimension}/{self._randoms}")
+
+    def _start_timer(self, delay: float, fire: Callable[[], None]) -> _Timer:
+        sequence = self.next_sequence()
+        self._ask(Command(sequence, "timer", delay=delay), lambda step: fire())
+        return _Timer(self, sequence)
+
+    def _resolve(self, operation: Operation[Any], step: Step) -> None:
+        if step.state == "failed":
+            operation.fail(errors.from_json(step.value, self.info.workflow_id))
+        else:
+            operation.resolve(step.value)
+
+    def _ask(self, command: Command, deliver: Callable[[Step], object]) -> None:
+        if self.loop.closing:
+            return
+        recorded = self._recorded.pop(command.sequence, None)
+        if recorded is None:  # new, or it ran inline in a process that died before it could report
+            self.commands.append(command)
+        elif recorded.kind != command.kind or (recorded.name or "") != command.name:
+            self._mismatched(recorded, command)
+            raise self.mismatch or AssertionError
+        self._waiting[command.sequence] = deliver
+
+    def _give_up(self, operation: Operation[Any]) -> None:
+        self.cancel(operation.sequence)
+
+    def cancel(self, sequence: int) -> None:
+        """The code no longer wants this answer; one that is on its way will be ignored."""
+        if self.loop.closing or sequence not in self._waiting:
+            return
+        self._waiting[sequence] = lambda step: None
+        if sequence not in self._cancelled:
+            self.commands.append(Command(sequence, "cancel"))
+
+    def _mismatched(self, recorded: Step | None, found: Command | None) -> None:
+        if self.mismatch is None:
+            self.mismatch = _mismatch(self.info, recorded, found)
+
+
+class _Timer:
+    """What `call_later` holds: cancelling it takes the durable timer back."""
+
+    __slots__ = ("_run", "_sequence")
+
+    def __init__(self, run: Run, sequence: int) -> None:
+        self._run = run
+        self._sequence = sequence
+
+    def cancel(self) -> None:
+        self._run.cancel(self._sequence)
+
+
+def _mismatch(info: RunInfo, recorded: Step | None, found: Command | None) -> NonDeterminismError:
+    number = found.sequence if found else recorded.sequence if recorded else 0
+    expected = f"{recorded.kind} {recorded.name or ''}".strip() if recorded else "nothing"
+    met = f"{found.kind} {found.name}".strip() if found else "no call under this number"
+    return NonDeterminismError(
+        f'workflow "{info.workflow_id}" does not replay: step {number} was {expected},'
+        f" the code now asks for {met}",
+        detail=f"expected: {expected}; found: {met}; workflow {info.workflow_name}",
+        hint="run the old code, or guard the change with workflow.patched(...)",
+        job_id=info.workflow_id,
+    )
+

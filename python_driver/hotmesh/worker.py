@@ -1,0 +1,222 @@
+"""The worker: it runs workflows and activities of one app, from the queues that it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import weakref
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from . import _codec, durations
+from ._execution import name_of, named
+from ._pump import Pump
+from ._session import AsyncSession
+from .durations import Duration
+from .errors import InvalidArgumentError
+
+__all__ = ["Worker", "register_activity_worker"]
+
+DEFAULT_LEASE = "15s"
+GRACE_SECONDS = 10.0
+"""How long `shutdown` lets running activities finish before it hands them back."""
+
+_OPEN: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+class Worker:
+    """Runs what it serves from the moment it was created; make one by :meth:`create`.
+
+    `await worker.run()` waits until it is stopped, by SIGTERM, SIGINT or :meth:`shutdown`.
+    """
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._task = asyncio.create_task(pump.run(), name=f"hotmesh {pump.name}")
+        self._closed = False
+        _OPEN.add(self)
+
+    @classmethod
+    async def create(
+        cls,
+        connection: object = None,
+        app_id: str = "memflow",
+        *,
+        task_queue: str = "default",
+        workflow: Callable[..., Any] | None = None,
+        workflows: object = None,
+        activities: object = None,
+        max_concurrent_workflows: int = 100,
+        max_concurrent_activities: int = 100,
+        lease: Duration | None = None,
+    ) -> Worker:
+        """Start a worker.
+
+        Args:
+            connection: a DSN, a psycopg pool, or nothing for DATABASE_URL or the embedded server.
+            app_id: the app; it is provisioned if need be.
+            task_queue: the queue that is served.
+            workflow: one `async def`, or use `workflows` for a list, module or mapping of them.
+            activities: functions, async or not, to be run from the same queue.
+            max_concurrent_workflows: runs held at a time.
+            max_concurrent_activities: activities that run at a time; sync ones in threads.
+            lease: after how long a dead worker's work moves on; default HMSH_LEASE or 15 s.
+
+        Raises:
+            InvalidArgumentError: nothing to serve, a workflow that is no `async def`, bad numbers.
+            ConnectionLostError, NotInstalledError, ProtocolError: the database can't be used.
+        """
+        served = dict(_workflows(workflow, workflows))
+        functions = named(activities, "activities")
+        if not served and not functions:
+            raise InvalidArgumentError(
+                "a worker needs something to serve", hint="pass workflow=, workflows= or activities="
+            )
+        queue = _codec.text(task_queue, "task_queue")
+        worker = await _pump(
+            connection,
+            app_id,
+            {(queue, name): function for name, function in served.items()},
+            {queue: functions},
+            (max_concurrent_workflows, max_concurrent_activities),
+            lease,
+        )
+        return cls(worker)
+
+    @property
+    def name(self) -> str:
+        """The worker's name in `workers` and `streams`."""
+        return self._pump.name
+
+    async def run(self) -> None:
+        """Work until SIGTERM, SIGINT or :meth:`shutdown`; then finish or hand back, and return."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                loop.add_signal_handler(number, self._pump.stop)
+        try:
+            await asyncio.shield(self._stopping())
+        finally:
+            for number in signals:
+                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                    loop.remove_signal_handler(number)
+            await self.shutdown()
+
+    async def _stopping(self) -> None:
+        while not self._pump.stopping and not self._task.done():
+            await asyncio.wait([self._task], timeout=0.1)
+
+    async def shutdown(self, grace: Duration = GRACE_SECONDS) -> None:
+        """Claim nothing more, let what runs finish within `grace`, hand back the rest."""
+        if self._closed:
+            return
+        self._closed = True
+        _OPEN.discard(self)
+        self._pump.stop()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._task), durations.parse(grace, "grace"))
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self._pump.close()
+        await self._pump.session.close()
+
+    async def __aenter__(self) -> Worker:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+
+async def register_activity_worker(
+    connection: object = None,
+    app_id: str = "memflow",
+    *,
+    task_queue: str = "default",
+    activities: object,
+    activity_task_queue: str | None = None,
+    max_concurrent_activities: int = 100,
+    lease: Duration | None = None,
+) -> Worker:
+    """Start a worker for activities only.
+
+    It serves `task_queue`, and `activity_task_queue` too if that is named: HotMesh's documents
+    register under one name and call the other.
+
+    Raises:
+        InvalidArgumentError: no functions, a bad queue or number.
+    """
+    functions = named(activities, "activities")
+    queues = {_codec.text(task_queue, "task_queue"): functions}
+    if activity_task_queue is not None:
+        queues[_codec.text(activity_task_queue, "activity_task_queue")] = functions
+    slots = (0, max_concurrent_activities)
+    return Worker(await _pump(connection, app_id, {}, queues, slots, lease))
+
+
+async def shutdown_all() -> None:
+    """Shut down every worker of this process that belongs to the running loop."""
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(w.shutdown() for w in list(_OPEN) if w._task.get_loop() is loop))
+
+
+async def _pump(
+    connection: object,
+    app_id: str,
+    workflows: dict[tuple[str, str], Callable[..., Any]],
+    activities: Mapping[str, Mapping[str, Callable[..., Any]]],
+    slots: tuple[int, int],
+    lease: Duration | None,
+) -> Pump:
+    session = AsyncSession(connection, app_id)
+    await asyncio.to_thread(lambda: session.dsn)
+    pump = Pump(
+        session,
+        workflows=workflows,
+        workflow_slots=_slots(slots[0], "max_concurrent_workflows", 0),
+        activity_slots=_slots(slots[1], "max_concurrent_activities", 0),
+        lease=_lease(lease),
+    )
+    for queue, functions in activities.items():
+        pump.server.add(queue, functions)
+    try:
+        await pump.start()
+    except BaseException:
+        await session.close()
+        raise
+    return pump
+
+
+def _workflows(workflow: Callable[..., Any] | None, workflows: object) -> dict[str, Any]:
+    found = named(workflows, "workflows") if workflows is not None else {}
+    if workflow is not None:
+        found = {**found, name_of(workflow): workflow}
+    for name, function in found.items():
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidArgumentError(
+                f"workflow {name} is no `async def`", hint="write it as `async def`, and await"
+            )
+    return found
+
+
+def _slots(value: int, what: str, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= 10_000:
+        raise InvalidArgumentError(f"{what} is {value!r}", hint=f"a whole number, {low} to 10000")
+    return value
+
+
+def _lease(lease: Duration | None) -> float:
+    seconds = durations.parse(lease or os.environ.get("HMSH_LEASE") or DEFAULT_LEASE, "lease")
+    if not 1 <= seconds <= 3600:
+        raise InvalidArgumentError(f"lease is {seconds} s", hint="from 1 second to 1 hour")
+    return seconds

@@ -1,0 +1,188 @@
+"""What workflow code may say. Every durable call is made at once, numbered, and may be awaited later.
+
+All of it works only inside a function that a worker runs as a workflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid as _uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any, Generic, TypeVar
+
+from . import _codec, _context, durations
+from ._execution import name_of, named
+from ._replay import RunInfo
+from .durations import Duration
+from .errors import InvalidArgumentError
+
+__all__ = [
+    "ActivityProxy",
+    "all",
+    "context",
+    "execute_activity",
+    "is_replaying",
+    "now",
+    "proxy_activities",
+    "random",
+    "sleep",
+    "sleep_for",
+    "uuid4",
+]
+
+T = TypeVar("T")
+
+
+class ActivityProxy(Generic[T]):
+    """Activities as methods: calling one asks for it and returns what can be awaited."""
+
+    def __init__(
+        self, functions: Mapping[str, Any], task_queue: str | None, policy: str, what: str
+    ) -> None:
+        self._functions = functions
+        self._task_queue = task_queue
+        self._policy = policy
+        self._what = what
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._functions and name not in self._functions:
+            raise AttributeError(f"{self._what} has no activity {name!r}")
+        function = self._functions.get(name, name)
+
+        def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
+            return _activity(name, function, args, kwargs, self._task_queue, self._policy)
+
+        call.__name__ = name
+        return call
+
+
+def proxy_activities(
+    activities: Any = None,
+    *,
+    task_queue: str | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+) -> Any:
+    """Activities to call by name.
+
+    Args:
+        activities: a module, class or list of functions whose names may be called; nothing means
+            any name, for activities that only another process has.
+        task_queue: the queue whose workers run them; by default the workflow's own.
+        retry_policy: `maximum_attempts` (executions, 3), `initial_interval` (1 s),
+            `backoff_coefficient` (10), `maximum_interval` (120 s), `non_retryable_error_types`.
+
+    Raises:
+        InvalidArgumentError: a policy or queue that can't be used.
+    """
+    functions = named(activities, "activities") if activities is not None else {}
+    what = getattr(activities, "__name__", "the proxy")
+    return ActivityProxy(functions, _queue(task_queue), _policy(retry_policy), what)
+
+
+def execute_activity(
+    activity: Callable[..., Any] | str,
+    *args: Any,
+    task_queue: str | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+) -> Awaitable[Any]:
+    """Ask for one activity, by function or name; await it for its result.
+
+    Raises:
+        InvalidArgumentError: arguments that JSON can't carry, a bad policy, or no workflow here.
+        MaxedError: (when awaited) every attempt failed; the last failure is the cause.
+        FatalError: (when awaited) the activity said that no further attempt makes sense.
+    """
+    name = name_of(activity)
+    return _activity(name, activity, args, {}, _queue(task_queue), _policy(retry_policy))
+
+
+def _activity(
+    name: str,
+    function: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    task_queue: str | None,
+    policy: str,
+) -> Awaitable[Any]:
+    run = _context.current_run(f"activity {name}")
+    if kwargs:
+        args = _positional(name, function, args, kwargs)
+    text = _codec.dumps(args, f"args of activity {name}")
+    return run.activity(name, task_queue or run.info.task_queue, text, policy)
+
+
+def _positional(
+    name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
+    """The arguments in order: what is journalled and sent is an array."""
+    if isinstance(function, str):
+        raise InvalidArgumentError(
+            f"activity {name} got named arguments, but its signature is not known here",
+            hint="pass them by position, or give proxy_activities the module that defines it",
+        )
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise InvalidArgumentError(
+            f"activity {name} has keyword-only arguments {sorted(bound.kwargs)}",
+            hint="activities take their arguments by position",
+        )
+    return bound.args
+
+
+def _queue(task_queue: str | None) -> str | None:
+    return None if task_queue is None else _codec.text(task_queue, "task_queue")
+
+
+def _policy(policy: Mapping[str, Any] | None) -> str:
+    if not policy:
+        return ""
+    return _codec.dumps(_codec.retry_policy(policy), "retry_policy")
+
+
+async def sleep_for(duration: Duration) -> float:
+    """Sleep durably: seconds, a timedelta, or a text such as "30 days". Returns the seconds."""
+    _context.current_run("workflow.sleep_for()")
+    seconds = durations.parse(duration)
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+async def sleep(duration: Duration) -> float:
+    """The same as :func:`sleep_for`."""
+    return await sleep_for(duration)
+
+
+async def all(*awaitables: Awaitable[Any]) -> list[Any]:
+    """Wait for all and return their results in order, as `asyncio.gather` does."""
+    return list(await asyncio.gather(*awaitables))
+
+
+def context() -> RunInfo:
+    """Who this workflow is: workflow_id, workflow_name, task_queue, job_id, dimension, attempt."""
+    return _context.current_run("workflow.context()").info
+
+
+def now() -> datetime:
+    """The job's time, UTC: that of the last event it has seen, and the same in each replay."""
+    return datetime.fromtimestamp(_context.current_run("workflow.now()").time, timezone.utc)
+
+
+def random() -> float:
+    """A number from 0 up to 1, the same in each replay."""
+    return _context.current_run("workflow.random()").random().random()
+
+
+def uuid4() -> str:
+    """A UUID, the same in each replay."""
+    bits = _context.current_run("workflow.uuid4()").random().getrandbits(128)
+    return str(_uuid.UUID(int=bits, version=4))
+
+
+def is_replaying() -> bool:
+    """Whether the code is going over what an earlier life of this run has done."""
+    return _context.current_run("workflow.is_replaying()").is_replaying
