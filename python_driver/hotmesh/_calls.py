@@ -319,7 +319,7 @@ def job_exists(app: str, key: str) -> Call[bool]:
 
 
 def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call[Any]:
-    """The journal of one part of a job after step `after`, as a replay reads it, in pages."""
+    """A page of a job's journal after step `after`; its last entry is None when there is more."""
     return _read(
         "select job_history from hotmesh.job_history(app => %(app)s::text, key => %(key)s::text, "
         "dimension => %(dimension)s::text, after => %(after)s::integer)",
@@ -467,15 +467,3 @@ def worker_stop(app: str, worker: str, ids: list[int]) -> Call[int]:
         {"app": app, "worker": worker, "ids": ids},
         _one,
     ).repeatable()
-
-
-def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call[Any]:
-    """A page of a job's journal after step `after`; its last entry is None when there is more."""
-    return _read(
-        "select job_history from hotmesh.job_history(app => %(app)s::text, key => %(key)s::text, "
-        "dimension => %(dimension)s::text, after => %(after)s::integer)",
-        app,
-        key,
-        dimension=dimension,
-        after=after,
-    )

@@ -36,7 +36,7 @@ from .errors import (
     ProtocolError,
 )
 
-__all__ = ["AsyncSession", "SyncSession", "close_all", "execute_async"]
+__all__ = ["AsyncSession", "Source", "SyncSession", "close_all", "execute_async", "resolve"]
 
 T = TypeVar("T")
 Steps = Generator[Call[Any] | None, Any, None]
