@@ -1,5 +1,5 @@
--- 02 app: a tenant is a schema. `hotmesh.jobs` shows the rows of every app, `my_app.jobs` is a plain
--- table. The engine's owner owns both; nobody else may create anything in an app's schema.
+-- 02 app: a tenant is a schema. `hotmesh.jobs` shows the rows of every app, `my_app.jobs` is a
+-- plain table. The engine's owner owns both; nobody else may create anything in an app's schema.
 -- A door begins with `_enter(app)`, which points unqualified tables at the app while it runs.
 -- Every statement that is built from a name runs in `_app_run`. Lock: one advisory lock per app.
 -- Errors: MSH00 unknown app, MSH01 app exists, MSH02 app has open jobs, MSH03 schema is taken.

@@ -1,6 +1,6 @@
 -- 95 view: what people and dashboards look at, for all apps at once. They read the parents, so they
--- are the owner's: who reads them reads every tenant. An app's own views (jobs_all,
--- jobs_attributes_all) are in its schema. All of them read and nothing else.
+-- are the owner's: who reads them reads every tenant. Ids are unique within an app, so rows are
+-- joined within its schema. An app's own views (jobs_all, jobs_attributes_all) are in its schema.
 
 --@ state
 
@@ -20,7 +20,7 @@ join hotmesh.apps a on a.schema_name = n.nspname
 where s.kind in ('workflow', 'activity')
 group by a.name, s.kind, s.queue, s.name;
 comment on view hotmesh.queue_depth is
-'Per app, queue and function: how many messages are in which state, and since when the oldest is ready.';
+'Per app, queue and function: how many messages are in which state, and how old the oldest is.';
 
 create or replace view hotmesh.dead_letters as
 select a.name as app, j.key, s.id, s.queue, s.name, s.attempt, s.visible_at as died_at,
@@ -29,7 +29,11 @@ from hotmesh.streams s
 join pg_catalog.pg_class c on c.oid = s.tableoid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join hotmesh.apps a on a.schema_name = n.nspname
-left join hotmesh.jobs j on j.id = s.job_id
+left join lateral (
+    select j.key
+    from hotmesh.jobs j
+    join pg_catalog.pg_class k on k.oid = j.tableoid
+    where j.id = s.job_id and k.relnamespace = n.oid) j on true
 where s.state = 'dead' and s.kind = 'activity';
 comment on view hotmesh.dead_letters is
 'Activities that used up their attempts. Their jobs were told.';
@@ -42,11 +46,19 @@ from hotmesh.streams s
 join pg_catalog.pg_class c on c.oid = s.tableoid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join hotmesh.apps a on a.schema_name = n.nspname
-join hotmesh.jobs j on j.id = s.job_id and j.closed_at is null
-left join hotmesh.jobs_attributes m
-    on m.job_id = s.job_id and m.field = 'mismatch' and s.state in ('delayed', 'ready')
+cross join lateral (
+    select j.key, j.topic
+    from hotmesh.jobs j
+    join pg_catalog.pg_class k on k.oid = j.tableoid
+    where j.id = s.job_id and k.relnamespace = n.oid and j.closed_at is null) j
+left join lateral (
+    select m.value
+    from hotmesh.jobs_attributes m
+    join pg_catalog.pg_class k on k.oid = m.tableoid
+    where m.job_id = s.job_id and m.field = 'mismatch' and k.relnamespace = n.oid) m on true
 where s.kind = 'workflow'
-  and (s.state = 'dead' or s.error is not null and m.job_id is not null);
+  and (s.state = 'dead'
+       or s.state in ('delayed', 'ready') and s.error is not null and m.value is not null);
 comment on view hotmesh.stuck_jobs is
 'Open jobs that do not move: parked, since no worker reported on them (stream_revive serves them
 again), or waiting for right code after a mismatch in replay.';
