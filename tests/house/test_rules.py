@@ -13,7 +13,7 @@ from pglast import ast, enums
 
 from support.rooms import Function, Room, name_of, raises, rooms, snippet, walk
 
-COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES = 100, 40, 500, 6, 15
+COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES, MAX_DEPTH = 100, 40, 500, 6, 15, 3
 
 # What the plan allows by name; everything else is refused.
 DOORS_WITHOUT_APP = {"now", "version", "protocol"}
@@ -286,7 +286,7 @@ def index_names(of: Sequence[Room]) -> Iterator[str]:
     for room in of:
         for node, _, line in room.parsed["state"]:
             if isinstance(node, ast.IndexStmt) and not (node.idxname or "").startswith(
-                f"{node.relation.relname}_"
+                f"{_relation(node.relation)}_"
             ):
                 yield f"{room.file}:{line} {node.idxname}"
 
@@ -315,12 +315,16 @@ def nouns(of: Sequence[Room]) -> Iterator[str]:
             yield f"{each.at()} belongs elsewhere"
 
 
+def _relation(node: ast.RangeVar | None) -> str:
+    return node.relname or "" if node else ""
+
+
 def _writes(each: Function) -> Iterator[str]:
     for node in each.nodes():
         if isinstance(node, (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)):
-            yield node.relation.relname
+            yield _relation(node.relation)
         elif isinstance(node, ast.TruncateStmt):
-            yield from (relation.relname for relation in node.relations)
+            yield from map(_relation, node.relations or ())
 
 
 @rule(
@@ -419,6 +423,30 @@ def median(of: Sequence[Room]) -> Iterator[str]:
         yield f"the median is {counts[len(counts) // 2]}"
 
 
+NESTING = {
+    f"PLpgSQL_stmt_{kind}"
+    for kind in ("if", "case", "loop", "while", "fori", "fors", "forc", "foreach_a", "dynfors")
+}
+
+
+def _depth(node: object) -> int:
+    if isinstance(node, list):
+        return max(map(_depth, node), default=0)
+    if not isinstance(node, dict):
+        return 0
+    return max(((key in NESTING) + _depth(value) for key, value in node.items()), default=0)
+
+
+@rule(
+    "branches and loops nest at most three deep",
+    bad_job("if a then if b then if c then if d then null; end if; end if; end if; end if"),
+)
+def nesting(of: Sequence[Room]) -> Iterator[str]:
+    for each in functions(of):
+        if _depth(each.tree) > MAX_DEPTH:
+            yield each.at()
+
+
 @rule(
     "no execute outside the allow-list",
     bad_job("execute 'select 1'"),
@@ -444,10 +472,10 @@ def _tells_time(node: ast.Node) -> bool:
         schema, name = name_of(node.funcname)
         return schema in ("", "pg_catalog") and name in CLOCKS
     if isinstance(node, ast.SQLValueFunction):
-        return bool(node.op < enums.SQLValueFunctionOp.SVFOP_CURRENT_ROLE)
+        return node.op is not None and bool(node.op < enums.SQLValueFunctionOp.SVFOP_CURRENT_ROLE)
     if isinstance(node, ast.TypeCast) and isinstance(node.arg, ast.A_Const):
         value = node.arg.val
-        return isinstance(value, ast.String) and value.sval.strip().lower() in INSTANTS
+        return isinstance(value, ast.String) and str(value.sval).strip().lower() in INSTANTS
     return False
 
 
@@ -479,7 +507,9 @@ def _stars(node: ast.Node) -> Iterator[ast.Node]:
     )
     for target in targets:
         value = getattr(target, "val", None)
-        if isinstance(value, ast.ColumnRef) and isinstance(value.fields[-1], ast.A_Star):
+        if isinstance(value, ast.ColumnRef) and isinstance(
+            (value.fields or [None])[-1], ast.A_Star
+        ):
             yield value
 
 

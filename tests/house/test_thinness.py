@@ -64,7 +64,8 @@ def sql_texts(source: str) -> Iterator[tuple[int, str, list[ast.Node]]]:
         except pglast.parser.ParseError:
             continue
         if parsed:
-            yield node.lineno, text, [raw.stmt for raw in parsed]
+            line: int = getattr(node, "lineno", 0)
+            yield line, text, [raw.stmt for raw in parsed if raw.stmt is not None]
 
 
 def complaint(statement: ast.Node) -> str | None:
@@ -74,7 +75,7 @@ def complaint(statement: ast.Node) -> str | None:
     source = statement.fromClause or ()
     if len(source) != 1 or not isinstance(source[0], ast.RangeFunction):
         return "does not read from one function"
-    door = source[0].functions[0][0]
+    [[door, *_], *_] = source[0].functions or ()
     for node in walk(statement):
         if isinstance(node, (ast.RangeVar, ast.SubLink, ast.JoinExpr)):
             return f"has a {type(node).__name__}"

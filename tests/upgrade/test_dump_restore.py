@@ -28,8 +28,8 @@ WANT = {"workflow": 10, "kinds": ["workflow"], "queues": ["default"], "names": [
 
 def pg(program: str, dsn: str, *arguments: str) -> None:
     """Run a client program against a database."""
-    where = conninfo_to_dict(dsn)
-    password = str(where.pop("password", ""))
+    where = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    password = where.pop("password", "")
     command = [str(bin_dir() / program), "--dbname", psycopg.conninfo.make_conninfo(**where)]
     done = subprocess.run(
         [*command, *arguments],
@@ -82,10 +82,10 @@ def work_in_every_state(caller: Connection) -> tuple[int, int]:
     )
     archive = "select hotmesh.job_archive(%s)"
     wait_until(lambda: column(caller, archive, APP)[0] > 0, what="the job to be archived")
-    [claimed] = caller.execute(
+    [(held, token)] = caller.execute(
         "select id, token from hotmesh.stream_claim(%s, 'pay', 'w', 1, '1 hour')", [APP]
     ).fetchall()
-    return claimed
+    return held, token
 
 
 def all_rows(db: Connection) -> dict[str, list[str]]:
