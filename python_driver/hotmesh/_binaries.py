@@ -130,8 +130,8 @@ class Binaries(NamedTuple):
         return self.major >= HAS_CONTROL_PATH or self.control_files is not None
 
 
-def find(home: Path, user: User) -> Binaries:
-    """The first Postgres; but data that is there already wants the version that made it."""
+def find(home: Path, cache: Path, user: User) -> Binaries:
+    """The first Postgres; but data that is in `home` already wants the version that made it."""
     found = list(_installed())
     kept = [int(path.parent.name[2:]) for path in home.glob("pg[0-9]*/data")]
     fit = [binaries for binaries in found if not kept or binaries.major in kept]
@@ -146,7 +146,7 @@ def find(home: Path, user: User) -> Binaries:
             f"the data in {home} needs Postgres {max(kept)}, and only {found[0].major} is here",
             hint=f"Set HOTMESH_PG_BIN to a Postgres {max(kept)}, or HOTMESH_HOME to a new directory.",
         )
-    return _reachable(fit[0], home, user)
+    return _reachable(fit[0], cache, user)
 
 
 def _installed() -> Iterator[Binaries]:
@@ -172,26 +172,29 @@ def _candidates() -> Iterator[Path]:
         yield from sorted(Path("/").glob(pattern[1:]), reverse=True)
 
 
-def _reachable(found: Binaries, home: Path, user: User) -> Binaries:
+def _reachable(found: Binaries, cache: Path, user: User) -> Binaries:
     """As it is; or a copy, where the user cannot reach it or our control file must be put into it."""
     needs_files = found.major < HAS_CONTROL_PATH and found.takes_extension
     if needs_files or not user.can_run(found.bin / "postgres"):
-        return Binaries(_copy(found.bin, home, user), found.major)
+        return Binaries(_copy(found.bin, cache, user), found.major)
     return found
 
 
-def _copy(path: Path, home: Path, user: User) -> Path:
+def _copy(path: Path, cache: Path, user: User) -> Path:
     """A private copy of the tree, made once; a wheel's libraries stay at the same relative place."""
     tree, package = path.parent, path.parent.parent
     stamp = f"{path} {(path / 'postgres').stat().st_mtime_ns}"
-    target = home / f"copy-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    target = cache / f"copy-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
     if not target.exists():
         log.info("copying Postgres from %s to %s", tree, target)
-        draft = Path(tempfile.mkdtemp(dir=home, prefix="copying-"))
+        draft = Path(tempfile.mkdtemp(dir=cache, prefix="copying-"))
         skip = shutil.ignore_patterns("include", "*.a", "__pycache__")
         shutil.copytree(tree, draft / package.name / tree.name, symlinks=True, ignore=skip)
         libs = package.with_name(f"{package.name}.libs")
         if libs.is_dir():
             shutil.copytree(libs, draft / libs.name)
-        user.own(draft).rename(target)
+        try:
+            user.own(draft).rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(draft)
     return target / package.name / tree.name / path.name

@@ -78,7 +78,7 @@ def ephemeral(
 ) -> Iterator[Server]:
     """A server for a test or a measurement; it ends, and its files go, when the block or the process ends."""
     place = None if fsync else _memory()
-    user = _binaries.server_user()
+    user = _binaries.server_user(default_home())
     home = user.own(Path(tempfile.mkdtemp(prefix="hotmesh-", dir=place)))
     chosen = {**({} if fsync else FORGETFUL), **(settings or {})}
     server = Server(home, keep=False, settings=chosen)
@@ -129,7 +129,9 @@ class Server:
         self.settings = dict(settings or {})
         self._user = _binaries.server_user(self.home)
         _provide(self.home, self._user, parents=True)
-        self._binaries = _binaries.find(self.home, self._user)
+        cache = self.home if keep else default_home()
+        _provide(cache, self._user, parents=True)
+        self._binaries = _binaries.find(self.home, cache, self._user)
         self._root = self.home / f"pg{self._binaries.major}"
         self._data = self._root / "data"
         self._attached: IO[bytes] | None = None
@@ -366,8 +368,6 @@ class Server:
             self._watcher.communicate()
         shutil.rmtree(self._root, ignore_errors=True)
         shutil.rmtree(self.socket, ignore_errors=True)
-        for copy in self.home.glob("copy-*"):
-            shutil.rmtree(copy, ignore_errors=True)
         with suppress(OSError):
             self.home.rmdir()
 

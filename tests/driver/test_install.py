@@ -278,7 +278,8 @@ def test_the_wheel_brings_the_scripts(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path / "dist")]
     subprocess.run([*build, "-t", "sdist"], cwd=source, check=True, capture_output=True)
-    shutil.unpack_archive(next((tmp_path / "dist").glob("*.tar.gz")), tmp_path / "unpacked")
+    sdist = next((tmp_path / "dist").glob("*.tar.gz"))
+    shutil.unpack_archive(sdist, tmp_path / "unpacked", filter="data")
     for place in (source, next((tmp_path / "unpacked").iterdir())):
         subprocess.run([*build, "-t", "wheel"], cwd=place, check=True, capture_output=True)
         wheel = next((tmp_path / "dist").glob("*.whl"))
