@@ -102,9 +102,9 @@ def set_up():
 def install(command):
     # type: (list[str]) -> int
     """Run pip or uv and show each package it takes; everything it said only when it fails."""
-    said = []
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=ROOT, **both) as process:
+    said = []  # type: list[str]
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err) as process:
         for raw in process.stdout or []:
             line = raw.decode(errors="replace")
             said.append(line)
