@@ -341,8 +341,8 @@ class SyncSession(_Session):
         if self.ready:
             return
         with self._provisioning:
-            plan = _Plan(self.provision_steps())
-            while not plan.done:
+            plan = None if self.ready else _Plan(self.provision_steps())
+            while plan and not plan.done:
                 self._take(plan)
 
     def _take(self, plan: _Plan) -> None:
@@ -452,8 +452,8 @@ class AsyncSession(_Session):
         if self.ready:
             return
         async with self._provisioning:
-            plan = _Plan(self.provision_steps())
-            while not plan.done:
+            plan = None if self.ready else _Plan(self.provision_steps())
+            while plan and not plan.done:
                 await self._take(plan)
 
     async def _take(self, plan: _Plan) -> None:

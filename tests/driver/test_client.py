@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -13,12 +14,13 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from hotmesh import _calls, errors
+from hotmesh import _calls, embedded, errors
 from hotmesh._listen import Listener
 from hotmesh._session import AsyncSession, SyncSession
 from hotmesh._source import resolve
 from hotmesh.client import Client, SyncClient
 from support.engine import Server
+from support.waiting import wait_until
 
 APP = "my-app"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -434,6 +436,46 @@ def test_what_was_rolled_back_is_repeated(
     monkeypatch.setattr(psycopg.Cursor, "execute", refuse)
     assert sync_client.workflow.start(**SHIP, workflow_id="order-1")
     assert (sync_client._session.prepare_threshold is None) == (code == "26000")
+
+
+def test_a_power_cut_costs_no_start_that_was_acknowledged(crash_server: embedded.Server) -> None:
+    dsn = crash_server.conninfo("crash", "hotmesh_owner")
+    acknowledged, in_doubt, stop = [], [], threading.Event()
+
+    def start_one(client: SyncClient, key: str) -> None:
+        try:
+            acknowledged.append(client.workflow.start(**SHIP, workflow_id=key).workflow_id)
+        except errors.ConnectionLostError:
+            in_doubt.append(key)
+
+    def keep_starting(client: SyncClient) -> None:
+        for number in itertools.count():
+            start_one(client, f"order-{number}")
+            if stop.is_set():
+                return
+
+    with SyncClient(dsn, APP) as client:
+        starter = threading.Thread(target=keep_starting, args=[client])
+        starter.start()
+        for _ in range(2):
+            seen = len(acknowledged)
+            wait_until(lambda seen=seen: len(acknowledged) > seen + 20, 20, "twenty starts")
+            crash_server.restart("immediate")
+        stop.set()
+        starter.join()
+        assert len(in_doubt) <= 2
+        statuses = [client.workflow.get_handle(workflow_id=key).status() for key in acknowledged]
+    assert all(status > 0 for status in statuses)
+
+
+async def test_tasks_that_meet_a_new_client_at_once_check_it_once(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    protocol = _calls.protocol
+    monkeypatch.setattr(_calls, "protocol", lambda: asked.append(1) or protocol())
+    await asyncio.gather(*(client.workflow.start(**SHIP) for _ in range(20)))
+    assert len(asked) == 1
 
 
 # --- the engine and the app are provided ---
