@@ -17,7 +17,8 @@ as $$
     from (values
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
         ('reader', 'now version protocol'),
-        ('reader', 'job_status job_result job_results job_state job_export job_history'),
+        ('reader', 'job_status job_result job_results job_state job_export'),
+        ('reader', 'job_list job_history'),
         ('client', 'job_start job_start_many'),
         ('worker', 'turn worker_extend worker_stop'),
         ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
