@@ -38,7 +38,6 @@ __all__ = [
     "job_state",
     "job_status",
     "protocol",
-    "signal_send",
     "stream_claim",
     "stream_complete",
     "stream_extend",
@@ -338,16 +337,6 @@ def job_signal(app: str, key: str, signal: str, data: str) -> Call[None]:
         {"app": app, "key": key, "signal": signal, "data": data},
         _nothing,
         job_id=key,
-    )
-
-
-def signal_send(app: str, signal: str, data: str) -> Call[None]:
-    """Send a signal by its app-wide name; `data` is a JSON text."""
-    return Call(
-        "select signal_send from hotmesh.signal_send("
-        "app => %(app)s::text, signal => %(signal)s::text, data => %(data)s::jsonb)",
-        {"app": app, "signal": signal, "data": data},
-        _nothing,
     )
 
 

@@ -21,7 +21,6 @@ __all__ = [
     "export",
     "job_signal",
     "name_of",
-    "signal",
     "start",
     "start_many",
     "unpack",
@@ -194,10 +193,6 @@ def export(
 def job_signal(app: str, key: str, signal: str, data: Any) -> Call[None]:
     name = _codec.text(signal, "signal")
     return _calls.job_signal(app, key, name, _codec.dumps(data, "data"))
-
-
-def signal(app: str, signal: str, data: Any) -> Call[None]:
-    return _calls.signal_send(app, _codec.text(signal, "signal"), _codec.dumps(data, "data"))
 
 
 def unpack(outcome: Outcome) -> Any:

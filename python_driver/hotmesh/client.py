@@ -215,7 +215,7 @@ class WorkflowHandle:
 
 
 class WorkflowClient:
-    """`client.workflow`: start workflows, signal them, get their handles."""
+    """`client.workflow`: start workflows, get their handles."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -239,10 +239,6 @@ class WorkflowClient:
         call, keys = _requests.start_many(self._client.app_id, requests)
         jobs = {job.key: job for job in await self._client._session.run(call, conn)}
         return [self.get_handle(jobs[key].queue, jobs[key].workflow, key) for key in keys]
-
-    async def signal(self, id: str, data: Any = None) -> None:
-        """Send a signal by its app-wide name: to the oldest wait, or kept until one comes."""
-        await self._client._session.run(_requests.signal(self._client.app_id, id, data))
 
     def get_handle(
         self,
@@ -370,10 +366,6 @@ class SyncWorkflowClient:
         call, keys = _requests.start_many(self._client.app_id, requests)
         jobs = {job.key: job for job in self._client._session.run(call, conn)}
         return [self.get_handle(jobs[key].queue, jobs[key].workflow, key) for key in keys]
-
-    def signal(self, id: str, data: Any = None) -> None:
-        """Send a signal by its app-wide name; see :meth:`WorkflowClient.signal`."""
-        self._client._session.run(_requests.signal(self._client.app_id, id, data))
 
     def get_handle(
         self,

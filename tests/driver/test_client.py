@@ -316,6 +316,22 @@ async def test_closing_the_client_ends_the_waiting(client: Client) -> None:
         await handle.status()
 
 
+# --- signals ---
+
+
+async def test_a_signal_is_taken_by_an_open_job_only(client: Client, dsn: str) -> None:
+    handle = await client.workflow.start(**SHIP, workflow_id="order-1")
+    await handle.signal("approved", {"by": "Ada"})
+    with pytest.raises(errors.InvalidArgumentError, match=r"^data\.at"):
+        await handle.signal("approved", {"at": object()})
+    with pytest.raises(errors.JobNotFoundError):
+        await client.workflow.get_handle(workflow_id="nothing").signal("approved")
+    other = await client.workflow.start(**SHIP, workflow_id="order-2")
+    await asyncio.to_thread(finish, dsn, {"order-2": {"output": None}})
+    with pytest.raises(errors.JobClosedError, match="order-2"):
+        await other.signal("approved")
+
+
 # --- connections ---
 
 
