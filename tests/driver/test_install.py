@@ -274,8 +274,8 @@ def test_the_wheel_brings_the_scripts(tmp_path: Path) -> None:
     source = tmp_path / "python_driver"
     skip = shutil.ignore_patterns("__pycache__", "dist", "_sql")
     shutil.copytree(ROOT / "python_driver", source, ignore=skip)
-    for name in ("hotmesh.control", "extension"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "hotmesh.control", tmp_path)
+    shutil.copytree(ROOT / "extension", tmp_path / "extension")
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path / "dist")]
     subprocess.run([*build, "-t", "sdist"], cwd=source, check=True, capture_output=True)
     sdist = next((tmp_path / "dist").glob("*.tar.gz"))
