@@ -307,7 +307,7 @@ def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
         return ConnectionLostError
     if state == "3F000" and "hotmesh" in message:
         return NotInstalledError
-    if state == "42883" and "hotmesh." in message:
+    if state == "42883" and re.search(r"hotmesh\.[a-z]", message):  # a door, not an inner part
         return ProtocolError
     if state in ("", "22021", "22P02", "22P05") and isinstance(error, psycopg.DataError):
         return InvalidArgumentError
