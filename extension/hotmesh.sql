@@ -220,17 +220,22 @@ comment on table hotmesh.jobs_attributes_archive is 'The attributes of the jobs 
 comment on column hotmesh.jobs_attributes_archive.closed_at is
 'When their job settled: both lie in the same month.';
 
+-- 60_signal.sql
+
+
 -- 70_timer.sql
 
 
 -- 90_engine.sql
 
 
--- 91_turn.sql
+-- 91_report.sql
 create type hotmesh.report as (
     id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb, outcome jsonb, running boolean, keep boolean,
     was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, runs integer, verdict text, ends boolean, news jsonb);
 comment on type hotmesh.report is 'What a worker reports of one message it holds, with what the engine knows of that message.';
+
+-- 92_delivery.sql
 create type hotmesh.delivery as (
     answer text, id bigint, token integer, kind text, queue text, name text, job_id bigint, key text, dimension text, sequence integer,
     attempt integer, args jsonb, cursor bigint, history jsonb, started double precision, due double precision);
@@ -238,7 +243,10 @@ comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due` the time now; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
 report (no answer: applied); next: seconds until something is due.';
 
--- 92_claim.sql
+-- 93_turn.sql
+
+
+-- 94_claim.sql
 
 
 -- 95_view.sql
@@ -930,6 +938,7 @@ begin
 end
 $$;
 
+-- Checked once, when the message is laid down, so that failing never fails.
 create or replace function hotmesh._retry_policy(policy jsonb)
 returns jsonb
 language plpgsql
@@ -963,6 +972,7 @@ begin
 end
 $$;
 
+-- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
 create or replace function hotmesh._retry_delay(policy jsonb, attempt integer)
 returns interval
 language sql
@@ -988,10 +998,6 @@ as $$
 $$;
 
 -- 30_stream.sql
--- Checked once, when the message is laid down, so that failing never fails.
-
--- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
-
 create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
 language plpgsql
@@ -1005,7 +1011,6 @@ end
 $$;
 
 -- Topics (queue and function) that have ready work for this worker, the oldest and most urgent first.
-
 create or replace function hotmesh._stream_heads(kind text, queues text[], names text[], worker text)
 returns table (queue text, name text)
 language plpgsql
@@ -1053,8 +1058,8 @@ begin
 end
 $$;
 
--- The messages of a report that its sender still holds. A row that is locked this instant (its lease is being extended or given up) is left out.
-
+-- The messages of a report that its sender still holds. A row that is locked this instant
+-- (its lease is being extended or given up) is left out.
 create or replace function hotmesh._stream_held(ids bigint[], tokens integer[])
 returns bigint[]
 language plpgsql
@@ -1069,8 +1074,8 @@ begin
 end
 $$;
 
--- A finished activity turns into the event that tells its job: same row, one update. `told` are jobs whose lock the caller holds.
-
+-- A finished activity turns into the event that tells its job: same row, one update.
+-- `told` are jobs whose lock the caller holds.
 create or replace function hotmesh._stream_complete(ids bigint[], outputs jsonb[], told bigint[])
 returns void
 language plpgsql
@@ -1088,7 +1093,6 @@ end
 $$;
 
 -- A failed activity is delayed by its policy, or becomes a dead letter and its failure an event.
-
 create or replace function hotmesh._stream_fail(ids bigint[], errors jsonb[], told bigint[])
 returns void
 language plpgsql
@@ -1127,8 +1131,8 @@ begin
 end
 $$;
 
--- Due messages become ready, due timers become events, lost workers give back what they held. Bounded; every turn takes part.
-
+-- Due messages become ready, due timers become events, lost workers give back what they held.
+-- Bounded; every turn takes part.
 create or replace function hotmesh._stream_sweep(take integer)
 returns integer
 language plpgsql
@@ -1190,7 +1194,6 @@ end
 $$;
 
 -- Seconds until the next delayed message is due or the next lease ends.
-
 create or replace function hotmesh._stream_next_due()
 returns double precision
 language plpgsql
@@ -1220,7 +1223,6 @@ end
 $$;
 
 -- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
-
 create or replace function hotmesh._stream_return(ids bigint[], worker text)
 returns integer
 language plpgsql
@@ -1240,7 +1242,6 @@ end
 $$;
 
 -- `visible_at` is the truth: whoever moves it by hand into the future delays the message.
-
 create or replace function hotmesh._stream_honour_visible_at()
 returns trigger
 language plpgsql
@@ -1255,10 +1256,8 @@ create or replace trigger honour_visible_at before update of visible_at on hotme
 for each row when (old.state = 'ready' and new.state = 'ready' and old.visible_at < new.visible_at)
 execute function hotmesh._stream_honour_visible_at();
 
--- Takes the news of jobs whose locks the caller holds.
-
--- Announced activities of a report: leased to its sender from the start. Returns their ids in the order given.
-
+-- Announced activities of a report: leased to its sender from the start.
+-- Returns their ids in the order given.
 create or replace function hotmesh._stream_announce(messages hotmesh.streams[])
 returns bigint[]
 language plpgsql
@@ -1288,8 +1287,8 @@ begin
 end
 $$;
 
--- A workflow that has nothing to do until news comes. Its worker keeps the coroutine, `cursors` says how far it has seen.
-
+-- A workflow that has nothing to do until news comes. Its worker keeps the coroutine;
+-- `cursors` says how far it has seen.
 create or replace function hotmesh._stream_rest(ids bigint[], cursors bigint[])
 returns void
 language plpgsql
@@ -1336,7 +1335,19 @@ begin
 end
 $$;
 
+create or replace function hotmesh._stream_refuse_missing(id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'no parked workflow %', id using errcode = 'MSH30',
+        detail = 'There is no message with this id, or it is not dead, or it is an activity, whose failure was told.',
+        hint = 'hotmesh.stuck_jobs shows what is parked.';
+end
+$$;
+
 -- 31_inbox.sql
+-- Takes the results that wait for jobs whose locks the caller holds.
 create or replace function hotmesh._inbox_take(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -1356,6 +1367,8 @@ begin
 end
 $$;
 
+-- Files the news of jobs whose locks the caller holds and makes their waiting functions ready.
+-- Returns the workers that hold one that runs.
 create or replace function hotmesh._inbox_route(job_ids bigint[])
 returns text[]
 language plpgsql
@@ -1367,7 +1380,7 @@ begin
     update streams s set state = 'waiting'
     where s.id = any (array(
         select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name = 'result'
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name in ('result', 'signal')
         for update skip locked));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (array(
@@ -1387,31 +1400,57 @@ language plpgsql
 as $$
 begin
     return array(
-        select distinct e.job_id from (
+        select distinct e.job_id
+        from unnest('{result,signal}'::text[]) as n (name)
+        cross join lateral (
             select s.job_id from streams s
-            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'result'
+            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = n.name
             order by s.priority desc, s.id limit take) e);
 end
 $$;
 
-create or replace function hotmesh._inbox_keep(job_id bigint, dimension text, report jsonb)
+create or replace function hotmesh._inbox_put(job_id bigint, dimension text, name text, args jsonb)
 returns void
 language plpgsql
 as $$
 begin
     insert into streams (kind, name, state, job_id, dimension, args, visible_at, created_at)
-    values ('event', 'report', 'ready', job_id, dimension, report, hotmesh.now(), hotmesh.now());
+    values ('event', name, 'ready', job_id, dimension, args, hotmesh.now(), hotmesh.now());
 end
 $$;
 
-create or replace function hotmesh._inbox_jobs(job_ids bigint[], event text)
+create or replace function hotmesh._inbox_signals(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+begin
+    return (
+        select array_agg((s::hotmesh.streams)) from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'signal');
+end
+$$;
+
+-- A signal that met its wait becomes that step's result.
+create or replace function hotmesh._inbox_answer(ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set name = 'result', state = 'waiting', dimension = dimensions[array_position(ids, s.id)],
+        sequence = sequences[array_position(ids, s.id)]
+    where s.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._inbox_jobs(job_ids bigint[], names text[])
 returns bigint[]
 language plpgsql
 as $$
 begin
     return array(
         select distinct s.job_id from streams s
-        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = event);
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = any (names));
 end
 $$;
 
@@ -1528,6 +1567,39 @@ begin
 end
 $$;
 
+create or replace function hotmesh.worker_extend(app text, worker text, ids bigint[], lease interval default '15 s')
+returns bigint[]
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._stream_extend(ids, worker, lease);
+end
+$$;
+comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
+'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked this instant are left for the next call.';
+
+create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
+returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_count integer;
+begin
+    perform hotmesh._enter(app);
+    v_count := hotmesh._stream_return(ids, worker);
+    perform hotmesh._worker_gone(worker);
+    perform hotmesh._worker_wake_useful(worker);
+    return v_count;
+end
+$$;
+comment on function hotmesh.worker_stop(text, text, bigint[]) is
+'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an attempt. Returns how many messages it gave back.';
+
 -- 40_job.sql
 create or replace function hotmesh._job_refuse_missing(key text)
 returns void
@@ -1553,6 +1625,17 @@ begin
     raise exception 'Duplicate job: %', key using errcode = 'MSH41',
         detail = format('A job with this key is %s.', case when is_open then 'open' else 'closed' end),
         hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a closed one).';
+end
+$$;
+
+create or replace function hotmesh._job_refuse_failed(key text, error jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
+        detail = coalesce(error, '{}')::text,
+        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
 end
 $$;
 
@@ -1640,21 +1723,34 @@ begin
 end
 $$;
 
+create or replace function hotmesh._job_refuse_closed(key text, closed_at timestamptz)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'job "%" has closed', key using errcode = 'MSH42',
+        detail = format('It closed at %s. Its status, cursor and closing can''t change any more.', closed_at),
+        hint = 'Start a new job; only the entity of a closed job may still change.';
+end
+$$;
+
 create or replace function hotmesh._job_guard()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'job "%" has closed', old.key using errcode = 'MSH42',
-        detail = format('It closed at %s with status %s. Its status, cursor and closing can''t change any more.', old.closed_at, old.status),
-        hint = 'Start a new job; only the entity of a closed job may still change.';
+    perform hotmesh._job_refuse_closed(old.key, old.closed_at);
+    return null;
 end
 $$;
 create or replace trigger guard_closed before update of status, cursor, closed_at on hotmesh.jobs
 for each row when (
     old.closed_at is not null
-    and (new.status, new.cursor, new.closed_at) is distinct from (old.status, old.cursor, old.closed_at))
+    and (old.status is distinct from new.status
+         or old.cursor is distinct from new.cursor
+         or old.closed_at is distinct from new.closed_at))
 execute function hotmesh._job_guard();
 
 -- True once per topic and transaction: only the first start of a topic needs a wake-up.
@@ -1716,6 +1812,34 @@ end
 $$;
 comment on function hotmesh.job_status(text, text) is
 'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40 if there is no such job.';
+
+create or replace function hotmesh.job_list(
+    app text, entity text default null, queue text default null, state text default null, take integer default 50, before bigint default null)
+returns setof hotmesh.jobs
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    if coalesce(state, 'open') not in ('open', 'complete', 'failed') or take is null or take not between 1 and 10000 then
+        perform hotmesh._refuse_argument(
+            format('no such list of jobs: state %s, take %s', state, take), 'States: open, complete, failed. At most 10000 jobs at a time.',
+            'Leave both out for the newest 50.');
+    end if;
+    return query
+    select (j::hotmesh.jobs).* from jobs j
+    where (job_list.entity is null or j.entity = job_list.entity)
+      and (job_list.queue is null or j.queue = job_list.queue)
+      and (job_list.before is null or j.id < job_list.before)
+      and (job_list.state is null or job_list.state = case when j.status > 0 then 'open' when j.status = 0 then 'complete' else 'failed' end)
+    order by j.id desc
+    limit take;
+end
+$$;
+comment on function hotmesh.job_list(text, text, text, text, integer, bigint) is
+'The newest jobs, archived ones left out; state is open, complete or failed; `before` is the id after which the next page goes on.';
 
 -- 50_attribute.sql
 create or replace function hotmesh._attribute_field(dimension text, sequence integer)
@@ -1813,7 +1937,7 @@ as $$
     select jsonb_build_array(step.sequence, step.kind, step.name, step.state, step.value, step.cursor, extract(epoch from step.updated_at))
 $$;
 
--- The journal of one part of a job after step `after`, at most `size_limit` bytes of values, but always one step.
+-- The journal of one part of a job after step `after`: about `size_limit` bytes of values, always one step; a last null says that there is more.
 create or replace function hotmesh._attribute_history(job_id bigint, dimension text, after integer, size_limit bigint)
 returns jsonb
 language plpgsql
@@ -1821,13 +1945,14 @@ stable
 as $$
 begin
     return (
-        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence), '[]')
+        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence) filter (where h.before < size_limit), '[]')
+            || case when bool_and(h.before < size_limit) is false then '[null]' else '[]' end::jsonb
         from (
             select (a::hotmesh.jobs_attributes) as step,
-                   sum(pg_column_size(a.value)) over (order by a.sequence) - pg_column_size(a.value) as before
+                   coalesce(sum(pg_column_size(a.value)) over (
+                       order by a.sequence rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes a
-            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h
-        where h.before is null or h.before < size_limit);
+            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h);
 end
 $$;
 
@@ -2049,6 +2174,70 @@ end
 $$;
 comment on function hotmesh.job_prune(text, interval) is
 'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
+
+-- 60_signal.sql
+create or replace function hotmesh._signal_send(job_id bigint, signal text, data jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_put(job_id, '', 'signal', jsonb_build_object('signal', signal, 'output', data));
+end
+$$;
+
+-- Turns signals that have a wait into its answer. The caller holds the jobs' locks.
+create or replace function hotmesh._signal_meet(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_signals hotmesh.streams[] := hotmesh._inbox_signals(job_ids);
+    v_ids bigint[];
+    v_dimensions text[];
+    v_sequences integer[];
+begin
+    if v_signals is null then
+        return;
+    end if;
+    select array_agg(s.id), array_agg(w.dimension), array_agg(w.sequence) into v_ids, v_dimensions, v_sequences
+    from (
+        select m.id, m.job_id, m.args ->> 'signal' as name,
+               row_number() over (partition by m.job_id, m.args ->> 'signal' order by m.id) as place
+        from unnest(v_signals) m) s
+    join (
+        select a.job_id, a.name, a.dimension, a.sequence, row_number() over (partition by a.job_id, a.name order by a.created_at, a.sequence) as place
+        from jobs_attributes a
+        where a.job_id = any (array(select m.job_id from unnest(v_signals) m)) and a.kind = 'wait' and a.state = 'open') w
+    on w.job_id = s.job_id and w.name = s.name and w.place = s.place;
+    perform hotmesh._inbox_answer(v_ids, v_dimensions, v_sequences);
+end
+$$;
+
+create or replace function hotmesh.job_signal(app text, key text, signal text, data jsonb default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    if coalesce(signal, '') = '' or length(signal) > 500 then
+        perform hotmesh._refuse_argument('a signal needs a name', 'It has 1 to 500 characters.', 'Name what workflow.wait_for(…) waits for.');
+    end if;
+    v_job := hotmesh._job_find(key);
+    if v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    elsif v_job.closed_at is not null then
+        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
+    end if;
+    perform hotmesh._signal_send(v_job.id, signal, coalesce(data, 'null'));
+    perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
+end
+$$;
+comment on function hotmesh.job_signal(text, text, text, jsonb) is
+'Send a signal to one job, in the caller''s transaction. It is kept until the job waits for it. Raises MSH40 for an unknown job, MSH42 for a closed one.';
 
 -- 70_timer.sql
 create or replace function hotmesh._timer_set(timers hotmesh.streams[])
@@ -2281,17 +2470,6 @@ begin
 end
 $$;
 
-create or replace function hotmesh._engine_refuse_failed(key text, error jsonb)
-returns void
-language plpgsql
-as $$
-begin
-    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
-        detail = coalesce(error, '{}')::text,
-        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
-end
-$$;
-
 create or replace function hotmesh.job_result(app text, key text)
 returns jsonb
 language plpgsql
@@ -2309,7 +2487,7 @@ begin
     end if;
     v_facts := hotmesh._engine_facts(v_job);
     if v_job.status < 0 then
-        perform hotmesh._engine_refuse_failed(key, v_facts -> 'error');
+        perform hotmesh._job_refuse_failed(key, v_facts -> 'error');
     end if;
     return v_facts -> 'output';
 end
@@ -2400,8 +2578,23 @@ $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
 'A job as one document: data (the user''s), state, status and timeline; allow and block choose among them. Raises MSH40.';
 
--- 91_turn.sql
-create or replace function hotmesh._turn_read(reports jsonb)
+create or replace function hotmesh.job_history(app text, key text, dimension text default '', after integer default 0)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._attribute_history((hotmesh._engine_job(key)).id, dimension, after, 8388608);
+end
+$$;
+comment on function hotmesh.job_history(text, text, text, integer) is
+'The journal of one part of a job after step `after`, in pages of about 8 MB: rows [sequence, kind, name, state, value, cursor, time]. Raises MSH40.';
+
+-- 91_report.sql
+create or replace function hotmesh._report_read(reports jsonb)
 returns hotmesh.report[]
 language plpgsql
 as $$
@@ -2418,7 +2611,7 @@ end
 $$;
 
 -- What becomes of each report; `quiet` is a holder that only asks for news. Takes the locks of the jobs concerned, and of the messages that a report finishes or lays to rest.
-create or replace function hotmesh._turn_judge(reports hotmesh.report[])
+create or replace function hotmesh._report_judge(reports hotmesh.report[])
 returns text[]
 language plpgsql
 as $$
@@ -2431,11 +2624,11 @@ declare
 begin
     select hotmesh._stream_held(array_agg(r.id), array_agg(r.token)) into v_held
     from unnest(reports) r where r.kind = 'activity' or not r.running;
-    v_inbox := hotmesh._inbox_jobs(v_all, 'result') || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}') || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     v_locked := hotmesh._job_lock(array(
         select r.job_id from unnest(reports) r
         where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
-    v_kept := hotmesh._inbox_jobs(v_all, 'report');
+    v_kept := hotmesh._inbox_jobs(v_all, '{report}');
     return array(
         select case
             when r.kind is null then 'stale'
@@ -2451,7 +2644,33 @@ begin
 end
 $$;
 
-create or replace function hotmesh._turn_activities(reports hotmesh.report[], told bigint[])
+create or replace function hotmesh._report_check_sizes(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+declare
+    v_limit bigint := hotmesh._setting('value_limit', 16777216);
+    v_large record;
+begin
+    select r.id, v.name, pg_column_size(v.value) as size into v_large
+    from unnest(reports) r
+    cross join lateral (
+        select 'result' as name, r.output as value
+        union all select 'outcome', r.outcome
+        union all select 'result of step ' || (d.value ->> 'sequence'), d.value -> 'value'
+        from jsonb_array_elements(r.done) d where pg_column_size(r.done) > v_limit
+        union all select 'args of step ' || (c.value ->> 'sequence'), c.value -> 'args'
+        from jsonb_array_elements(r.commands) c where pg_column_size(r.commands) > v_limit) v
+    where pg_column_size(v.value) > v_limit
+    limit 1;
+    if found then
+        perform hotmesh._job_refuse_large(
+            format('%s of message %s', v_large.name, v_large.id), v_large.size, v_limit);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._report_activities(reports hotmesh.report[], told bigint[])
 returns void
 language plpgsql
 as $$
@@ -2467,7 +2686,7 @@ end
 $$;
 
 -- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what it asked for.
-create or replace function hotmesh._turn_steps(reports hotmesh.report[])
+create or replace function hotmesh._report_steps(reports hotmesh.report[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
@@ -2488,7 +2707,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._turn_messages(reports hotmesh.report[], worker text, lease interval)
+create or replace function hotmesh._report_messages(reports hotmesh.report[], worker text, lease interval)
 returns hotmesh.streams[]
 language plpgsql
 as $$
@@ -2510,12 +2729,12 @@ end
 $$;
 
 -- Lays down what the code asked for. An announced activity runs already, with its sender; one that brings an error has failed its first attempt.
-create or replace function hotmesh._turn_command(reports hotmesh.report[], worker text, lease interval)
+create or replace function hotmesh._report_command(reports hotmesh.report[], worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
-    v_messages hotmesh.streams[] := hotmesh._turn_messages(reports, worker, lease);
+    v_messages hotmesh.streams[] := hotmesh._report_messages(reports, worker, lease);
     v_announced hotmesh.streams[] := array(select m from unnest(v_messages) m where m.state = 'leased');
     v_ids bigint[];
 begin
@@ -2540,7 +2759,7 @@ $$;
 
 -- Does this report end its job? A replay that met other code does not: the job waits for right code, visibly. A workflow that raised is run again
 -- only under a policy given to its start.
-create or replace function hotmesh._turn_ends(report hotmesh.report)
+create or replace function hotmesh._report_ends(report hotmesh.report)
 returns boolean
 language sql
 immutable
@@ -2551,20 +2770,22 @@ as $$
 $$;
 
 -- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new cursor and its news.
-create or replace function hotmesh._turn_fold(reports hotmesh.report[])
+create or replace function hotmesh._report_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
 as $$
 declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
     v_cursors bigint[] := array(select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
-    v_events hotmesh.streams[] := hotmesh._inbox_take(v_jobs);
+    v_events hotmesh.streams[];
     v_news hotmesh.jobs_attributes[];
 begin
+    perform hotmesh._signal_meet(v_jobs);
+    v_events := hotmesh._inbox_take(v_jobs);
     v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
     for i in 1 .. cardinality(reports) loop
         reports[i].cursor := v_cursors[i];
-        reports[i].ends := hotmesh._turn_ends(reports[i]);
+        reports[i].ends := hotmesh._report_ends(reports[i]);
         if v_events is not null then
             reports[i].cursor := v_cursors[i] + (select count(*) from unnest(v_events) e where e.job_id = v_jobs[i]);
             reports[i].news := (
@@ -2576,19 +2797,19 @@ end
 $$;
 
 -- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news, outcome, rest.
-create or replace function hotmesh._turn_progress(reports hotmesh.report[], worker text, lease interval)
+create or replace function hotmesh._report_progress(reports hotmesh.report[], worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
     v_after hotmesh.report[];
 begin
-    perform hotmesh._attribute_write(hotmesh._turn_steps(reports));
+    perform hotmesh._attribute_write(hotmesh._report_steps(reports));
     if exists (select from unnest(reports) r where r.commands is not null) then
-        return query select (c).* from hotmesh._turn_command(reports, worker, lease) c;
+        return query select (c).* from hotmesh._report_command(reports, worker, lease) c;
     end if;
-    v_after := hotmesh._turn_fold(reports);
-    perform hotmesh._turn_conclude(v_after);
+    v_after := hotmesh._report_fold(reports);
+    perform hotmesh._report_conclude(v_after);
     return query
     select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
            null::jsonb, r.cursor, r.news, null::double precision, extract(epoch from hotmesh.now())::double precision
@@ -2597,7 +2818,7 @@ end
 $$;
 
 -- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
-create or replace function hotmesh._turn_conclude(reports hotmesh.report[])
+create or replace function hotmesh._report_conclude(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
@@ -2606,7 +2827,7 @@ begin
     from unnest(reports) r where not r.ends having count(*) > 0;
     perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
     from unnest(reports) r where r.outcome is null and not r.running and r.news is null having count(*) > 0;
-    perform hotmesh._turn_again(r) from unnest(reports) r where r.outcome is not null and not r.ends;
+    perform hotmesh._report_again(r) from unnest(reports) r where r.outcome is not null and not r.ends;
     perform hotmesh._attribute_facts(
                 array_agg(r.job_id), array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
                 array_agg(coalesce(r.outcome -> 'error', r.outcome -> 'output'))),
@@ -2617,7 +2838,7 @@ end
 $$;
 
 -- A run that is to be replayed later: it met other code, or its policy lets it try again.
-create or replace function hotmesh._turn_again(report hotmesh.report)
+create or replace function hotmesh._report_again(report hotmesh.report)
 returns void
 language plpgsql
 as $$
@@ -2634,7 +2855,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._turn_take_kept(take integer)
+create or replace function hotmesh._report_kept(take integer)
 returns jsonb
 language plpgsql
 as $$
@@ -2657,6 +2878,149 @@ begin
 end
 $$;
 
+-- Applies reports; the answers are for those that were not simply applied.
+create or replace function hotmesh._report_apply(reports jsonb, worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_reports hotmesh.report[] := hotmesh._report_read(reports);
+    v_verdicts text[] := hotmesh._report_judge(v_reports);
+begin
+    perform hotmesh._report_check_sizes(v_reports);
+    for i in 1 .. cardinality(v_reports) loop
+        v_reports[i].verdict := v_verdicts[i];
+        if v_verdicts[i] = 'kept' then
+            perform hotmesh._inbox_put(v_reports[i].job_id, v_reports[i].dimension, 'report', to_jsonb(v_reports[i]));
+        end if;
+    end loop;
+    if v_verdicts && '{told,untold}' then
+        perform hotmesh._report_activities(
+            array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
+            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'));
+    end if;
+    if 'ok' = any (v_verdicts) then
+        return query select (p).* from hotmesh._report_progress(array(select r from unnest(v_reports) r where r.verdict = 'ok'), worker, lease) p;
+    end if;
+    return query
+    select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
+           null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
+    from unnest(v_reports) r where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
+end
+$$;
+
+-- What is reported instead of the report that could not be applied: its activity or its job failed.
+create or replace function hotmesh._report_refused(report jsonb, error jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_array(
+        jsonb_build_object('id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor', 'keep', true)
+        || case when report ? 'cursor' then jsonb_build_object('outcome', jsonb_build_object('error', error))
+                else jsonb_build_object('error', error) end)
+$$;
+
+-- 92_delivery.sql
+-- Claims activities. A message whose job has closed meanwhile is dropped.
+create or replace function hotmesh._delivery_activities(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
+           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    from streams s left join jobs j on j.id = s.job_id
+    where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
+    perform hotmesh._stream_drop(array(
+        select s.job_id from streams s
+        where s.id = any (ids) and s.job_id is not null
+          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+end
+$$;
+
+-- Hands out runs with the history that replay needs: all of it, or to the worker that still has the coroutine only the news.
+create or replace function hotmesh._delivery_runs(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_locked bigint[];
+    v_runs hotmesh.report[];
+begin
+    v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
+    if cardinality(v_locked) < cardinality(ids) then
+        perform hotmesh._delivery_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+    end if;
+    v_runs := hotmesh._report_fold(array(
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, false,
+                null)::hotmesh.report
+        from streams s join jobs j on j.id = s.job_id
+        where s.id = any (ids) and s.job_id = any (v_locked)));
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
+           case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
+           r.cursor,
+           case when s.cursor is not null then coalesce(r.news, '[]')
+                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
+                else '[]' end,
+           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
+end
+$$;
+
+-- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is dropped.
+create or replace function hotmesh._delivery_put_back(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_postpone(ids, interval '100 ms');
+    perform hotmesh._stream_drop(array(
+        select s.job_id from streams s
+        where s.id = any (ids) and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+end
+$$;
+
+create or replace function hotmesh._delivery_claim(kind text, worker text, want jsonb, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_take integer := coalesce((want ->> kind)::integer, 0);
+begin
+    if v_take <= 0 then
+        return '{}';
+    end if;
+    return hotmesh._stream_claim(
+        kind,
+        array(select q from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(select f from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        worker, least(v_take, 1000), lease);
+end
+$$;
+
+create or replace function hotmesh._delivery_work(worker text, want jsonb, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+begin
+    v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
+    if v_ids <> '{}' then
+        return query select (d).* from hotmesh._delivery_runs(v_ids) d;
+    end if;
+    v_ids := hotmesh._delivery_claim('activity', worker, want, lease);
+    if v_ids <> '{}' then
+        return query select (d).* from hotmesh._delivery_activities(v_ids) d;
+    end if;
+end
+$$;
+
+-- 93_turn.sql
 create or replace function hotmesh._turn_route()
 returns void
 language plpgsql
@@ -2676,134 +3040,6 @@ begin
 end
 $$;
 
--- Claims activities. A message whose job has closed meanwhile is dropped.
-create or replace function hotmesh._turn_claim_activities(ids bigint[])
-returns setof hotmesh.delivery
-language plpgsql
-as $$
-begin
-    return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
-           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
-    from streams s left join jobs j on j.id = s.job_id
-    where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
-    perform hotmesh._stream_drop(array(
-        select s.job_id from streams s
-        where s.id = any (ids) and s.job_id is not null
-          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
-end
-$$;
-
--- Hands out runs with the history that replay needs: all of it, or to the worker that still has the coroutine only the news.
-create or replace function hotmesh._turn_claim_workflows(ids bigint[])
-returns setof hotmesh.delivery
-language plpgsql
-as $$
-declare
-    v_locked bigint[];
-    v_runs hotmesh.report[];
-begin
-    v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
-    if cardinality(v_locked) < cardinality(ids) then
-        perform hotmesh._turn_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
-    end if;
-    v_runs := hotmesh._turn_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, false,
-                null)::hotmesh.report
-        from streams s join jobs j on j.id = s.job_id
-        where s.id = any (ids) and s.job_id = any (v_locked)));
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
-    return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
-           case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
-           r.cursor,
-           case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
-                else '[]' end,
-           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
-    from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
-end
-$$;
-
--- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is dropped.
-create or replace function hotmesh._turn_put_back(ids bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._stream_postpone(ids, interval '100 ms');
-    perform hotmesh._stream_drop(array(
-        select s.job_id from streams s
-        where s.id = any (ids) and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
-end
-$$;
-
-create or replace function hotmesh._turn_claim(kind text, worker text, want jsonb, lease interval)
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_take integer := coalesce((want ->> kind)::integer, 0);
-begin
-    if v_take <= 0 then
-        return '{}';
-    end if;
-    return hotmesh._stream_claim(
-        kind,
-        array(select q from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
-        array(select f from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
-        worker, least(v_take, 1000), lease);
-end
-$$;
-
-create or replace function hotmesh._turn_deliver(worker text, want jsonb, lease interval)
-returns setof hotmesh.delivery
-language plpgsql
-as $$
-declare
-    v_ids bigint[];
-begin
-    v_ids := hotmesh._turn_claim('workflow', worker, want, lease);
-    if v_ids <> '{}' then
-        return query select (d).* from hotmesh._turn_claim_workflows(v_ids) d;
-    end if;
-    v_ids := hotmesh._turn_claim('activity', worker, want, lease);
-    if v_ids <> '{}' then
-        return query select (d).* from hotmesh._turn_claim_activities(v_ids) d;
-    end if;
-end
-$$;
-
--- Applies reports; the answers are for those that were not simply applied.
-create or replace function hotmesh._turn_apply(reports jsonb, worker text, lease interval)
-returns setof hotmesh.delivery
-language plpgsql
-as $$
-declare
-    v_reports hotmesh.report[] := hotmesh._turn_read(reports);
-    v_verdicts text[] := hotmesh._turn_judge(v_reports);
-begin
-    for i in 1 .. cardinality(v_reports) loop
-        v_reports[i].verdict := v_verdicts[i];
-        if v_verdicts[i] = 'kept' then
-            perform hotmesh._inbox_keep(v_reports[i].job_id, v_reports[i].dimension, to_jsonb(v_reports[i]));
-        end if;
-    end loop;
-    if v_verdicts && '{told,untold}' then
-        perform hotmesh._turn_activities(
-            array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
-            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'));
-    end if;
-    if 'ok' = any (v_verdicts) then
-        return query select (p).* from hotmesh._turn_progress(array(select r from unnest(v_reports) r where r.verdict = 'ok'), worker, lease) p;
-    end if;
-    return query
-    select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
-           null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
-    from unnest(v_reports) r where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
-end
-$$;
-
 -- The one place that catches everything: a report that fails alone is recorded on its job, so that it costs nobody else anything.
 -- What a repeat may cure (serialization, deadlock, shutdown, out of resources) passes through.
 create or replace function hotmesh._isolate(reports jsonb, worker text, lease interval)
@@ -2816,7 +3052,7 @@ declare
     v_message text;
     v_detail text;
 begin
-    return query select (a).* from hotmesh._turn_apply(reports, worker, lease) a;
+    return query select (a).* from hotmesh._report_apply(reports, worker, lease) a;
 exception
     when others then
         get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
@@ -2825,20 +3061,8 @@ exception
         end if;
         v_error := jsonb_build_object(
             'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'message', format('the engine refused a report: %s', v_message), 'detail', v_detail);
-        return query select (a).* from hotmesh._turn_apply(hotmesh._turn_refused(reports -> 0, v_error), worker, lease) a;
+        return query select (a).* from hotmesh._report_apply(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
 end
-$$;
-
--- What is reported instead of the report that could not be applied: its activity or its job failed.
-create or replace function hotmesh._turn_refused(report jsonb, error jsonb)
-returns jsonb
-language sql
-stable
-as $$
-    select jsonb_build_array(
-        jsonb_build_object('id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor', 'keep', true)
-        || case when report ? 'cursor' then jsonb_build_object('outcome', jsonb_build_object('error', error))
-                else jsonb_build_object('error', error) end)
 $$;
 
 create or replace function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
@@ -2859,18 +3083,18 @@ declare
     v_given bigint;
 begin
     perform hotmesh._enter(app);
-    v_kept := hotmesh._turn_take_kept(50);
+    v_kept := hotmesh._report_kept(50);
     if coalesce((want ->> 'isolate')::boolean, false) then
         return query select (a).* from hotmesh._isolate(reports, worker, v_lease) a;
     elsif reports <> '[]' then
-        return query select (a).* from hotmesh._turn_apply(reports, worker, v_lease) a;
+        return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
     end if;
     if v_kept <> '[]' then
-        perform hotmesh._turn_apply(v_kept, worker, v_lease);
+        perform hotmesh._report_apply(v_kept, worker, v_lease);
     end if;
     perform hotmesh._stream_sweep(200);
     perform hotmesh._turn_route();
-    return query select (d).* from hotmesh._turn_deliver(worker, want, v_lease) d;
+    return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if want ? 'seen' then
         perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
@@ -2886,55 +3110,7 @@ comment on function hotmesh.turn(text, text, jsonb, jsonb) is
 'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want: workflow and activity (free slots), kinds, queues, names (topics served),
 lease (seconds), idle, seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
 
-create or replace function hotmesh.job_history(app text, key text, dimension text default '', after integer default 0)
-returns jsonb
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform hotmesh._enter(app);
-    return hotmesh._attribute_history((hotmesh._engine_job(key)).id, dimension, after, 8388608);
-end
-$$;
-comment on function hotmesh.job_history(text, text, text, integer) is
-'The journal of one part of a job after step `after`, in pages of about 8 MB: rows [sequence, kind, name, state, value, cursor, time]. Raises MSH40.';
-
-create or replace function hotmesh.worker_extend(app text, worker text, ids bigint[], lease interval default '15 s')
-returns bigint[]
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform hotmesh._enter(app);
-    return hotmesh._stream_extend(ids, worker, lease);
-end
-$$;
-comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
-'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked this instant are left for the next call.';
-
-create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
-returns integer
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_count integer;
-begin
-    perform hotmesh._enter(app);
-    v_count := hotmesh._stream_return(ids, worker);
-    perform hotmesh._worker_gone(worker);
-    perform hotmesh._worker_wake_useful(worker);
-    return v_count;
-end
-$$;
-comment on function hotmesh.worker_stop(text, text, bigint[]) is
-'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an attempt. Returns how many messages it gave back.';
-
--- 92_claim.sql
+-- 94_claim.sql
 create or replace function hotmesh._claim_names(queue text)
 returns text[]
 language plpgsql
@@ -2989,26 +3165,25 @@ begin
     v_names := hotmesh._claim_names(queue);
     v_ids := hotmesh._stream_claim('activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
     return query
-    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._turn_claim_activities(v_ids) c;
+    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._delivery_activities(v_ids) c;
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
 'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail with its token, or extend it in time.';
 
 -- One report through the turn; a message that is locked this instant is asked for again by waiting on it: here the caller has nothing else to do.
-create or replace function hotmesh._claim_report(app text, report jsonb)
+create or replace function hotmesh._claim_report(report jsonb)
 returns text
 language plpgsql
 as $$
 declare
     v_verdict text;
 begin
-    perform hotmesh._enter(app);
     perform from streams s where s.id = (report ->> 'id')::bigint for update;
     if not found then
         return 'stale';
     end if;
-    select a.answer into v_verdict from hotmesh._turn_apply(jsonb_build_array(report), '', interval '15 s') a;
+    select a.answer into v_verdict from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
     perform hotmesh._turn_route();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
@@ -3022,7 +3197,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return hotmesh._claim_report(app, jsonb_build_object('id', id, 'token', token, 'output', output));
+    perform hotmesh._enter(app);
+    return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'output', output));
 end
 $$;
 comment on function hotmesh.stream_complete(text, bigint, integer, jsonb) is
@@ -3035,10 +3211,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform hotmesh._enter(app);
     if jsonb_typeof(error) is distinct from 'object' then
         perform hotmesh._refuse_argument('an error is a JSON object', left(error::text, 200), 'For instance {"message": "no stock", "type": "StockError"}.');
     end if;
-    return hotmesh._claim_report(app, jsonb_build_object('id', id, 'token', token, 'error', error));
+    return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'error', error));
 end
 $$;
 comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
@@ -3076,8 +3253,7 @@ as $$
 begin
     perform hotmesh._enter(app);
     if not hotmesh._stream_revive(id) then
-        raise exception 'no dead letter %', id using errcode = 'MSH30',
-            detail = 'There is no message with this id, or it is not dead, or its step was answered already.', hint = 'hotmesh.stuck_jobs and state = ''dead'' in <app>.streams show them.';
+        perform hotmesh._stream_refuse_missing(id);
     end if;
     perform hotmesh._worker_wake_useful('');
 end
@@ -3101,7 +3277,7 @@ join hotmesh.apps a on a.schema_name = n.nspname
 where s.kind in ('workflow', 'activity')
 group by a.name, s.kind, s.queue, s.name;
 comment on view hotmesh.queue_depth is
-'Per app, queue and function: how many messages are in which state, and since when the oldest is ready.';
+'Per app, queue and function: how many messages are in which state, and how old the oldest is.';
 
 create or replace view hotmesh.dead_letters as
 select a.name as app, j.key, s.id, s.queue, s.name, s.attempt, s.visible_at as died_at,
@@ -3110,7 +3286,11 @@ from hotmesh.streams s
 join pg_catalog.pg_class c on c.oid = s.tableoid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join hotmesh.apps a on a.schema_name = n.nspname
-left join hotmesh.jobs j on j.id = s.job_id
+left join lateral (
+    select j.key
+    from hotmesh.jobs j
+    join pg_catalog.pg_class k on k.oid = j.tableoid
+    where j.id = s.job_id and k.relnamespace = n.oid) j on true
 where s.state = 'dead' and s.kind = 'activity';
 comment on view hotmesh.dead_letters is
 'Activities that used up their attempts. Their jobs were told.';
@@ -3123,11 +3303,19 @@ from hotmesh.streams s
 join pg_catalog.pg_class c on c.oid = s.tableoid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join hotmesh.apps a on a.schema_name = n.nspname
-join hotmesh.jobs j on j.id = s.job_id and j.closed_at is null
-left join hotmesh.jobs_attributes m
-    on m.job_id = s.job_id and m.field = 'mismatch' and s.state in ('delayed', 'ready')
+cross join lateral (
+    select j.key, j.topic
+    from hotmesh.jobs j
+    join pg_catalog.pg_class k on k.oid = j.tableoid
+    where j.id = s.job_id and k.relnamespace = n.oid and j.closed_at is null) j
+left join lateral (
+    select m.value
+    from hotmesh.jobs_attributes m
+    join pg_catalog.pg_class k on k.oid = m.tableoid
+    where m.job_id = s.job_id and m.field = 'mismatch' and k.relnamespace = n.oid) m on true
 where s.kind = 'workflow'
-  and (s.state = 'dead' or s.error is not null and m.job_id is not null);
+  and (s.state = 'dead'
+       or s.state in ('delayed', 'ready') and s.error is not null and m.value is not null);
 comment on view hotmesh.stuck_jobs is
 'Open jobs that do not move: parked, since no worker reported on them (stream_revive serves them
 again), or waiting for right code after a mismatch in replay.';
@@ -3143,8 +3331,9 @@ as $$
     from (values
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
         ('reader', 'now version protocol'),
-        ('reader', 'job_status job_result job_results job_state job_export job_history'),
-        ('client', 'job_start job_start_many'),
+        ('reader', 'job_status job_result job_results job_state job_export'),
+        ('reader', 'job_list job_history'),
+        ('client', 'job_start job_start_many job_signal'),
         ('worker', 'turn worker_extend worker_stop'),
         ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive')

@@ -15,6 +15,7 @@ begin
 end
 $$;
 
+-- Checked once, when the message is laid down, so that failing never fails.
 create or replace function hotmesh._retry_policy(policy jsonb)
 returns jsonb
 language plpgsql
@@ -48,6 +49,7 @@ begin
 end
 $$;
 
+-- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
 create or replace function hotmesh._retry_delay(policy jsonb, attempt integer)
 returns interval
 language sql

@@ -54,10 +54,6 @@ create index streams_due on hotmesh.streams (visible_at) where state in ('delaye
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
 
 --@ behaviour
--- Checked once, when the message is laid down, so that failing never fails.
-
--- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
-
 create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
 language plpgsql
@@ -71,7 +67,6 @@ end
 $$;
 
 -- Topics (queue and function) that have ready work for this worker, the oldest and most urgent first.
-
 create or replace function hotmesh._stream_heads(kind text, queues text[], names text[], worker text)
 returns table (queue text, name text)
 language plpgsql
@@ -119,8 +114,8 @@ begin
 end
 $$;
 
--- The messages of a report that its sender still holds. A row that is locked this instant (its lease is being extended or given up) is left out.
-
+-- The messages of a report that its sender still holds. A row that is locked this instant
+-- (its lease is being extended or given up) is left out.
 create or replace function hotmesh._stream_held(ids bigint[], tokens integer[])
 returns bigint[]
 language plpgsql
@@ -135,8 +130,8 @@ begin
 end
 $$;
 
--- A finished activity turns into the event that tells its job: same row, one update. `told` are jobs whose lock the caller holds.
-
+-- A finished activity turns into the event that tells its job: same row, one update.
+-- `told` are jobs whose lock the caller holds.
 create or replace function hotmesh._stream_complete(ids bigint[], outputs jsonb[], told bigint[])
 returns void
 language plpgsql
@@ -154,7 +149,6 @@ end
 $$;
 
 -- A failed activity is delayed by its policy, or becomes a dead letter and its failure an event.
-
 create or replace function hotmesh._stream_fail(ids bigint[], errors jsonb[], told bigint[])
 returns void
 language plpgsql
@@ -193,8 +187,8 @@ begin
 end
 $$;
 
--- Due messages become ready, due timers become events, lost workers give back what they held. Bounded; every turn takes part.
-
+-- Due messages become ready, due timers become events, lost workers give back what they held.
+-- Bounded; every turn takes part.
 create or replace function hotmesh._stream_sweep(take integer)
 returns integer
 language plpgsql
@@ -256,7 +250,6 @@ end
 $$;
 
 -- Seconds until the next delayed message is due or the next lease ends.
-
 create or replace function hotmesh._stream_next_due()
 returns double precision
 language plpgsql
@@ -286,7 +279,6 @@ end
 $$;
 
 -- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
-
 create or replace function hotmesh._stream_return(ids bigint[], worker text)
 returns integer
 language plpgsql
@@ -306,7 +298,6 @@ end
 $$;
 
 -- `visible_at` is the truth: whoever moves it by hand into the future delays the message.
-
 create or replace function hotmesh._stream_honour_visible_at()
 returns trigger
 language plpgsql
@@ -321,10 +312,8 @@ create or replace trigger honour_visible_at before update of visible_at on hotme
 for each row when (old.state = 'ready' and new.state = 'ready' and old.visible_at < new.visible_at)
 execute function hotmesh._stream_honour_visible_at();
 
--- Takes the news of jobs whose locks the caller holds.
-
--- Announced activities of a report: leased to its sender from the start. Returns their ids in the order given.
-
+-- Announced activities of a report: leased to its sender from the start.
+-- Returns their ids in the order given.
 create or replace function hotmesh._stream_announce(messages hotmesh.streams[])
 returns bigint[]
 language plpgsql
@@ -354,8 +343,8 @@ begin
 end
 $$;
 
--- A workflow that has nothing to do until news comes. Its worker keeps the coroutine, `cursors` says how far it has seen.
-
+-- A workflow that has nothing to do until news comes. Its worker keeps the coroutine;
+-- `cursors` says how far it has seen.
 create or replace function hotmesh._stream_rest(ids bigint[], cursors bigint[])
 returns void
 language plpgsql
@@ -399,5 +388,16 @@ begin
     update streams s set state = 'ready', attempt = 0, worker = null, visible_at = hotmesh.now()
     where s.id = _stream_revive.id and s.state = 'dead' and s.kind = 'workflow';
     return found;
+end
+$$;
+
+create or replace function hotmesh._stream_refuse_missing(id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'no parked workflow %', id using errcode = 'MSH30',
+        detail = 'There is no message with this id, or it is not dead, or it is an activity, whose failure was told.',
+        hint = 'hotmesh.stuck_jobs shows what is parked.';
 end
 $$;

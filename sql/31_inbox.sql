@@ -1,10 +1,11 @@
 -- 31 inbox: news for a job are event rows of `streams`. An event is `ready` until its job was told of it, then `waiting` in the job's inbox until
 -- the run's next report or claim takes it. Whoever writes an event needs no lock on the job: any later turn files what is still ready.
--- Two kinds: `result` (a step's answer) and `report` (a whole report of a worker whose job was locked by somebody else).
+-- Three kinds: `result` (a step's answer), `signal` (see 60_signal) and `report` (a whole report of a worker whose job was locked by somebody else).
 
 --@ state
 
 --@ behaviour
+-- Takes the results that wait for jobs whose locks the caller holds.
 create or replace function hotmesh._inbox_take(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -24,6 +25,8 @@ begin
 end
 $$;
 
+-- Files the news of jobs whose locks the caller holds and makes their waiting functions ready.
+-- Returns the workers that hold one that runs.
 create or replace function hotmesh._inbox_route(job_ids bigint[])
 returns text[]
 language plpgsql
@@ -35,7 +38,7 @@ begin
     update streams s set state = 'waiting'
     where s.id = any (array(
         select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name = 'result'
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name in ('result', 'signal')
         for update skip locked));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (array(
@@ -55,31 +58,57 @@ language plpgsql
 as $$
 begin
     return array(
-        select distinct e.job_id from (
+        select distinct e.job_id
+        from unnest('{result,signal}'::text[]) as n (name)
+        cross join lateral (
             select s.job_id from streams s
-            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'result'
+            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = n.name
             order by s.priority desc, s.id limit take) e);
 end
 $$;
 
-create or replace function hotmesh._inbox_keep(job_id bigint, dimension text, report jsonb)
+create or replace function hotmesh._inbox_put(job_id bigint, dimension text, name text, args jsonb)
 returns void
 language plpgsql
 as $$
 begin
     insert into streams (kind, name, state, job_id, dimension, args, visible_at, created_at)
-    values ('event', 'report', 'ready', job_id, dimension, report, hotmesh.now(), hotmesh.now());
+    values ('event', name, 'ready', job_id, dimension, args, hotmesh.now(), hotmesh.now());
 end
 $$;
 
-create or replace function hotmesh._inbox_jobs(job_ids bigint[], event text)
+create or replace function hotmesh._inbox_signals(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+begin
+    return (
+        select array_agg((s::hotmesh.streams)) from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'signal');
+end
+$$;
+
+-- A signal that met its wait becomes that step's result.
+create or replace function hotmesh._inbox_answer(ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set name = 'result', state = 'waiting', dimension = dimensions[array_position(ids, s.id)],
+        sequence = sequences[array_position(ids, s.id)]
+    where s.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._inbox_jobs(job_ids bigint[], names text[])
 returns bigint[]
 language plpgsql
 as $$
 begin
     return array(
         select distinct s.job_id from streams s
-        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = event);
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = any (names));
 end
 $$;
 

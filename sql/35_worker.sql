@@ -127,3 +127,36 @@ begin
     delete from workers w where w.name = worker;
 end
 $$;
+
+create or replace function hotmesh.worker_extend(app text, worker text, ids bigint[], lease interval default '15 s')
+returns bigint[]
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._stream_extend(ids, worker, lease);
+end
+$$;
+comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
+'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked this instant are left for the next call.';
+
+create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
+returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_count integer;
+begin
+    perform hotmesh._enter(app);
+    v_count := hotmesh._stream_return(ids, worker);
+    perform hotmesh._worker_gone(worker);
+    perform hotmesh._worker_wake_useful(worker);
+    return v_count;
+end
+$$;
+comment on function hotmesh.worker_stop(text, text, bigint[]) is
+'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an attempt. Returns how many messages it gave back.';

@@ -77,6 +77,17 @@ begin
 end
 $$;
 
+create or replace function hotmesh._job_refuse_failed(key text, error jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
+        detail = coalesce(error, '{}')::text,
+        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
+end
+$$;
+
 create or replace function hotmesh._job_refuse_large(name text, size bigint, size_limit bigint)
 returns void
 language plpgsql
@@ -161,21 +172,34 @@ begin
 end
 $$;
 
+create or replace function hotmesh._job_refuse_closed(key text, closed_at timestamptz)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'job "%" has closed', key using errcode = 'MSH42',
+        detail = format('It closed at %s. Its status, cursor and closing can''t change any more.', closed_at),
+        hint = 'Start a new job; only the entity of a closed job may still change.';
+end
+$$;
+
 create or replace function hotmesh._job_guard()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'job "%" has closed', old.key using errcode = 'MSH42',
-        detail = format('It closed at %s with status %s. Its status, cursor and closing can''t change any more.', old.closed_at, old.status),
-        hint = 'Start a new job; only the entity of a closed job may still change.';
+    perform hotmesh._job_refuse_closed(old.key, old.closed_at);
+    return null;
 end
 $$;
 create or replace trigger guard_closed before update of status, cursor, closed_at on hotmesh.jobs
 for each row when (
     old.closed_at is not null
-    and (new.status, new.cursor, new.closed_at) is distinct from (old.status, old.cursor, old.closed_at))
+    and (old.status is distinct from new.status
+         or old.cursor is distinct from new.cursor
+         or old.closed_at is distinct from new.closed_at))
 execute function hotmesh._job_guard();
 
 -- True once per topic and transaction: only the first start of a topic needs a wake-up.
@@ -237,3 +261,31 @@ end
 $$;
 comment on function hotmesh.job_status(text, text) is
 'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40 if there is no such job.';
+
+create or replace function hotmesh.job_list(
+    app text, entity text default null, queue text default null, state text default null, take integer default 50, before bigint default null)
+returns setof hotmesh.jobs
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    if coalesce(state, 'open') not in ('open', 'complete', 'failed') or take is null or take not between 1 and 10000 then
+        perform hotmesh._refuse_argument(
+            format('no such list of jobs: state %s, take %s', state, take), 'States: open, complete, failed. At most 10000 jobs at a time.',
+            'Leave both out for the newest 50.');
+    end if;
+    return query
+    select (j::hotmesh.jobs).* from jobs j
+    where (job_list.entity is null or j.entity = job_list.entity)
+      and (job_list.queue is null or j.queue = job_list.queue)
+      and (job_list.before is null or j.id < job_list.before)
+      and (job_list.state is null or job_list.state = case when j.status > 0 then 'open' when j.status = 0 then 'complete' else 'failed' end)
+    order by j.id desc
+    limit take;
+end
+$$;
+comment on function hotmesh.job_list(text, text, text, text, integer, bigint) is
+'The newest jobs, archived ones left out; state is open, complete or failed; `before` is the id after which the next page goes on.';

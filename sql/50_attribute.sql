@@ -132,7 +132,7 @@ as $$
     select jsonb_build_array(step.sequence, step.kind, step.name, step.state, step.value, step.cursor, extract(epoch from step.updated_at))
 $$;
 
--- The journal of one part of a job after step `after`, at most `size_limit` bytes of values, but always one step.
+-- The journal of one part of a job after step `after`: about `size_limit` bytes of values, always one step; a last null says that there is more.
 create or replace function hotmesh._attribute_history(job_id bigint, dimension text, after integer, size_limit bigint)
 returns jsonb
 language plpgsql
@@ -140,13 +140,14 @@ stable
 as $$
 begin
     return (
-        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence), '[]')
+        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence) filter (where h.before < size_limit), '[]')
+            || case when bool_and(h.before < size_limit) is false then '[null]' else '[]' end::jsonb
         from (
             select (a::hotmesh.jobs_attributes) as step,
-                   sum(pg_column_size(a.value)) over (order by a.sequence) - pg_column_size(a.value) as before
+                   coalesce(sum(pg_column_size(a.value)) over (
+                       order by a.sequence rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes a
-            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h
-        where h.before is null or h.before < size_limit);
+            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h);
 end
 $$;
 

@@ -221,17 +221,6 @@ begin
 end
 $$;
 
-create or replace function hotmesh._engine_refuse_failed(key text, error jsonb)
-returns void
-language plpgsql
-as $$
-begin
-    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
-        detail = coalesce(error, '{}')::text,
-        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
-end
-$$;
-
 create or replace function hotmesh.job_result(app text, key text)
 returns jsonb
 language plpgsql
@@ -249,7 +238,7 @@ begin
     end if;
     v_facts := hotmesh._engine_facts(v_job);
     if v_job.status < 0 then
-        perform hotmesh._engine_refuse_failed(key, v_facts -> 'error');
+        perform hotmesh._job_refuse_failed(key, v_facts -> 'error');
     end if;
     return v_facts -> 'output';
 end
@@ -339,3 +328,18 @@ end
 $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
 'A job as one document: data (the user''s), state, status and timeline; allow and block choose among them. Raises MSH40.';
+
+create or replace function hotmesh.job_history(app text, key text, dimension text default '', after integer default 0)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._attribute_history((hotmesh._engine_job(key)).id, dimension, after, 8388608);
+end
+$$;
+comment on function hotmesh.job_history(text, text, text, integer) is
+'The journal of one part of a job after step `after`, in pages of about 8 MB: rows [sequence, kind, name, state, value, cursor, time]. Raises MSH40.';

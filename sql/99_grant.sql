@@ -19,7 +19,7 @@ as $$
         ('reader', 'now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
-        ('client', 'job_start job_start_many'),
+        ('client', 'job_start job_start_many job_signal'),
         ('worker', 'turn worker_extend worker_stop'),
         ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive')

@@ -1,4 +1,4 @@
--- 92 claim: the small doors for a worker written in plain SQL or any language: claim, complete, fail, extend, and revive a dead letter.
+-- 94 claim: the small doors for a worker written in plain SQL or any language: claim, complete, fail, extend, and revive a dead letter.
 -- The same internals as the turn, no second path. Errors: MSH30 no such message.
 
 --@ state
@@ -58,26 +58,25 @@ begin
     v_names := hotmesh._claim_names(queue);
     v_ids := hotmesh._stream_claim('activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
     return query
-    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._turn_claim_activities(v_ids) c;
+    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._delivery_activities(v_ids) c;
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
 'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail with its token, or extend it in time.';
 
 -- One report through the turn; a message that is locked this instant is asked for again by waiting on it: here the caller has nothing else to do.
-create or replace function hotmesh._claim_report(app text, report jsonb)
+create or replace function hotmesh._claim_report(report jsonb)
 returns text
 language plpgsql
 as $$
 declare
     v_verdict text;
 begin
-    perform hotmesh._enter(app);
     perform from streams s where s.id = (report ->> 'id')::bigint for update;
     if not found then
         return 'stale';
     end if;
-    select a.answer into v_verdict from hotmesh._turn_apply(jsonb_build_array(report), '', interval '15 s') a;
+    select a.answer into v_verdict from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
     perform hotmesh._turn_route();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
@@ -91,7 +90,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return hotmesh._claim_report(app, jsonb_build_object('id', id, 'token', token, 'output', output));
+    perform hotmesh._enter(app);
+    return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'output', output));
 end
 $$;
 comment on function hotmesh.stream_complete(text, bigint, integer, jsonb) is
@@ -104,10 +104,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform hotmesh._enter(app);
     if jsonb_typeof(error) is distinct from 'object' then
         perform hotmesh._refuse_argument('an error is a JSON object', left(error::text, 200), 'For instance {"message": "no stock", "type": "StockError"}.');
     end if;
-    return hotmesh._claim_report(app, jsonb_build_object('id', id, 'token', token, 'error', error));
+    return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'error', error));
 end
 $$;
 comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
@@ -145,8 +146,7 @@ as $$
 begin
     perform hotmesh._enter(app);
     if not hotmesh._stream_revive(id) then
-        raise exception 'no dead letter %', id using errcode = 'MSH30',
-            detail = 'There is no message with this id, or it is not dead, or its step was answered already.', hint = 'hotmesh.stuck_jobs and state = ''dead'' in <app>.streams show them.';
+        perform hotmesh._stream_refuse_missing(id);
     end if;
     perform hotmesh._worker_wake_useful('');
 end

@@ -1,0 +1,109 @@
+-- 92 delivery: what a turn answers. Work is handed out with what is needed to do it: an activity with its arguments, a run with the history that
+-- replay needs, or with its news alone to the worker that still has the coroutine.
+
+--@ state
+create type hotmesh.delivery as (
+    answer text, id bigint, token integer, kind text, queue text, name text, job_id bigint, key text, dimension text, sequence integer,
+    attempt integer, args jsonb, cursor bigint, history jsonb, started double precision, due double precision);
+comment on type hotmesh.delivery is
+'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due` the time now; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
+report (no answer: applied); next: seconds until something is due.';
+
+--@ behaviour
+-- Claims activities. A message whose job has closed meanwhile is dropped.
+create or replace function hotmesh._delivery_activities(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
+           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    from streams s left join jobs j on j.id = s.job_id
+    where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
+    perform hotmesh._stream_drop(array(
+        select s.job_id from streams s
+        where s.id = any (ids) and s.job_id is not null
+          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+end
+$$;
+
+-- Hands out runs with the history that replay needs: all of it, or to the worker that still has the coroutine only the news.
+create or replace function hotmesh._delivery_runs(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_locked bigint[];
+    v_runs hotmesh.report[];
+begin
+    v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
+    if cardinality(v_locked) < cardinality(ids) then
+        perform hotmesh._delivery_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+    end if;
+    v_runs := hotmesh._report_fold(array(
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, false,
+                null)::hotmesh.report
+        from streams s join jobs j on j.id = s.job_id
+        where s.id = any (ids) and s.job_id = any (v_locked)));
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
+           case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
+           r.cursor,
+           case when s.cursor is not null then coalesce(r.news, '[]')
+                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
+                else '[]' end,
+           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
+end
+$$;
+
+-- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is dropped.
+create or replace function hotmesh._delivery_put_back(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_postpone(ids, interval '100 ms');
+    perform hotmesh._stream_drop(array(
+        select s.job_id from streams s
+        where s.id = any (ids) and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+end
+$$;
+
+create or replace function hotmesh._delivery_claim(kind text, worker text, want jsonb, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_take integer := coalesce((want ->> kind)::integer, 0);
+begin
+    if v_take <= 0 then
+        return '{}';
+    end if;
+    return hotmesh._stream_claim(
+        kind,
+        array(select q from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(select f from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        worker, least(v_take, 1000), lease);
+end
+$$;
+
+create or replace function hotmesh._delivery_work(worker text, want jsonb, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+begin
+    v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
+    if v_ids <> '{}' then
+        return query select (d).* from hotmesh._delivery_runs(v_ids) d;
+    end if;
+    v_ids := hotmesh._delivery_claim('activity', worker, want, lease);
+    if v_ids <> '{}' then
+        return query select (d).* from hotmesh._delivery_activities(v_ids) d;
+    end if;
+end
+$$;

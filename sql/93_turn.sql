@@ -1,0 +1,96 @@
+-- 93 turn: the one call a driver makes, over and over: one round trip, one commit. It applies what a worker reports, for any number of jobs, files news,
+-- gives due messages back, claims new work with the history that replay needs, and wakes whoever can help. A turn never waits for a row lock: what is
+-- locked by somebody else is answered `busy` or kept in the job's inbox. Planner settings are pinned because plans made on an empty app outlive its growth.
+-- Errors: none of its own; a report that fails alone is recorded on its job by `_isolate`.
+
+--@ state
+
+--@ behaviour
+create or replace function hotmesh._turn_route()
+returns void
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := hotmesh._inbox_unrouted(200);
+    v_locked bigint[];
+begin
+    if v_jobs = '{}' then
+        return;
+    end if;
+    v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
+    perform hotmesh._stream_drop(array(
+        select u.id from unnest(v_jobs) as u (id)
+        where not exists (select from jobs j where j.id = u.id and j.closed_at is null)));
+end
+$$;
+
+-- The one place that catches everything: a report that fails alone is recorded on its job, so that it costs nobody else anything.
+-- What a repeat may cure (serialization, deadlock, shutdown, out of resources) passes through.
+create or replace function hotmesh._isolate(reports jsonb, worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_error jsonb;
+    v_state text;
+    v_message text;
+    v_detail text;
+begin
+    return query select (a).* from hotmesh._report_apply(reports, worker, lease) a;
+exception
+    when others then
+        get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
+        if v_state in ('40001', '40P01') or left(v_state, 2) in ('53', '57') then
+            raise;
+        end if;
+        v_error := jsonb_build_object(
+            'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'message', format('the engine refused a report: %s', v_message), 'detail', v_detail);
+        return query select (a).* from hotmesh._report_apply(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+end
+$$;
+
+create or replace function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
+returns setof hotmesh.delivery
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_lease interval := make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
+    v_kept jsonb;
+    v_given bigint;
+begin
+    perform hotmesh._enter(app);
+    v_kept := hotmesh._report_kept(50);
+    if coalesce((want ->> 'isolate')::boolean, false) then
+        return query select (a).* from hotmesh._isolate(reports, worker, v_lease) a;
+    elsif reports <> '[]' then
+        return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
+    end if;
+    if v_kept <> '[]' then
+        perform hotmesh._report_apply(v_kept, worker, v_lease);
+    end if;
+    perform hotmesh._stream_sweep(200);
+    perform hotmesh._turn_route();
+    return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
+    get diagnostics v_given = row_count;
+    if want ? 'seen' then
+        perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
+    end if;
+    perform hotmesh._worker_wake_useful(worker);
+    if v_given = 0 then
+        return next ('next', null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+                     hotmesh._stream_next_due())::hotmesh.delivery;
+    end if;
+end
+$$;
+comment on function hotmesh.turn(text, text, jsonb, jsonb) is
+'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want: workflow and activity (free slots), kinds, queues, names (topics served),
+lease (seconds), idle, seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
