@@ -211,6 +211,11 @@ class Held:
             return f'{{"error":{json.dumps(errors.to_json(error))}}}'
 
     @property
+    def leaving(self) -> bool:
+        """Whether the report under way gives the slot back: the run ends, or only waits."""
+        return self.flight is not None and not self.flight.running
+
+    @property
     def over(self) -> bool:
         """Whether the report that was built is the last one of this run."""
         return self.run.ended or self.run.mismatch is not None
@@ -235,6 +240,8 @@ def _command(command: Command, announced: bool = False, error: str = "") -> str:
         parts.append(f'"args":{command.args}')
         if command.retry_policy:
             parts.append(f'"retry_policy":{command.retry_policy}')
+    if command.kind == "wait":
+        parts.append(f'"name":{json.dumps(command.name)}')
     if command.delay:
         parts.append(f'"delay":{command.delay!r}')
     if announced:
@@ -242,8 +249,3 @@ def _command(command: Command, announced: bool = False, error: str = "") -> str:
     if error:
         parts.append(f'"error":{error}')
     return "{" + ",".join(parts) + "}"
-
-
-def history_of(entries: list[Any] | None) -> list[list[Any]]:
-    """The journal rows of an answer, as it came."""
-    return entries or []

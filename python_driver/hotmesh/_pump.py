@@ -213,7 +213,8 @@ class Pump:
     def _slots(self) -> dict[str, int]:
         if self.stopping:
             return {"workflow": 0, "activity": 0}
-        holding = sum(1 for held in self._runs.values() if held.holding) + len(self._fetching)
+        going = (held for held in self._runs.values() if held.holding and not held.leaving)
+        holding = sum(1 for _ in going) + len(self._fetching)
         return {
             "workflow": self._workflow_slots - holding if self.workflows else 0,
             "activity": self.server.free if self.server.functions else 0,

@@ -177,6 +177,15 @@ class Run:
         self._ask(command, lambda step: self._resolve(operation, step))
         return operation
 
+    def wait(self, signal: str) -> Operation[Any]:
+        """Ask for the next signal of that name."""
+        operation: Operation[Any] = Operation(
+            self.loop, self.next_sequence(), "wait", signal, self._give_up
+        )
+        command = Command(operation.sequence, "wait", signal)
+        self._ask(command, lambda step: self._resolve(operation, step))
+        return operation
+
     def random(self) -> Random:
         """A generator whose numbers are the same in each replay."""
         self._randoms += 1

@@ -16,7 +16,7 @@ from . import _codec, _context, durations
 from ._execution import name_of, named
 from ._replay import RunInfo
 from .durations import Duration
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, TimedOutError
 
 __all__ = [
     "ActivityProxy",
@@ -30,6 +30,7 @@ __all__ = [
     "sleep",
     "sleep_for",
     "uuid4",
+    "wait_for",
 ]
 
 T = TypeVar("T")
@@ -155,6 +156,24 @@ async def sleep_for(duration: Duration) -> float:
 async def sleep(duration: Duration) -> float:
     """The same as :func:`sleep_for`."""
     return await sleep_for(duration)
+
+
+async def wait_for(signal_id: str, timeout: Duration | None = None) -> Any:
+    """Wait for a signal to this job and return what it carried; earlier ones were kept.
+
+    Raises:
+        TimedOutError: none came within `timeout` (code 596).
+    """
+    run = _context.current_run("workflow.wait_for()")
+    waiting = run.wait(_codec.text(signal_id, "signal_id"))
+    if timeout is None:
+        return await waiting
+    try:
+        return await asyncio.wait_for(waiting, durations.parse(timeout, "timeout"))
+    except asyncio.TimeoutError:
+        raise TimedOutError(
+            f'no signal "{signal_id}" came within {timeout}', job_id=run.info.workflow_id
+        ) from None
 
 
 async def all(*awaitables: Awaitable[Any]) -> list[Any]:
