@@ -34,6 +34,9 @@ HAS_CONTROL_PATH = 18
 """From this version on a setting tells the server where our control file is."""
 
 
+HINT = "Set HOTMESH_HOME to a directory that this user can reach and write."
+
+
 class User(NamedTuple):
     """Who the server runs as."""
 
@@ -78,6 +81,23 @@ class User(NamedTuple):
             return False
         return True
 
+    def provide(self, path: Path, *, private: bool = False) -> None:
+        """See to a directory that this user can enter; a private one is its own and nobody else's."""
+        try:
+            if not path.exists():
+                path.mkdir(mode=0o700, parents=not private)
+                self.own(path)
+        except FileExistsError:
+            pass  # another process was first
+        except OSError as error:
+            raise EmbeddedError(f"cannot make {path}", detail=str(error), hint=HINT) from error
+        try:
+            self.run("/bin/sh", "-c", 'cd "$0"', path)
+        except EmbeddedError as error:
+            raise EmbeddedError(f"the user {self.name} cannot enter {path}", hint=HINT) from error
+        if private and (path.is_symlink() or path.stat().st_uid != self.uid):
+            raise EmbeddedError(f"{path} does not belong to the user {self.name}", hint=HINT)
+
     def own(self, path: Path) -> Path:
         """Hand over a directory with all that is in it, closed to others."""
         path.chmod(0o700)
@@ -110,6 +130,16 @@ def _user(uid: int) -> User:
             hint="Give it an entry in /etc/passwd, or name a database with DATABASE_URL.",
         ) from None
     return User(uid, entry.pw_gid, entry.pw_name)
+
+
+def command_line(pid: int) -> bytes:
+    """How a process was called; empty for one that is gone, or dead and not yet buried."""
+    if Path("/proc/self/cmdline").exists():
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b""
+    command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
 
 
 class Binaries(NamedTuple):

@@ -32,7 +32,6 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from hotmesh import _binaries
-from hotmesh._binaries import User
 from hotmesh.errors import EmbeddedError
 from hotmesh.install import extension_files, provide_database
 
@@ -42,7 +41,7 @@ DATABASE = "hotmesh"
 """The database, and the ordinary role that owns it."""
 
 SETTINGS = {"listen_addresses": "", "port": "5432", "jit": "off", "timezone": "UTC"}
-FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
+FORGETFUL = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
 """For data nobody wants back after a power cut; the death of the server itself still loses nothing."""
 
 SOCKET_PATH_LIMIT = 103  # bytes, on macOS; Linux has four more
@@ -128,9 +127,9 @@ class Server:
         self.keep = keep
         self.settings = dict(settings or {})
         self._user = _binaries.server_user(self.home)
-        _provide(self.home, self._user, parents=True)
+        self._user.provide(self.home)
         cache = self.home if keep else default_home()
-        _provide(cache, self._user, parents=True)
+        self._user.provide(cache)
         self._binaries = _binaries.find(self.home, cache, self._user)
         self._root = self.home / f"pg{self._binaries.major}"
         self._data = self._root / "data"
@@ -175,13 +174,18 @@ class Server:
         return self._binaries.major
 
     @property
+    def takes_extension(self) -> bool:
+        """Whether `create extension hotmesh` works here; the plain file always does."""
+        return self._binaries.takes_extension
+
+    @property
     def is_ours(self) -> bool:
         """False in a forked child: it has to attach for itself."""
         return self._pid == os.getpid()
 
     def start(self) -> Server:
         """Attach to the running server, or start it; afterwards it answers."""
-        _provide(self._root, self._user, private=True)
+        self._user.provide(self._root, private=True)
         with self._starting():
             if self._attached is None:
                 self._attached = self._open("attached.lock")
@@ -265,11 +269,11 @@ class Server:
 
     def _lay_out_extension(self) -> None:
         """Put the engine's files where `create extension` finds them; the server need not restart for it."""
+        if not self.takes_extension:
+            return
         share = self._root / "share"
         target = share / "extension"
-        if self.version < _binaries.HAS_CONTROL_PATH:
-            if self._binaries.control_files is None:
-                return  # the plain file does as well
+        if self.version < _binaries.HAS_CONTROL_PATH and self._binaries.control_files:
             share = target = self._binaries.control_files
         target.mkdir(parents=True, exist_ok=True)
         for file in extension_files():
@@ -282,22 +286,14 @@ class Server:
         """A new cluster, under its name only when it is whole."""
         draft = self._data.with_name("data.new")
         shutil.rmtree(draft, ignore_errors=True)
-        options = [
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-instructions",
-        ]
+        options = "-U postgres --auth=trust -E UTF8 --locale=C --no-instructions".split()
         options += [] if self.keep else ["--no-sync"]
         self._user.run(self._binaries.bin / "initdb", "-D", draft, *options)
         draft.rename(self._data)
 
     def _launch(self) -> None:
         """Start it; orphans of a killed server may hold the data for a moment longer."""
-        _provide(self.socket, self._user, private=True)
+        self._user.provide(self.socket, private=True)
         self._disown_pid_file()
         if self.log.exists() and self.log.stat().st_size > 1 << 20:
             self.log.replace(self.log.with_suffix(".old"))
@@ -341,7 +337,7 @@ class Server:
         """The running server's process, by the file that it keeps; a number used again is not believed."""
         with suppress(OSError, ValueError, IndexError):
             pid = int((self._data / "postmaster.pid").read_text().split()[0])
-            if os.fsencode(self._data) in _command_line(pid):
+            if os.fsencode(self._data) in _binaries.command_line(pid):
                 return pid
         return None
 
@@ -372,27 +368,6 @@ class Server:
             self.home.rmdir()
 
 
-def _provide(path: Path, user: User, *, parents: bool = False, private: bool = False) -> None:
-    """A directory that the server's user can enter; a private one is its own and closed to others."""
-    try:
-        if not path.exists():
-            path.mkdir(mode=0o700, parents=parents)
-            user.own(path)
-    except FileExistsError:
-        pass  # another process was first
-    except OSError as error:
-        raise EmbeddedError(f"cannot make {path}", detail=str(error), hint=_HINT) from error
-    try:
-        user.run("/bin/sh", "-c", 'cd "$0"', path)
-    except EmbeddedError as error:
-        raise EmbeddedError(f"the user {user.name} cannot enter {path}", hint=_HINT) from error
-    if private and (path.is_symlink() or path.stat().st_uid != user.uid):
-        raise EmbeddedError(f"{path} is not owned by {user.name}", hint=_HINT)
-
-
-_HINT = "Set HOTMESH_HOME to a directory that this user can reach and write."
-
-
 def _wait(done: Callable[[], bool], failure: str, log: Path) -> None:
     """Ask until it is so; a server takes 0.1 s as a rule."""
     deadline = time.monotonic() + PATIENCE
@@ -406,13 +381,3 @@ def _tail(log: Path) -> str:
     with suppress(OSError):
         return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
     return ""
-
-
-def _command_line(pid: int) -> bytes:
-    """How a process was called; empty for one that is gone, or dead and not yet buried."""
-    if Path("/proc/self/cmdline").exists():
-        with suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b""
-    command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
