@@ -14,7 +14,6 @@ import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -38,7 +37,7 @@ LINTERS = [
 ]
 COMMANDS = {
     "bench": ["bench/run.py"],
-    "demo": ["python_driver/examples/order_demo.py"],
+    "demo": ["python_driver/examples/order/demo.py"],
     "format": ["-m", "ruff", "format", "--config", CONFIG, "."],
     "up": ["-m", "hotmesh", "up"],
 }
@@ -157,7 +156,7 @@ def fetch_pip():
         wheel = file.read()
     if hashlib.sha256(wheel).hexdigest() != PIP_SHA256:
         sys.exit("%s from %s is not the file it should be." % (PIP, index))
-    path = os.path.join(tempfile.mkdtemp(prefix="hotmesh-pip-"), PIP)
+    path = os.path.join(VENV, PIP)
     with open(path, "wb") as target:
         target.write(wheel)
     return path

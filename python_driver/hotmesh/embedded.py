@@ -286,8 +286,8 @@ class Server:
         """A new cluster, under its name only when it is whole."""
         draft = self._data.with_name("data.new")
         shutil.rmtree(draft, ignore_errors=True)
-        options = "-U postgres --auth=trust -E UTF8 --locale=C --no-instructions".split()
-        options += [] if self.keep else ["--no-sync"]
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        options += ["--no-instructions"] if self.keep else ["--no-sync"]
         self._user.run(self._binaries.bin / "initdb", "-D", draft, *options)
         draft.rename(self._data)
 
