@@ -221,7 +221,7 @@ comment on column hotmesh.jobs_attributes_archive.closed_at is
 -- 91_report.sql
 create type hotmesh.report as (
     id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb, outcome jsonb, running boolean, keep boolean,
-    was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, runs integer, verdict text, ends boolean, news jsonb);
+    was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, attempt integer, runs integer, verdict text, ends boolean, news jsonb);
 comment on type hotmesh.report is 'What a worker reports of one message it holds, with what the engine knows of that message.';
 
 -- 92_delivery.sql
@@ -1334,8 +1334,35 @@ begin
 end
 $$;
 
+-- A worker that lost an answer says what it holds; what it does not know of is ready again.
+create function hotmesh._stream_reconcile(worker text, held bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_return(
+        array(
+            select s.id from streams s
+            where s.state = 'leased' and s.worker = _stream_reconcile.worker and s.id <> all (held)),
+        worker);
+end
+$$;
+
+-- A run that was delivered before has reported: it is alive, its deliveries count from one again.
+create function hotmesh._stream_alive(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set attempt = 1
+    where s.id = any (array(
+        select m.id from streams m where m.id = any (ids) and m.attempt > 1 for update skip locked));
+end
+$$;
+
 -- 31_inbox.sql
--- Takes the results that wait for jobs whose locks the caller holds.
+-- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that got
+-- news stays held, and its next report takes the rest.
 create function hotmesh._inbox_take(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -1346,9 +1373,12 @@ begin
     with taken as (
         delete from streams s
         where s.id = any (array(
-            select m.id from streams m
-            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
-            for update skip locked))
+            select e.id
+            from unnest(job_ids) as j (id)
+            cross join lateral (
+                select m.id from streams m
+                where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+                order by m.visible_at, m.id limit 500 for update skip locked) e))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event) into v_events from taken t;
     return v_events;
@@ -1944,6 +1974,20 @@ begin
 end
 $$;
 
+-- The arguments of a job, or null when they are larger than what there is room for.
+create function hotmesh._attribute_input(job_id bigint, size_limit bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select a.value from jobs_attributes a
+        where a.job_id = _attribute_input.job_id and a.field = 'input'
+          and pg_column_size(a.value) <= size_limit);
+end
+$$;
+
 -- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs anew; what was done stays done.
 create function hotmesh._attribute_forget(job_id bigint, dimension text)
 returns void
@@ -2093,6 +2137,27 @@ begin
 end
 $$;
 
+-- Idle workers call it too: nothing else runs that could.
+create function hotmesh._archive_expired(take integer)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := hotmesh._archive_due(take);
+begin
+    if v_ids = '{}' then
+        return 0;
+    end if;
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
+    v_ids := hotmesh._archive_quiet(v_ids);
+    if not hotmesh._archive_open_months(v_ids, patient => false) then
+        return 0;
+    end if;
+    return hotmesh._archive_jobs(v_ids);
+end
+$$;
+
 -- The planner is pinned: a plan made while the app was empty would scan its tables.
 create function hotmesh.job_archive(app text, take integer default 10000)
 returns bigint
@@ -2101,8 +2166,6 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-declare
-    v_ids bigint[];
 begin
     perform hotmesh._enter(app);
     if coalesce(take, 0) not between 1 and 1000000 then
@@ -2111,13 +2174,7 @@ begin
             'It says how many jobs one call moves at most: from 1 to 1000000.',
             'Leave it out, and call again until the answer is 0.');
     end if;
-    perform hotmesh._app_open_month(
-        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
-    v_ids := hotmesh._archive_quiet(hotmesh._archive_due(take));
-    if not hotmesh._archive_open_months(v_ids, patient => false) then
-        return 0;
-    end if;
-    return hotmesh._archive_jobs(v_ids);
+    return hotmesh._archive_expired(take);
 end
 $$;
 comment on function hotmesh.job_archive(text, integer) is
@@ -2589,7 +2646,7 @@ as $$
 begin
     return array(
         select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome, coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, s.retry_policy, coalesce((s.error ->> 'attempt')::integer, 0) + 1,
+                s.kind, s.job_id, s.dimension, s.retry_policy, s.attempt, coalesce((s.error ->> 'attempt')::integer, 0) + 1,
                 case when r.running and r.done is null and r.commands is null and r.outcome is null then 'quiet' end,
                 false, null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
@@ -2813,6 +2870,8 @@ as $$
 begin
     perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
     from unnest(reports) r where not r.ends having count(*) > 0;
+    perform hotmesh._stream_alive(array_agg(r.id))
+    from unnest(reports) r where r.running and r.attempt > 1 having count(*) > 0;
     perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
     from unnest(reports) r where r.outcome is null and not r.running and r.news is null having count(*) > 0;
     perform hotmesh._report_again(r) from unnest(reports) r where r.outcome is not null and not r.ends;
@@ -2915,20 +2974,48 @@ create function hotmesh._delivery_activities(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
 as $$
+declare
+    v_fit bigint[] := hotmesh._delivery_fit(ids);
 begin
     return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
-           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
+           s.attempt, s.args, null::bigint, null::jsonb,
+           extract(epoch from j.created_at)::double precision,
+           extract(epoch from hotmesh.now())::double precision
     from streams s left join jobs j on j.id = s.job_id
-    where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
+    where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
     perform hotmesh._stream_drop(array(
         select s.job_id from streams s
-        where s.id = any (ids) and s.job_id is not null
+        where s.id = any (v_fit) and s.job_id is not null
           and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
 end
 $$;
 
--- Hands out runs with the history that replay needs: all of it, or to the worker that still has the coroutine only the news.
+-- One answer carries about 8 MB of arguments, and always one message; what does not fit is put back.
+create function hotmesh._delivery_fit(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_fit bigint[];
+begin
+    v_fit := array(
+        select f.id
+        from (
+            select s.id, coalesce(sum(pg_column_size(s.args)) over (
+                       order by s.priority desc, s.id rows between unbounded preceding and 1 preceding), 0) as before
+            from streams s where s.id = any (ids)) f
+        where f.before < 8388608);
+    if cardinality(v_fit) < cardinality(ids) then
+        perform hotmesh._stream_postpone(
+            array(select i from unnest(ids) i where i <> all (v_fit)), interval '0');
+    end if;
+    return v_fit;
+end
+$$;
+
+-- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
+-- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in pages.
 create function hotmesh._delivery_runs(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
@@ -2942,17 +3029,17 @@ begin
         perform hotmesh._delivery_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     end if;
     v_runs := hotmesh._report_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, false,
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, null, false,
                 null)::hotmesh.report
         from streams s join jobs j on j.id = s.job_id
         where s.id = any (ids) and s.job_id = any (v_locked)));
     perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
-           case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
+           case when s.cursor is null then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
+                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
            extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
     from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
@@ -3080,10 +3167,17 @@ begin
     if v_kept <> '[]' then
         perform hotmesh._report_apply(v_kept, worker, v_lease);
     end if;
+    if want ? 'held' then
+        perform hotmesh._stream_reconcile(
+            worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
+    end if;
     perform hotmesh._stream_sweep(200);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
+    if v_given = 0 and want ->> 'idle' = 'true' then
+        perform hotmesh._archive_expired(200);
+    end if;
     if want ? 'seen' then
         perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;

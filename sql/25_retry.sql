@@ -1,5 +1,6 @@
--- 25 retry: when a failed message is tried again. maximum_attempts counts executions (3), the delay after attempt k is
--- min(initial_interval × backoff_coefficient^k, maximum_interval) = min(1 s × 10^k, 120 s). Pure functions; a policy is checked when it is laid down.
+-- 25 retry: when a failed message is tried again. maximum_attempts counts executions (3); the delay
+-- after attempt k is min(initial_interval × backoff_coefficient^k, maximum_interval), by default
+-- min(1 s × 10^k, 120 s). Pure functions; a policy is checked when it is laid down. Errors: 22023.
 
 --@ state
 
@@ -10,8 +11,20 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('retry policy: %s', what), format('The policy was %s. %s', left(policy::text, 300), rule),
-        'Known keys: maximum_attempts, initial_interval, backoff_coefficient, maximum_interval, non_retryable_error_types.');
+        format('retry policy: %s', what),
+        format('The policy was %s. %s', left(policy::text, 300), rule),
+        'Known keys: maximum_attempts, initial_interval, backoff_coefficient, maximum_interval, '
+        || 'non_retryable_error_types.');
+end
+$$;
+
+create or replace function hotmesh._retry_seconds(policy jsonb, key text, fallback interval)
+returns numeric
+language plpgsql
+stable
+as $$
+begin
+    return extract(epoch from coalesce(hotmesh._duration(policy -> key, key), fallback));
 end
 $$;
 
@@ -22,7 +35,8 @@ language plpgsql
 stable
 as $$
 declare
-    v_known constant text[] := '{maximum_attempts,initial_interval,backoff_coefficient,maximum_interval,non_retryable_error_types}';
+    v_known constant text[] := '{maximum_attempts, initial_interval, backoff_coefficient,
+        maximum_interval, non_retryable_error_types}';
     v_key text;
 begin
     if policy is null or policy = 'null' or policy = '{}' then
@@ -32,20 +46,26 @@ begin
     end if;
     foreach v_key in array array(select jsonb_object_keys(policy)) loop
         if v_key <> all (v_known) then
-            perform hotmesh._retry_refuse(policy, format('unknown key %s', left(v_key, 60)), 'Keys are spelled as in the hint.');
+            perform hotmesh._retry_refuse(
+                policy, format('unknown key %s', left(v_key, 60)),
+                'Keys are spelled as in the hint.');
         end if;
     end loop;
     if not hotmesh._is_number(coalesce(policy -> 'maximum_attempts', '3'), 1, 1000000)
         or coalesce(policy ->> 'maximum_attempts', '3') !~ '^\d+$' then
-        perform hotmesh._retry_refuse(policy, 'bad maximum_attempts', 'It counts executions: a whole number from 1 to 1000000.');
+        perform hotmesh._retry_refuse(
+            policy, 'bad maximum_attempts',
+            'It counts executions: a whole number from 1 to 1000000.');
     elsif not hotmesh._is_number(coalesce(policy -> 'backoff_coefficient', '10'), 1, 1000) then
-        perform hotmesh._retry_refuse(policy, 'bad backoff_coefficient', 'It is a number from 1 to 1000.');
+        perform hotmesh._retry_refuse(
+            policy, 'bad backoff_coefficient', 'It is a number from 1 to 1000.');
     elsif jsonb_typeof(coalesce(policy -> 'non_retryable_error_types', '[]')) <> 'array' then
-        perform hotmesh._retry_refuse(policy, 'bad non_retryable_error_types', 'It is a list of names of exception classes.');
+        perform hotmesh._retry_refuse(
+            policy, 'bad non_retryable_error_types', 'It is a list of names of exception classes.');
     end if;
     return policy || jsonb_build_object(
-        'initial_interval', extract(epoch from coalesce(hotmesh._duration(policy -> 'initial_interval', 'initial_interval'), '1 s')),
-        'maximum_interval', extract(epoch from coalesce(hotmesh._duration(policy -> 'maximum_interval', 'maximum_interval'), '120 s')));
+        'initial_interval', hotmesh._retry_seconds(policy, 'initial_interval', '1 s'),
+        'maximum_interval', hotmesh._retry_seconds(policy, 'maximum_interval', '120 s'));
 end
 $$;
 
@@ -57,11 +77,13 @@ immutable
 as $$
     select make_interval(secs => case
         when p.initial <= 0 then 0
-        when ln(p.initial) + attempt * ln(p.coefficient) >= ln(greatest(p.maximum, 1e-6)) then p.maximum
+        when ln(p.initial) + attempt * ln(p.coefficient) >= ln(greatest(p.maximum, 1e-6))
+            then p.maximum
         else p.initial * power(p.coefficient, attempt) end)
-    from (select coalesce((policy ->> 'initial_interval')::double precision, 1) as initial,
-                 coalesce((policy ->> 'backoff_coefficient')::double precision, 10) as coefficient,
-                 coalesce((policy ->> 'maximum_interval')::double precision, 120) as maximum) p
+    from (
+        select coalesce((policy ->> 'initial_interval')::double precision, 1) as initial,
+               coalesce((policy ->> 'backoff_coefficient')::double precision, 10) as coefficient,
+               coalesce((policy ->> 'maximum_interval')::double precision, 120) as maximum) p
 $$;
 
 create or replace function hotmesh._retry_again(policy jsonb, attempt integer, error jsonb)

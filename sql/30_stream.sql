@@ -401,3 +401,29 @@ begin
         hint = 'hotmesh.stuck_jobs shows what is parked.';
 end
 $$;
+
+-- A worker that lost an answer says what it holds; what it does not know of is ready again.
+create or replace function hotmesh._stream_reconcile(worker text, held bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_return(
+        array(
+            select s.id from streams s
+            where s.state = 'leased' and s.worker = _stream_reconcile.worker and s.id <> all (held)),
+        worker);
+end
+$$;
+
+-- A run that was delivered before has reported: it is alive, its deliveries count from one again.
+create or replace function hotmesh._stream_alive(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set attempt = 1
+    where s.id = any (array(
+        select m.id from streams m where m.id = any (ids) and m.attempt > 1 for update skip locked));
+end
+$$;

@@ -5,7 +5,8 @@
 --@ state
 
 --@ behaviour
--- Takes the results that wait for jobs whose locks the caller holds.
+-- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that got
+-- news stays held, and its next report takes the rest.
 create or replace function hotmesh._inbox_take(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -16,9 +17,12 @@ begin
     with taken as (
         delete from streams s
         where s.id = any (array(
-            select m.id from streams m
-            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
-            for update skip locked))
+            select e.id
+            from unnest(job_ids) as j (id)
+            cross join lateral (
+                select m.id from streams m
+                where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+                order by m.visible_at, m.id limit 500 for update skip locked) e))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event) into v_events from taken t;
     return v_events;

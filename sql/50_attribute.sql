@@ -151,6 +151,20 @@ begin
 end
 $$;
 
+-- The arguments of a job, or null when they are larger than what there is room for.
+create or replace function hotmesh._attribute_input(job_id bigint, size_limit bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select a.value from jobs_attributes a
+        where a.job_id = _attribute_input.job_id and a.field = 'input'
+          and pg_column_size(a.value) <= size_limit);
+end
+$$;
+
 -- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs anew; what was done stays done.
 create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
 returns void

@@ -140,6 +140,27 @@ begin
 end
 $$;
 
+-- Idle workers call it too: nothing else runs that could.
+create or replace function hotmesh._archive_expired(take integer)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := hotmesh._archive_due(take);
+begin
+    if v_ids = '{}' then
+        return 0;
+    end if;
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
+    v_ids := hotmesh._archive_quiet(v_ids);
+    if not hotmesh._archive_open_months(v_ids, patient => false) then
+        return 0;
+    end if;
+    return hotmesh._archive_jobs(v_ids);
+end
+$$;
+
 -- The planner is pinned: a plan made while the app was empty would scan its tables.
 create or replace function hotmesh.job_archive(app text, take integer default 10000)
 returns bigint
@@ -148,8 +169,6 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-declare
-    v_ids bigint[];
 begin
     perform hotmesh._enter(app);
     if coalesce(take, 0) not between 1 and 1000000 then
@@ -158,13 +177,7 @@ begin
             'It says how many jobs one call moves at most: from 1 to 1000000.',
             'Leave it out, and call again until the answer is 0.');
     end if;
-    perform hotmesh._app_open_month(
-        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
-    v_ids := hotmesh._archive_quiet(hotmesh._archive_due(take));
-    if not hotmesh._archive_open_months(v_ids, patient => false) then
-        return 0;
-    end if;
-    return hotmesh._archive_jobs(v_ids);
+    return hotmesh._archive_expired(take);
 end
 $$;
 comment on function hotmesh.job_archive(text, integer) is

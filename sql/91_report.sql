@@ -5,7 +5,7 @@
 --@ state
 create type hotmesh.report as (
     id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb, outcome jsonb, running boolean, keep boolean,
-    was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, runs integer, verdict text, ends boolean, news jsonb);
+    was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, attempt integer, runs integer, verdict text, ends boolean, news jsonb);
 comment on type hotmesh.report is 'What a worker reports of one message it holds, with what the engine knows of that message.';
 
 --@ behaviour
@@ -16,7 +16,7 @@ as $$
 begin
     return array(
         select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome, coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, s.retry_policy, coalesce((s.error ->> 'attempt')::integer, 0) + 1,
+                s.kind, s.job_id, s.dimension, s.retry_policy, s.attempt, coalesce((s.error ->> 'attempt')::integer, 0) + 1,
                 case when r.running and r.done is null and r.commands is null and r.outcome is null then 'quiet' end,
                 false, null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
@@ -240,6 +240,8 @@ as $$
 begin
     perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
     from unnest(reports) r where not r.ends having count(*) > 0;
+    perform hotmesh._stream_alive(array_agg(r.id))
+    from unnest(reports) r where r.running and r.attempt > 1 having count(*) > 0;
     perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
     from unnest(reports) r where r.outcome is null and not r.running and r.news is null having count(*) > 0;
     perform hotmesh._report_again(r) from unnest(reports) r where r.outcome is not null and not r.ends;

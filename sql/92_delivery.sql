@@ -15,20 +15,48 @@ create or replace function hotmesh._delivery_activities(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
 as $$
+declare
+    v_fit bigint[] := hotmesh._delivery_fit(ids);
 begin
     return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence, s.attempt, s.args,
-           null::bigint, null::jsonb, extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
+           s.attempt, s.args, null::bigint, null::jsonb,
+           extract(epoch from j.created_at)::double precision,
+           extract(epoch from hotmesh.now())::double precision
     from streams s left join jobs j on j.id = s.job_id
-    where s.id = any (ids) and (s.job_id is null or j.closed_at is null and j.id is not null);
+    where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
     perform hotmesh._stream_drop(array(
         select s.job_id from streams s
-        where s.id = any (ids) and s.job_id is not null
+        where s.id = any (v_fit) and s.job_id is not null
           and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
 end
 $$;
 
--- Hands out runs with the history that replay needs: all of it, or to the worker that still has the coroutine only the news.
+-- One answer carries about 8 MB of arguments, and always one message; what does not fit is put back.
+create or replace function hotmesh._delivery_fit(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_fit bigint[];
+begin
+    v_fit := array(
+        select f.id
+        from (
+            select s.id, coalesce(sum(pg_column_size(s.args)) over (
+                       order by s.priority desc, s.id rows between unbounded preceding and 1 preceding), 0) as before
+            from streams s where s.id = any (ids)) f
+        where f.before < 8388608);
+    if cardinality(v_fit) < cardinality(ids) then
+        perform hotmesh._stream_postpone(
+            array(select i from unnest(ids) i where i <> all (v_fit)), interval '0');
+    end if;
+    return v_fit;
+end
+$$;
+
+-- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
+-- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in pages.
 create or replace function hotmesh._delivery_runs(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
@@ -42,17 +70,17 @@ begin
         perform hotmesh._delivery_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     end if;
     v_runs := hotmesh._report_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, false,
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, null, false,
                 null)::hotmesh.report
         from streams s join jobs j on j.id = s.job_id
         where s.id = any (ids) and s.job_id = any (v_locked)));
     perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
-           case when s.cursor is null then (select a.value from jobs_attributes a where a.job_id = s.job_id and a.field = 'input') end,
+           case when s.cursor is null then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608)
+                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
            extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
     from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;

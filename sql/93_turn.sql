@@ -77,10 +77,17 @@ begin
     if v_kept <> '[]' then
         perform hotmesh._report_apply(v_kept, worker, v_lease);
     end if;
+    if want ? 'held' then
+        perform hotmesh._stream_reconcile(
+            worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
+    end if;
     perform hotmesh._stream_sweep(200);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
+    if v_given = 0 and want ->> 'idle' = 'true' then
+        perform hotmesh._archive_expired(200);
+    end if;
     if want ? 'seen' then
         perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
