@@ -29,6 +29,7 @@ __all__ = [
     "job_exists",
     "job_export",
     "job_history",
+    "job_list",
     "job_prune",
     "job_result",
     "job_results",
@@ -315,6 +316,34 @@ def job_exists(app: str, key: str) -> Call[bool]:
         {"app": app, "key": key},
         lambda rows: not rows or _flag(rows),
     ).repeatable()
+
+
+_JOB_LIST = """
+select id, key, topic, entity, queue, status, created_at, closed_at
+from hotmesh.job_list(
+    app => %(app)s::text, entity => %(entity)s::text, queue => %(queue)s::text,
+    state => %(state)s::text, take => %(take)s::integer, before => %(before)s::bigint)
+"""
+
+
+def job_list(
+    app: str,
+    entity: str | None = None,
+    queue: str | None = None,
+    state: str | None = None,
+    take: int = 50,
+    before: int | None = None,
+) -> Call[list[Job]]:
+    """The newest jobs; `state` is open, complete or failed, `before` the id where a page ended."""
+    params = {
+        "app": app,
+        "entity": entity,
+        "queue": queue,
+        "state": state,
+        "take": take,
+        "before": before,
+    }
+    return Call(_JOB_LIST, params, _jobs).repeatable()
 
 
 def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call[Any]:

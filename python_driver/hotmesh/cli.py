@@ -1,0 +1,383 @@
+"""The `hotmesh` command: a few words over the same doors that the driver uses.
+
+Tables for people, with `--json` one document for machines; an error is one sentence on standard
+error and exit status 1, or 2 for a command that was typed wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+from . import __version__, _calls, embedded
+from . import install as engine
+from ._cli import jobs as looks
+from ._cli import screen
+from ._cli.screen import Screen
+from ._cli.serve import Order, serve, served
+from ._requests import StartRequest
+from ._session import SyncSession
+from .client import SyncClient
+from .errors import AppExistsError, AppNotFoundError, HotMeshError
+from .worker import Worker
+
+__all__ = ["cli", "main"]
+
+DEFAULT_APP = "memflow"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The options that every command takes: which database, which app, and for whom to write."""
+
+    dsn: str | None
+    app: str
+    screen: Screen
+
+    @contextmanager
+    def session(self, provision: bool = False) -> Iterator[SyncSession]:
+        """Connections to the database; a command that only looks does not provision."""
+        session = SyncSession(self.dsn, self.app, provision=provision)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    @contextmanager
+    def client(self, provision: bool = False) -> Iterator[SyncClient]:
+        """A client on such a session."""
+        with self.session(provision) as session:
+            yield SyncClient(session=session)
+
+
+def _placed(command: Callable[..., None]) -> Callable[..., None]:
+    @click.option("--dsn", metavar="DSN", help="The database; else DATABASE_URL, else embedded.")
+    @click.option("--app", default=DEFAULT_APP, show_default=True, help="The app.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+    @functools.wraps(command)
+    def with_place(dsn: str | None, app: str, as_json: bool, **rest: Any) -> None:
+        command(Place(dsn, app, Screen(as_json)), **rest)
+
+    return with_place
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hotmesh")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Durable workflows that are only Postgres."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+# --- the engine -----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "extension", "plain"]),
+    default="auto",
+    show_default=True,
+    help="As an extension where the server has its files, or as plain SQL.",
+)
+@_placed
+def install(place: Place, mode: Any) -> None:
+    """Put the engine into a database, and create the app."""
+    with place.session() as session, session.connect() as conn:
+        done = engine.install(conn, mode)
+        session.ready = True  # as far as it goes: the app may be missing
+        try:
+            session.run(_calls.app_create(place.app), conn)
+            created = True
+        except AppExistsError:
+            created = False
+    _tell_engine(place, done, "was created" if created else "was there", created=created)
+
+
+@cli.command()
+@_placed
+def upgrade(place: Place) -> None:
+    """Bring the engine, and then the app, to this driver's version."""
+    with place.session() as session, session.connect() as conn:
+        done = engine.upgrade(conn)
+        session.ready = True
+        try:
+            session.run(_calls.app_upgrade(place.app), conn)
+        except AppNotFoundError:
+            if place.app != DEFAULT_APP:
+                raise
+    _tell_engine(place, done, "is up to date")
+
+
+def _tell_engine(place: Place, done: engine.Installed, what: str, **more: Any) -> None:
+    if place.screen.as_json:
+        about = {"version": done.version, "protocol": done.protocol, "mode": done.mode}
+        place.screen.document({**about, "app": place.app, **more})
+        return
+    kind = "as an extension" if done.mode == "extension" else "from the plain file"
+    place.screen.line(f"engine {done.version}, protocol {done.protocol}, {kind}")
+    place.screen.line(f"app {place.app} {what}")
+
+
+@cli.command()
+@_placed
+def up(place: Place) -> None:
+    """Run the embedded Postgres in the foreground, with engine and app, and print its DSN."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    dsn = embedded.dsn()
+    with Place(dsn, place.app, place.screen).session(provision=True) as session:
+        session.ensure()
+    if place.screen.as_json:
+        place.screen.document({"dsn": dsn, "app": place.app})
+    else:
+        place.screen.line(dsn)
+        _note("Ctrl-C stops it; its data stays")
+    sys.stdout.flush()
+    while not stop.wait(3600):
+        pass
+
+
+@cli.command()
+@_placed
+def doctor(place: Place) -> None:
+    """Look whether database, engine and app are as they should be."""
+    checks: list[tuple[str, str, str]] = []
+    try:
+        with place.session() as session, session.connect() as conn:
+            server = conn.info.server_version
+            checks.append(("database", "ok", f"Postgres {server // 10000}.{server % 10000}"))
+            if conn.info.parameter_status("is_superuser") == "on":
+                told = f"{conn.info.user} is a superuser; the engine needs an ordinary role"
+                checks.append(("role", "note", told))
+            found = engine.check(conn)
+            about = f"{found.version}, protocol {found.protocol}, {found.mode}"
+            checks.append(("engine", "ok", about))
+            session.run(session.app_probe(), conn)
+            checks.append(("app", "ok", place.app))
+    except HotMeshError as error:
+        name = ("database", "engine", "app")[sum(state == "ok" for _, state, _ in checks)]
+        hint = f"; {error.hint}" if error.hint else ""
+        checks.append((name, "no", f"{error}{hint}"))
+    if place.screen.as_json:
+        place.screen.document(
+            [dict(zip(("check", "state", "about"), c, strict=True)) for c in checks]
+        )
+    else:
+        place.screen.table(("check", "state", "about"), checks)
+    if any(state == "no" for _, state, _ in checks):
+        raise click.exceptions.Exit(1)
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+def _value(text: str) -> Any:
+    """JSON if it is JSON, else the text itself."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _policy(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    policy = None if text is None else _value(text)
+    if policy is not None and not isinstance(policy, dict):
+        raise click.BadParameter('it is a JSON object, such as {"maximum_attempts": 5}')
+    return policy
+
+
+@cli.command()
+@click.argument("workflow")
+@click.argument("arguments", nargs=-1, metavar="[ARGS]...")
+@click.option("--queue", help="The task queue that its workers serve.")
+@click.option("--id", "key", help="The workflow id; made up if left out.")
+@click.option("--entity", help="What kind of thing it is about; by default its name.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["reject", "existing", "replace"]),
+    help="What to do when the id is taken.",
+)
+@click.option("--expire", metavar="DURATION", help='How long it stays once closed: "30 days".')
+@click.option("--delay", metavar="DURATION", help="How long before it may run.")
+@click.option("--priority", type=int, help="Higher goes first.")
+@click.option("--retry-policy", metavar="JSON", callback=_policy, help="For its own exceptions.")
+@click.option("--wait", is_flag=True, help="Wait for the result and print it.")
+@click.option("--timeout", metavar="DURATION", help="How long to wait at most.")
+@_placed
+def start(
+    place: Place,
+    workflow: str,
+    arguments: tuple[str, ...],
+    queue: str | None,
+    key: str | None,
+    wait: bool,
+    timeout: str | None,
+    **options: Any,
+) -> None:
+    """Start a workflow and print its id.
+
+    Each of ARGS is JSON if it can be read as such, else text. Write -- before arguments that begin
+    with a dash.
+    """
+    request: StartRequest = {
+        "workflow_name": workflow,
+        "args": [_value(text) for text in arguments],
+        "task_queue": queue,
+        "workflow_id": key,
+        **options,  # type: ignore[typeddict-item]
+    }
+    with place.client(provision=True) as client:
+        handle = client.workflow.start(**request)
+        told: dict[str, Any] = {"id": handle.workflow_id, "workflow": workflow}
+        told["queue"] = handle.task_queue
+        if not place.screen.as_json:
+            place.screen.line(handle.workflow_id)
+        if wait:
+            with place.screen.spinner(f"{workflow} is running; Ctrl-C leaves it running"):
+                told["result"] = handle.result(timeout)
+            if not place.screen.as_json:
+                place.screen.line(screen.compact(told["result"]))
+    if place.screen.as_json:
+        place.screen.document(told)
+
+
+@cli.command(name="signal")
+@click.argument("id")
+@click.argument("name")
+@click.argument("data", default="null")
+@_placed
+def signal_(place: Place, id: str, name: str, data: str) -> None:
+    """Send the signal NAME to the job ID; DATA is JSON or text."""
+    with place.client() as client:
+        client.workflow.get_handle(workflow_id=id).signal(name, _value(data))
+    if place.screen.as_json:
+        place.screen.document({"id": id, "signal": name})
+    else:
+        place.screen.line(f"{name} was sent to {id}")
+
+
+@cli.command()
+@click.argument("id")
+@_placed
+def job(place: Place, id: str) -> None:
+    """Show one job: where it stands, what went in and came out, and its journal."""
+    with place.client() as client:
+        handle = client.workflow.get_handle(workflow_id=id)
+        about = handle.state(metadata=True)["metadata"]
+        found = handle.export()
+    told = looks.document(id, about, found)
+    if place.screen.as_json:
+        place.screen.document(told)
+    else:
+        looks.show(place.screen, told)
+
+
+@cli.command()
+@click.option("--entity", help="Only of this kind.")
+@click.option("--queue", help="Only of this task queue.")
+@click.option("--status", type=click.Choice(["open", "complete", "failed"]), help="Only such.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--before", type=int, metavar="NUMBER", help="Only older ones: the next page.")
+@_placed
+def jobs(place: Place, status: str | None, limit: int, **chosen: Any) -> None:
+    """List jobs, the newest first."""
+    with place.session() as session:
+        found = session.run(_calls.job_list(place.app, state=status, take=limit, **chosen))
+    if place.screen.as_json:
+        place.screen.document([looks.record(job) for job in found])
+        return
+    heads = ("job", "workflow", "queue", "status", "created", "took")
+    place.screen.table(heads, map(looks.row, found))
+    if len(found) == limit:
+        _note(f"there may be more: --before {found[-1].id}")
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("target", required=False, metavar="[MODULE:NAME]")
+@click.option("--queue", default="default", show_default=True, help="The task queue to serve.")
+@click.option("--activities", metavar="MODULE", help="A module (or module:name) of activities.")
+@click.option("--activity-queue", help="Their queue, if it is another one.")
+@click.option("--lease", metavar="DURATION", help="After how long a dead worker's work moves on.")
+@click.option("--max-concurrent-workflows", type=click.IntRange(1, 10_000), metavar="N")
+@click.option("--max-concurrent-activities", type=click.IntRange(1, 10_000), metavar="N")
+@_placed
+def worker(
+    place: Place,
+    target: str | None,
+    queue: str,
+    activities: str | None,
+    activity_queue: str | None,
+    **options: Any,
+) -> None:
+    """Serve a workflow until SIGTERM or Ctrl-C.
+
+    NAME in MODULE, found from the current directory, is a workflow, a list of workflows, or an
+    `async def` annotated `-> Worker` that makes the worker itself.
+    """
+    chosen = {name: value for name, value in options.items() if value is not None}
+    order = Order(place.dsn, place.app, target, queue, activities, activity_queue, chosen)
+    asyncio.run(serve(order, functools.partial(_banner, place)))
+    if not place.screen.as_json:
+        _note("stopped; nothing is held any more")
+
+
+def _banner(place: Place, workers: list[Worker]) -> None:
+    if place.screen.as_json:
+        about = [{"worker": w.name, "serves": [list(s) for s in served(w)]} for w in workers]
+        place.screen.document({"app": place.app, "pid": os.getpid(), "workers": about})
+        sys.stdout.flush()
+        return
+    queues: dict[str, list[str]] = {}
+    for queue, name in (each for worker in workers for each in served(worker)):
+        queues.setdefault(queue, []).append(name)
+    what = "; ".join(f"{', '.join(names)} on {queue}" for queue, names in queues.items())
+    _note(f"app {place.app}, process {os.getpid()}, serving {what}. Ctrl-C stops it")
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+# --- the command itself ---------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command and end the process with its status."""
+    try:
+        screen.set_up_logging()
+        status = cli.main(arguments, prog_name="hotmesh", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "hotmesh"
+        screen.complain(error.format_message(), f"{path} --help shows what it takes")
+        status = 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except Exception as error:
+        screen.stumble(error)
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)
