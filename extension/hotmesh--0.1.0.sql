@@ -5,7 +5,8 @@ set local search_path = pg_catalog, pg_temp;
 
 -- 00_house.sql
 create sequence hotmesh.ids;
-comment on sequence hotmesh.ids is 'Numbers jobs and stream messages; shared by all apps, so a row can change tenants.';
+comment on sequence hotmesh.ids is
+'Numbers jobs and stream messages; shared by all apps, so a row can change tenants.';
 select pg_catalog.pg_extension_config_dump('hotmesh.ids', '');
 
 -- 01_shape.sql
@@ -273,17 +274,23 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception '%', message using errcode = '22023', detail = _refuse_argument.detail, hint = _refuse_argument.hint;
+    raise exception '%', message using
+        errcode = '22023',
+        detail = _refuse_argument.detail,
+        hint = _refuse_argument.hint;
 end
 $$;
 
-create function hotmesh._is_number(value jsonb, low double precision, high double precision)
+create function hotmesh._is_number(
+    value jsonb, low double precision, high double precision)
 returns boolean
 language sql
 immutable
 parallel safe
 as $$
-    select case when jsonb_typeof(value) = 'number' then value::numeric between low::numeric and high::numeric else false end
+    select case when jsonb_typeof(value) = 'number'
+                then value::numeric between low::numeric and high::numeric
+                else false end
 $$;
 
 create function hotmesh._duration(value jsonb, what text)
@@ -299,13 +306,16 @@ begin
     elsif hotmesh._is_number(value, 0, 3.2e10) then
         return make_interval(secs => v_text::double precision);
     elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
-        and v_text ~* '^\s*(\d{1,11}(\.\d+)?\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|hrs?|d|days?|w|weeks?|mons?|months?|y|years?)\s*)+$'
+        and v_text ~* (
+            '^\s*(\d{1,11}(\.\d+)?\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?'
+            || '|h|hours?|hrs?|d|days?|w|weeks?|mons?|months?|y|years?)\s*)+$')
         and v_text::interval <= interval '1000 years' then
         return v_text::interval;
     end if;
     perform hotmesh._refuse_argument(
         format('%s is no duration: %s', what, left(value::text, 100)),
-        'A duration is a number of seconds or a text such as "30 days", "1.5h" or "500ms", from 0 to 1000 years.',
+        'A duration is a number of seconds or a text such as "30 days", "1.5h" or "500ms", '
+        || 'from 0 to 1000 years.',
         'Write the unit in full, for instance "2 minutes".');
 end
 $$;
@@ -921,8 +931,20 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('retry policy: %s', what), format('The policy was %s. %s', left(policy::text, 300), rule),
-        'Known keys: maximum_attempts, initial_interval, backoff_coefficient, maximum_interval, non_retryable_error_types.');
+        format('retry policy: %s', what),
+        format('The policy was %s. %s', left(policy::text, 300), rule),
+        'Known keys: maximum_attempts, initial_interval, backoff_coefficient, maximum_interval, '
+        || 'non_retryable_error_types.');
+end
+$$;
+
+create function hotmesh._retry_seconds(policy jsonb, key text, fallback interval)
+returns numeric
+language plpgsql
+stable
+as $$
+begin
+    return extract(epoch from coalesce(hotmesh._duration(policy -> key, key), fallback));
 end
 $$;
 
@@ -933,7 +955,8 @@ language plpgsql
 stable
 as $$
 declare
-    v_known constant text[] := '{maximum_attempts,initial_interval,backoff_coefficient,maximum_interval,non_retryable_error_types}';
+    v_known constant text[] := '{maximum_attempts, initial_interval, backoff_coefficient,
+        maximum_interval, non_retryable_error_types}';
     v_key text;
 begin
     if policy is null or policy = 'null' or policy = '{}' then
@@ -943,20 +966,26 @@ begin
     end if;
     foreach v_key in array array(select jsonb_object_keys(policy)) loop
         if v_key <> all (v_known) then
-            perform hotmesh._retry_refuse(policy, format('unknown key %s', left(v_key, 60)), 'Keys are spelled as in the hint.');
+            perform hotmesh._retry_refuse(
+                policy, format('unknown key %s', left(v_key, 60)),
+                'Keys are spelled as in the hint.');
         end if;
     end loop;
     if not hotmesh._is_number(coalesce(policy -> 'maximum_attempts', '3'), 1, 1000000)
         or coalesce(policy ->> 'maximum_attempts', '3') !~ '^\d+$' then
-        perform hotmesh._retry_refuse(policy, 'bad maximum_attempts', 'It counts executions: a whole number from 1 to 1000000.');
+        perform hotmesh._retry_refuse(
+            policy, 'bad maximum_attempts',
+            'It counts executions: a whole number from 1 to 1000000.');
     elsif not hotmesh._is_number(coalesce(policy -> 'backoff_coefficient', '10'), 1, 1000) then
-        perform hotmesh._retry_refuse(policy, 'bad backoff_coefficient', 'It is a number from 1 to 1000.');
+        perform hotmesh._retry_refuse(
+            policy, 'bad backoff_coefficient', 'It is a number from 1 to 1000.');
     elsif jsonb_typeof(coalesce(policy -> 'non_retryable_error_types', '[]')) <> 'array' then
-        perform hotmesh._retry_refuse(policy, 'bad non_retryable_error_types', 'It is a list of names of exception classes.');
+        perform hotmesh._retry_refuse(
+            policy, 'bad non_retryable_error_types', 'It is a list of names of exception classes.');
     end if;
     return policy || jsonb_build_object(
-        'initial_interval', extract(epoch from coalesce(hotmesh._duration(policy -> 'initial_interval', 'initial_interval'), '1 s')),
-        'maximum_interval', extract(epoch from coalesce(hotmesh._duration(policy -> 'maximum_interval', 'maximum_interval'), '120 s')));
+        'initial_interval', hotmesh._retry_seconds(policy, 'initial_interval', '1 s'),
+        'maximum_interval', hotmesh._retry_seconds(policy, 'maximum_interval', '120 s'));
 end
 $$;
 
@@ -968,11 +997,13 @@ immutable
 as $$
     select make_interval(secs => case
         when p.initial <= 0 then 0
-        when ln(p.initial) + attempt * ln(p.coefficient) >= ln(greatest(p.maximum, 1e-6)) then p.maximum
+        when ln(p.initial) + attempt * ln(p.coefficient) >= ln(greatest(p.maximum, 1e-6))
+            then p.maximum
         else p.initial * power(p.coefficient, attempt) end)
-    from (select coalesce((policy ->> 'initial_interval')::double precision, 1) as initial,
-                 coalesce((policy ->> 'backoff_coefficient')::double precision, 10) as coefficient,
-                 coalesce((policy ->> 'maximum_interval')::double precision, 120) as maximum) p
+    from (
+        select coalesce((policy ->> 'initial_interval')::double precision, 1) as initial,
+               coalesce((policy ->> 'backoff_coefficient')::double precision, 10) as coefficient,
+               coalesce((policy ->> 'maximum_interval')::double precision, 120) as maximum) p
 $$;
 
 create function hotmesh._retry_again(policy jsonb, attempt integer, error jsonb)
@@ -1517,24 +1548,24 @@ begin
 end
 $$;
 
--- Wakes the named workers if they sleep. An idle flag older than a lease counts for nothing: its owner is gone.
+-- Wakes the named workers if they sleep. An idle flag older than a lease counts for nothing: its
+-- owner is gone. A worker whose row is locked is just renewing its flag: it is told all the same.
 create function hotmesh._worker_wake(workers text[])
 returns void
 language plpgsql
 as $$
 declare
-    v_name text;
+    v_asleep text[] := array(
+        select w.name from workers w
+        where w.name = any (_worker_wake.workers) and w.idle_at > hotmesh.now() - interval '15 s');
 begin
-    for v_name in
-        update workers w set idle_at = null
-        where w.name = any (array(
-            select s.name from workers s
-            where s.name = any (_worker_wake.workers) and s.idle_at > hotmesh.now() - interval '15 s'
-            for update skip locked))
-        returning w.name
-    loop
-        perform pg_notify(hotmesh._worker_channel(v_name), '');
-    end loop;
+    if v_asleep = '{}' then
+        return;
+    end if;
+    update workers w set idle_at = null
+    where w.name = any (array(
+        select s.name from workers s where s.name = any (v_asleep) for update skip locked));
+    perform pg_notify(hotmesh._worker_channel(n), '') from unnest(v_asleep) n;
 end
 $$;
 

@@ -60,24 +60,24 @@ begin
 end
 $$;
 
--- Wakes the named workers if they sleep. An idle flag older than a lease counts for nothing: its owner is gone.
+-- Wakes the named workers if they sleep. An idle flag older than a lease counts for nothing: its
+-- owner is gone. A worker whose row is locked is just renewing its flag: it is told all the same.
 create or replace function hotmesh._worker_wake(workers text[])
 returns void
 language plpgsql
 as $$
 declare
-    v_name text;
+    v_asleep text[] := array(
+        select w.name from workers w
+        where w.name = any (_worker_wake.workers) and w.idle_at > hotmesh.now() - interval '15 s');
 begin
-    for v_name in
-        update workers w set idle_at = null
-        where w.name = any (array(
-            select s.name from workers s
-            where s.name = any (_worker_wake.workers) and s.idle_at > hotmesh.now() - interval '15 s'
-            for update skip locked))
-        returning w.name
-    loop
-        perform pg_notify(hotmesh._worker_channel(v_name), '');
-    end loop;
+    if v_asleep = '{}' then
+        return;
+    end if;
+    update workers w set idle_at = null
+    where w.name = any (array(
+        select s.name from workers s where s.name = any (v_asleep) for update skip locked));
+    perform pg_notify(hotmesh._worker_channel(n), '') from unnest(v_asleep) n;
 end
 $$;
 

@@ -39,11 +39,17 @@ POLL_SECONDS = 1.0
 POLL_LISTENING_SECONDS = 2.0
 """The same when they do: then polling only mends what a lost notification broke."""
 
+SHORTLY_SECONDS = 0.02
+"""When a worker that has become idle looks for the last time before it sleeps."""
+
 SEEN_SECONDS = 5.0
 """How often a busy worker says that it is alive."""
 
-NEWS_SECONDS = 0.1
+NEWS_SECONDS = 0.25
 """How often a run that is busy with an inline activity asks for news."""
+
+NEWS_LISTENING_SECONDS = 1.0
+"""The same when notifications arrive, which tell of news too."""
 
 REPORT_BYTES = 8_000_000
 """A batch of reports ends here."""
@@ -82,6 +88,8 @@ class Pump:
         self._finished: list[Execution] = []
         self._again: list[Report] = []
         self._wake = asyncio.Event()
+        self._in_doubt = False
+        self._was_idle = False
         self._seen_at = 0.0
         self._fetching: set[asyncio.Task[None]] = set()
         self._watch = Watch()
@@ -108,10 +116,13 @@ class Pump:
             try:
                 await self._round()
                 pause = 0.05
+                continue
             except HotMeshError as error:
                 _LOG.warning("worker %s: %s; once more in %.1f s", self.name, error, pause)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, 5.0)
+            except Exception:
+                _LOG.exception("worker %s met a defect; once more in %.1f s", self.name, pause)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 5.0)
 
     def stop(self) -> None:
         """Claim nothing more; finish what runs."""
@@ -183,23 +194,36 @@ class Pump:
         return want["workflow"] > 0 or want["activity"] > 0
 
     async def _idle(self, rows: Sequence[Delivery]) -> None:
-        """Write idle and look once more; then sleep."""
+        """Write idle, look once more, and once more shortly after; then sleep.
+
+        Whoever makes work ready tells only those that it sees idle. The second look is for what was
+        committed before the flag was, the third for what was checked before it and committed after.
+        """
         if self.stopping:
             await self._rest(NEWS_SECONDS)
             return
         if not self._was_idle:
-            rows = await self._turn([], [], self._want(idle=True))
-            if self._dispatch(rows):
-                return
+            for pause in (0.0, 0.0, SHORTLY_SECONDS):
+                if pause:
+                    await self._rest(pause)
+                if self._wake.is_set():
+                    return
+                rows = await self._turn([], [], self._want(idle=True))
+                if self._dispatch(rows):
+                    return
             self._was_idle = True
         due = next((row.due for row in rows if row.answer == "next"), None)
         listening = self._listener is not None and self._listener.works
         poll = POLL_LISTENING_SECONDS if listening else POLL_SECONDS
         if self._busy:
-            poll = NEWS_SECONDS
+            poll = self._news_seconds
         await self._rest(poll if due is None else min(poll, max(due, 0.001)))
 
-    _was_idle = False
+    @property
+    def _news_seconds(self) -> float:
+        """How often a run that is busy with an inline activity asks for news."""
+        listening = self._listener is not None and self._listener.works
+        return NEWS_LISTENING_SECONDS if listening else NEWS_SECONDS
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -231,6 +255,8 @@ class Pump:
             "names": [topic[2] for topic in topics],
         }
         now = asyncio.get_running_loop().time()
+        if self._in_doubt:
+            want["held"] = self.held_ids()
         if idle or self._was_idle or now - self._seen_at > SEEN_SECONDS:
             self._seen_at = now
             want |= {"seen": True, "host": socket.gethostname(), "pid": os.getpid()}
@@ -243,7 +269,7 @@ class Pump:
         size = sum(report.size for report in reports)
         now = asyncio.get_running_loop().time()
         for held in self._runs.values():
-            if held.holding and held.inline and now - held.asked_at > NEWS_SECONDS:
+            if held.holding and held.inline and now - held.asked_at > self._news_seconds:
                 self._dirty.setdefault(held.id, held)
         while self._dirty and size < REPORT_BYTES:
             _, held = self._dirty.popitem(last=False)
@@ -266,10 +292,12 @@ class Pump:
         texts = [report.body for report in reports] + [_activity(done) for done in finished]
         try:
             rows = await self._send(texts, want)
-        except ConnectionLostError:
+        except HotMeshError:
+            self._in_doubt = True
             self._again += reports
             self._finished += finished
             raise
+        self._in_doubt = False
         self._settle(reports, finished, rows)
         return rows
 
@@ -313,6 +341,7 @@ class Pump:
                     report.keep = False
                 self._again.append(report)
             elif verdict == "stale":
+                self._in_doubt = True
                 self._forget(report.held)
             else:
                 self._applied(report)

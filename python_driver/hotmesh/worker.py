@@ -98,7 +98,7 @@ class Worker:
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(number, self._pump.stop)
+                loop.add_signal_handler(number, _stop_all)
         try:
             await asyncio.shield(self._stopping())
         finally:
@@ -162,6 +162,12 @@ async def register_activity_worker(
         queues[_codec.text(activity_task_queue, "activity_task_queue")] = functions
     slots = (0, max_concurrent_activities)
     return Worker(await _pump(connection, app_id, {}, queues, slots, lease))
+
+
+def _stop_all() -> None:
+    """A signal is for the whole process: every worker stops."""
+    for worker in list(_OPEN):
+        worker._pump.stop()
 
 
 async def shutdown_all() -> None:
