@@ -1,0 +1,1 @@
+"""Measurements of HotMesh next to the floor; `run.py` is the entry."""

@@ -1,0 +1,1 @@
+"""How each scenario of `scenarios.json` is measured; the sizes are in that file."""
