@@ -73,27 +73,47 @@ create table hotmesh.streams (
     constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
     constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
     constraint attempts_and_tokens_only_count_up check (attempt >= 0 and token >= 0)
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table hotmesh.streams is 'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
+) with (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+comment on table hotmesh.streams is
+'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
 comment on column hotmesh.streams.id is 'The message. Handed to whoever claims it.';
-comment on column hotmesh.streams.kind is 'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm that becomes an event.';
-comment on column hotmesh.streams.state is 'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a parked workflow).';
-comment on column hotmesh.streams.queue is 'The task queue whose workers may claim it; empty for events and timers.';
+comment on column hotmesh.streams.kind is
+'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm
+that becomes an event.';
+comment on column hotmesh.streams.state is
+'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a
+parked workflow).';
+comment on column hotmesh.streams.queue is
+'The task queue whose workers may claim it; empty for events and timers.';
 comment on column hotmesh.streams.name is 'The function to call, or the kind of news.';
 comment on column hotmesh.streams.priority is 'Higher is claimed first.';
 comment on column hotmesh.streams.job_id is 'The job it belongs to.';
-comment on column hotmesh.streams.dimension is 'The part of the job it belongs to: empty for the main function, a path for a hook.';
+comment on column hotmesh.streams.dimension is
+'The part of the job it belongs to: empty for the main function, a path for a hook.';
 comment on column hotmesh.streams.sequence is 'The journal row that waits for its result.';
-comment on column hotmesh.streams.cursor is 'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped to it.';
+comment on column hotmesh.streams.cursor is
+'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped
+to it.';
 comment on column hotmesh.streams.args is 'The arguments, or what an event tells.';
-comment on column hotmesh.streams.retry_policy is 'The policy, normalised; null is the default policy.';
-comment on column hotmesh.streams.attempt is 'Executions begun; for a workflow: deliveries since its last report.';
-comment on column hotmesh.streams.token is 'Deliveries ever. A report must name the current one.';
-comment on column hotmesh.streams.visible_at is 'When a delayed message is due and when a lease ends. A change by hand is honoured.';
-comment on column hotmesh.streams.worker is 'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
+comment on column hotmesh.streams.retry_policy is
+'The policy, normalised; null is the default policy.';
+comment on column hotmesh.streams.attempt is
+'Executions begun; for a workflow: deliveries since its last report.';
+comment on column hotmesh.streams.token is
+'Deliveries ever. A report must name the current one.';
+comment on column hotmesh.streams.visible_at is
+'When a delayed message is due and when a lease ends. A change by hand is honoured.';
+comment on column hotmesh.streams.worker is
+'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
 comment on column hotmesh.streams.error is 'The last failure.';
 comment on column hotmesh.streams.created_at is 'When it was enqueued.';
-create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id) where state = 'ready';
+create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
+where state = 'ready';
 create index streams_due on hotmesh.streams (visible_at) where state in ('delayed', 'leased');
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
 
@@ -115,14 +135,19 @@ create table hotmesh.workers (
     constraint topics_come_in_triples check (
         cardinality(kinds) = cardinality(queues) and cardinality(queues) = cardinality(names))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
-comment on table hotmesh.workers is 'One row per live consumer. A row that was not seen for a minute is dropped.';
+comment on table hotmesh.workers is
+'One row per live consumer. A row that was not seen for a minute is dropped.';
 comment on column hotmesh.workers.name is 'The worker, unique per start of a process.';
-comment on column hotmesh.workers.kinds is 'What it serves, first part of each topic: workflow or activity.';
-comment on column hotmesh.workers.queues is 'What it serves, second part of each topic: the task queue.';
-comment on column hotmesh.workers.names is 'What it serves, third part of each topic: the function.';
+comment on column hotmesh.workers.kinds is
+'What it serves, first part of each topic: workflow or activity.';
+comment on column hotmesh.workers.queues is
+'What it serves, second part of each topic: the task queue.';
+comment on column hotmesh.workers.names is
+'What it serves, third part of each topic: the function.';
 comment on column hotmesh.workers.host is 'Where it runs.';
 comment on column hotmesh.workers.pid is 'Its process.';
-comment on column hotmesh.workers.idle_at is 'Since when it waits to be woken; null while it works.';
+comment on column hotmesh.workers.idle_at is
+'Since when it waits to be woken; null while it works.';
 comment on column hotmesh.workers.seen_at is 'When it last reported in.';
 comment on column hotmesh.workers.started_at is 'When it reported in first.';
 
@@ -288,7 +313,7 @@ as $$
 begin
     raise exception '%', message using
         errcode = '22023',
-        detail = _refuse_argument.detail,
+        detail = coalesce(_refuse_argument.detail, 'It was null.'),
         hint = _refuse_argument.hint;
 end
 $$;
@@ -316,11 +341,12 @@ begin
     if value is null or value = 'null' then
         return null;
     elsif hotmesh._is_number(value, 0, 3.2e10) then
-        return make_interval(secs => v_text::double precision);
+        return make_interval(secs => round(v_text::numeric, 6)::double precision);
     elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
         and v_text ~* (
-            '^\s*(\d{1,11}(\.\d+)?\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?'
-            || '|h|hours?|hrs?|d|days?|w|weeks?|mons?|months?|y|years?)\s*)+$')
+            '^\s*((\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?|s|secs?|seconds?)'
+            || '|\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?|h|hrs?|hours?)'
+            || '|\d{1,6}(\.\d{1,9})?\s*(d|days?|w|weeks?|mons?|months?|y|years?))\s*)+$')
         and v_text::interval <= interval '1000 years' then
         return v_text::interval;
     end if;
@@ -1001,7 +1027,8 @@ begin
 end
 $$;
 
--- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
+-- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from
+-- overflowing.
 create or replace function hotmesh._retry_delay(policy jsonb, attempt integer)
 returns interval
 language sql
@@ -1034,15 +1061,19 @@ returns void
 language plpgsql
 as $$
 begin
-    insert into streams (kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
-    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id, coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
+    insert into streams (
+        kind, state, queue, name, priority, job_id, dimension, sequence,
+        args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
+           coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
            coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, hotmesh.now()
     from unnest(messages) m;
 end
 $$;
 
--- Topics (queue and function) that have ready work for this worker, the oldest and most urgent first.
-create or replace function hotmesh._stream_heads(kind text, queues text[], names text[], worker text)
+-- Topics (queue and function) with ready work for this worker, the most urgent and oldest first.
+create or replace function hotmesh._stream_heads(
+    kind text, queues text[], names text[], worker text)
 returns table (queue text, name text)
 language plpgsql
 as $$
@@ -1053,15 +1084,19 @@ begin
     select t.queue, t.name
     from unnest(queues, names) as t (queue, name)
     cross join lateral (
-        select s.priority, s.id from streams s
-        where s.state = 'ready' and s.kind = _stream_heads.kind and s.queue = t.queue and s.name = t.name
+        select s.priority, s.id
+        from streams s
+        where s.state = 'ready' and s.kind = _stream_heads.kind
+          and s.queue = t.queue and s.name = t.name
           and (s.worker is null or s.worker = _stream_heads.worker or s.visible_at <= v_grace)
-        order by s.priority desc, s.id limit 1) h
+        order by s.priority desc, s.id
+        limit 1) h
     order by h.priority desc, h.id;
 end
 $$;
 
-create or replace function hotmesh._stream_claim(kind text, queues text[], names text[], worker text, take integer, lease interval)
+create or replace function hotmesh._stream_claim(
+    kind text, queues text[], names text[], worker text, take integer, lease interval)
 returns bigint[]
 language plpgsql
 as $$
@@ -1070,19 +1105,29 @@ declare
     v_ids bigint[] := '{}';
     v_head record;
 begin
-    for v_head in select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h loop
+    for v_head in
+        select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h
+    loop
         exit when cardinality(v_ids) >= take;
         v_ids := v_ids || array(
-            select s.id from streams s
-            where s.state = 'ready' and s.kind = _stream_claim.kind and s.queue = v_head.queue and s.name = v_head.name
-              and (s.worker is null or s.worker = _stream_claim.worker or s.visible_at <= v_now - interval '100 ms')
+            select s.id
+            from streams s
+            where s.state = 'ready' and s.kind = _stream_claim.kind
+              and s.queue = v_head.queue and s.name = v_head.name
+              and (s.worker is null or s.worker = _stream_claim.worker
+                   or s.visible_at <= v_now - interval '100 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);
     end loop;
     if v_ids <> '{}' then
         update streams s
-        set state = 'leased', cursor = case when s.worker = _stream_claim.worker then s.cursor end, worker = _stream_claim.worker, token = s.token + 1, attempt = s.attempt + 1, visible_at = v_now + lease
+        set state = 'leased',
+            cursor = case when s.worker = _stream_claim.worker then s.cursor end,
+            worker = _stream_claim.worker,
+            token = s.token + 1,
+            attempt = s.attempt + 1,
+            visible_at = v_now + lease
         where s.id = any (v_ids);
     end if;
     return v_ids;
@@ -1115,7 +1160,8 @@ declare
     v_now timestamptz := hotmesh.now();
 begin
     update streams s
-    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null, visible_at = v_now, error = null, retry_policy = null,
+    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null,
+        visible_at = v_now, error = null, retry_policy = null,
         state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
         args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
     where s.id = any (ids) and s.job_id is not null;
@@ -1133,9 +1179,11 @@ declare
     v_dead bigint[];
 begin
     update streams s
-    set state = 'delayed', worker = null, error = f.error, visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
+    set state = 'delayed', worker = null, error = f.error,
+        visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
     from unnest(ids, errors) as f (id, error)
-    where s.id = any (ids) and s.id = f.id and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
+    where s.id = any (ids) and s.id = f.id
+      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
     v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
     if v_dead <> '{}' then
         update streams s
@@ -1154,11 +1202,34 @@ returns void
 language plpgsql
 as $$
 begin
-    insert into streams (kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    insert into streams (
+        kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
     select 'event', 'result', case when s.job_id = any (told) then 'waiting' else 'ready' end,
-           s.job_id, s.dimension, s.sequence, jsonb_build_object('error', s.error), s.visible_at, s.visible_at
+           s.job_id, s.dimension, s.sequence, jsonb_build_object('error', s.error),
+           s.visible_at, s.visible_at
     from streams s
     where s.id = any (dead) and s.job_id is not null and s.kind = 'activity';
+end
+$$;
+
+-- A run whose last report waits in its job's inbox was not lost with its worker: it stays as it is
+-- until that report was applied.
+create or replace function hotmesh._stream_spare(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_spared bigint[];
+begin
+    with spared as (
+        update streams s set visible_at = hotmesh.now() + interval '1 s'
+        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
+          and exists (
+              select from streams e
+              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
+        returning s.id)
+    select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
+    return array(select d from unnest(due) d where d <> all (v_spared));
 end
 $$;
 
@@ -1178,6 +1249,7 @@ begin
         order by s.visible_at
         limit take
         for update skip locked);
+    v_due := hotmesh._stream_spare(v_due);
     if v_due = '{}' then
         return 0;
     end if;
@@ -1185,7 +1257,8 @@ begin
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'
           and (s.kind = 'workflow' and s.attempt >= 5
-               or s.kind = 'activity' and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
+               or s.kind = 'activity'
+               and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s
     set kind = case s.kind when 'timer' then 'event' else s.kind end,
         name = case s.kind when 'timer' then 'result' else s.name end,
@@ -1220,7 +1293,10 @@ as $$
 begin
     delete from streams s
     where s.id = any (array(
-        select m.id from streams m where m.job_id = any (job_ids) and m.state <> 'dead' for update skip locked));
+        select m.id
+        from streams m
+        where m.job_id = any (job_ids) and m.state <> 'dead'
+        for update skip locked));
 end
 $$;
 
@@ -1231,8 +1307,11 @@ language plpgsql
 as $$
 begin
     return (
-        select greatest(0, extract(epoch from s.visible_at - hotmesh.now())) from streams s
-        where s.state in ('delayed', 'leased') order by s.visible_at limit 1);
+        select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
+        from streams s
+        where s.state in ('delayed', 'leased')
+        order by s.visible_at
+        limit 1);
 end
 $$;
 
@@ -1262,10 +1341,15 @@ declare
     v_count integer;
 begin
     update streams s
-    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now()
+    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0),
+        visible_at = hotmesh.now()
     where s.id = any (array(
         select m.id from streams m
         where m.id = any (ids) and m.state = 'leased' and m.worker = _stream_return.worker
+          and not exists (
+              select from streams e
+              where e.job_id = m.job_id and e.kind = 'event' and e.name = 'report'
+                and m.kind = 'workflow')
         for update skip locked));
     get diagnostics v_count = row_count;
     return v_count;
@@ -1294,25 +1378,32 @@ returns bigint[]
 language plpgsql
 as $$
 declare
-    v_ids bigint[] := array(select nextval('hotmesh.ids') from generate_series(1, cardinality(messages)));
+    v_ids bigint[] := array(
+        select nextval('hotmesh.ids') from generate_series(1, cardinality(messages)));
 begin
-    insert into streams (id, kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
-    select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0), m.job_id, m.dimension, m.sequence, m.args,
-           m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
+    insert into streams (
+        id, kind, state, queue, name, priority, job_id, dimension, sequence,
+        args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0),
+           m.job_id, m.dimension, m.sequence,
+           m.args, m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
     from unnest(messages) with ordinality m;
     return v_ids;
 end
 $$;
 
-create or replace function hotmesh._stream_cancel(job_ids bigint[], dimensions text[], sequences integer[])
+create or replace function hotmesh._stream_cancel(
+    job_ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
 begin
     delete from streams s
     where s.id = any (array(
-        select m.id from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
-        join streams m on m.job_id = c.job_id and m.kind in ('timer', 'activity')
+        select m.id
+        from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+        join streams m
+            on m.job_id = c.job_id and m.kind in ('timer', 'activity')
             and m.dimension = c.dimension and m.sequence = c.sequence
         for update of m skip locked));
 end
@@ -1337,7 +1428,8 @@ language plpgsql
 as $$
 begin
     update streams s
-    set state = 'delayed', worker = null, cursor = null, visible_at = hotmesh.now() + delay, error = failure
+    set state = 'delayed', worker = null, cursor = null,
+        visible_at = hotmesh.now() + delay, error = failure
     where s.id = _stream_delay.id;
 end
 $$;
@@ -1349,7 +1441,8 @@ language plpgsql
 as $$
 begin
     update streams s
-    set state = 'delayed', worker = null, cursor = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
+    set state = 'delayed', worker = null, cursor = null,
+        attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
     where s.id = any (ids);
 end
 $$;
@@ -1360,7 +1453,8 @@ returns boolean
 language plpgsql
 as $$
 begin
-    update streams s set state = 'ready', attempt = 0, worker = null, visible_at = hotmesh.now()
+    update streams s
+    set state = 'ready', attempt = 0, worker = null, error = null, visible_at = hotmesh.now()
     where s.id = _stream_revive.id and s.state = 'dead' and s.kind = 'workflow';
     return found;
 end
@@ -1372,7 +1466,8 @@ language plpgsql
 as $$
 begin
     raise exception 'no parked workflow %', id using errcode = 'MSH30',
-        detail = 'There is no message with this id, or it is not dead, or it is an activity, whose failure was told.',
+        detail = 'There is no message with this id, or it is not dead, or it is an activity, whose '
+                 || 'failure was told.',
         hint = 'hotmesh.stuck_jobs shows what is parked.';
 end
 $$;
@@ -1385,8 +1480,10 @@ as $$
 begin
     perform hotmesh._stream_return(
         array(
-            select s.id from streams s
-            where s.state = 'leased' and s.worker = _stream_reconcile.worker and s.id <> all (held)),
+            select s.id
+            from streams s
+            where s.state = 'leased' and s.worker = _stream_reconcile.worker
+              and s.id <> all (held)),
         worker);
 end
 $$;
@@ -1399,7 +1496,10 @@ as $$
 begin
     update streams s set attempt = 1
     where s.id = any (array(
-        select m.id from streams m where m.id = any (ids) and m.attempt > 1 for update skip locked));
+        select m.id
+        from streams m
+        where m.id = any (ids) and m.attempt > 1
+        for update skip locked));
 end
 $$;
 
@@ -1441,16 +1541,21 @@ begin
     update streams s set state = 'waiting'
     where s.id = any (array(
         select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name in ('result', 'signal')
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state in ('ready', 'delayed')
+          and m.name in ('result', 'signal')
         for update skip locked));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (array(
         select m.id from streams m
         where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state = 'waiting'
-          and exists (select from streams e where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
+          and exists (
+              select from streams e
+              where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
         for update skip locked));
     select array_agg(distinct m.worker) into v_holders
-    from streams m where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready') and m.worker is not null;
+    from streams m
+    where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready')
+      and m.worker is not null;
     return v_holders;
 end
 $$;
@@ -1464,9 +1569,11 @@ begin
         select distinct e.job_id
         from unnest('{result,signal}'::text[]) as n (name)
         cross join lateral (
-            select s.job_id from streams s
+            select s.job_id
+            from streams s
             where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = n.name
-            order by s.priority desc, s.id limit take) e);
+            order by s.priority desc, s.id
+            limit take) e);
 end
 $$;
 
@@ -1492,7 +1599,8 @@ end
 $$;
 
 -- A signal that met its wait becomes that step's result.
-create or replace function hotmesh._inbox_answer(ids bigint[], dimensions text[], sequences integer[])
+create or replace function hotmesh._inbox_answer(
+    ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
@@ -1523,8 +1631,24 @@ declare
     v_kept jsonb;
 begin
     with taken as (delete from streams s where s.id = any (ids) returning s.id, s.args)
-    select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept from taken t;
+    select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept
+    from taken t;
     return v_kept;
+end
+$$;
+
+-- News of jobs that somebody else has locked: it makes room for other jobs' news for a while.
+create or replace function hotmesh._inbox_postpone(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'delayed', visible_at = hotmesh.now() + interval '100 ms'
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready'
+        limit 1000
+        for update skip locked));
 end
 $$;
 
@@ -1538,6 +1662,20 @@ as $$
     select 'hotmesh_' || worker
 $$;
 
+create or replace function hotmesh._worker_check(worker text)
+returns void
+language plpgsql
+as $$
+begin
+    if coalesce(octet_length(worker), 0) not between 1 and 50 then
+        perform hotmesh._refuse_argument(
+            'a worker needs a name of 1 to 50 bytes', format('It was %s.', left(worker, 60)),
+            'Choose one that is unique per start of a process.');
+    end if;
+end
+$$;
+
+-- Whoever wakes the worker may hold its row; then the row is left as it is.
 create or replace function hotmesh._worker_seen(worker text, about jsonb, idle boolean)
 returns void
 language plpgsql
@@ -1545,18 +1683,28 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    insert into workers as w (name, kinds, queues, names, host, pid, idle_at, seen_at, started_at)
-    values (worker,
-            array(select jsonb_array_elements_text(about -> 'kinds')),
-            array(select jsonb_array_elements_text(about -> 'queues')),
-            array(select jsonb_array_elements_text(about -> 'names')),
-            about ->> 'host', (about ->> 'pid')::integer, case when idle then v_now end, v_now, v_now)
-    on conflict (name) do update
-    set kinds = excluded.kinds, queues = excluded.queues, names = excluded.names,
-        idle_at = excluded.idle_at, seen_at = excluded.seen_at;
+    perform from workers w where w.name = worker for update skip locked;
+    if found then
+        update workers w set idle_at = case when idle then v_now end, seen_at = v_now
+        where w.name = worker;
+    else
+        insert into workers (
+            name, kinds, queues, names, host, pid, idle_at, seen_at, started_at)
+        select worker,
+               array(select jsonb_array_elements_text(about -> 'kinds')),
+               array(select jsonb_array_elements_text(about -> 'queues')),
+               array(select jsonb_array_elements_text(about -> 'names')),
+               about ->> 'host', (about ->> 'pid')::integer,
+               case when idle then v_now end, v_now, v_now
+        where not exists (select from workers w where w.name = worker);
+    end if;
     delete from workers w
     where w.name = any (array(
-        select d.name from workers d where d.seen_at < v_now - interval '1 minute' limit 10 for update skip locked));
+        select d.name
+        from workers d
+        where d.seen_at < v_now - interval '1 minute'
+        limit 10
+        for update skip locked));
 end
 $$;
 
@@ -1588,31 +1736,42 @@ language plpgsql
 as $$
 begin
     perform hotmesh._worker_wake(array(
-        select w.name from workers w
+        select w.name
+        from workers w
         where w.idle_at > hotmesh.now() - interval '15 s'
           and exists (
               select from unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
-              where t.kind = _worker_wake_for.kind and t.queue = _worker_wake_for.queue and t.name = _worker_wake_for.name)
+              where t.kind = _worker_wake_for.kind
+                and t.queue = _worker_wake_for.queue
+                and t.name = _worker_wake_for.name)
         order by w.idle_at desc
         limit 1));
 end
 $$;
 
--- Wakes idle workers for which work is ready; `except` is the worker that asks.
+-- Wakes idle workers for which work is ready; `except_worker` is the one that asks.
 create or replace function hotmesh._worker_wake_useful(except_worker text)
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._worker_wake(array(
-        select w.name from workers w
+        select w.name
+        from workers w
         where w.idle_at > hotmesh.now() - interval '15 s' and w.name <> except_worker
           and exists (
-              select from unnest(array['workflow', 'activity']) as k (kind)
+              select
+              from unnest(array['workflow', 'activity']) as k (kind)
               cross join lateral hotmesh._stream_heads(
                   k.kind,
-                  array(select t.queue from unnest(w.kinds, w.queues) as t (kind, queue) where t.kind = k.kind),
-                  array(select t.name from unnest(w.kinds, w.names) as t (kind, name) where t.kind = k.kind),
+                  array(
+                      select t.queue
+                      from unnest(w.kinds, w.queues) as t (kind, queue)
+                      where t.kind = k.kind),
+                  array(
+                      select t.name
+                      from unnest(w.kinds, w.names) as t (kind, name)
+                      where t.kind = k.kind),
                   w.name))
         order by w.idle_at desc
         limit 2));
@@ -1628,7 +1787,8 @@ begin
 end
 $$;
 
-create or replace function hotmesh.worker_extend(app text, worker text, ids bigint[], lease interval default '15 s')
+create or replace function hotmesh.worker_extend(
+    app text, worker text, ids bigint[], lease interval default '15 s')
 returns bigint[]
 language plpgsql
 security definer
@@ -1640,7 +1800,8 @@ begin
 end
 $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
-'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked this instant are left for the next call.';
+'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked
+this instant are left for the next call.';
 
 create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
 returns integer
@@ -1659,7 +1820,8 @@ begin
 end
 $$;
 comment on function hotmesh.worker_stop(text, text, bigint[]) is
-'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an attempt. Returns how many messages it gave back.';
+'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an
+attempt. Returns how many messages it gave back.';
 
 -- 40_job.sql
 create or replace function hotmesh._job_refuse_missing(key text)
@@ -1751,6 +1913,7 @@ begin
         insert into jobs (id, key, entity, queue, topic, expire_after, created_at, updated_at)
         select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, v_now, v_now
         from unnest(requests) r
+        order by r.key
         on conflict (key) do nothing
         returning id)
     select coalesce(array_agg(o.id), '{}') into v_ids from opened o;
@@ -1821,7 +1984,7 @@ language plpgsql
 as $$
 declare
     v_told text := coalesce(current_setting('hotmesh.told', true), '');
-    v_topic text := format('|%s/%s|', queue, topic);
+    v_topic text := format('|%s/%s/%s|', (current_schemas(false))[2], queue, topic);
 begin
     if strpos(v_told, v_topic) > 0 then
         return false;
@@ -2341,6 +2504,20 @@ end
 $$;
 
 -- 90_engine.sql
+create or replace function hotmesh._engine_check_name(what text, name text, size_limit integer)
+returns void
+language plpgsql
+as $$
+begin
+    if octet_length(name) not between 1 and size_limit then
+        perform hotmesh._refuse_argument(
+            format('%s is empty or too long', what),
+            format('It has %s bytes and begins with %L.', octet_length(name), left(name, 40)),
+            format('From 1 to %s bytes, or leave it out.', size_limit));
+    end if;
+end
+$$;
+
 create or replace function hotmesh._engine_check_request(request hotmesh.job_request)
 returns void
 language plpgsql
@@ -2348,7 +2525,7 @@ as $$
 declare
     v_limit bigint := hotmesh._setting('value_limit', 16777216);
 begin
-    if coalesce(request.workflow, '') = '' or length(request.workflow) > 500 then
+    if coalesce(request.workflow, '') = '' or octet_length(request.workflow) > 500 then
         perform hotmesh._refuse_argument(
             'a start needs the name of a workflow', format('The name was %s.', coalesce(quote_literal(left(request.workflow, 60)), 'null')),
             'Name the function as the worker registers it, up to 500 characters.');
@@ -2358,12 +2535,12 @@ begin
             'Positional arguments come as an array, for instance ''["item-123", 5]''.');
     elsif pg_column_size(request.args) > v_limit then
         perform hotmesh._job_refuse_large(format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
-    elsif request.key = '' or length(request.key) > 1000 then
-        perform hotmesh._refuse_argument('the key of a job is empty or longer than 1000 characters', format('It has %s characters.', length(request.key)),
-            'Give a key of 1 to 1000 characters, or none to have one made.');
     elsif jsonb_typeof(coalesce(request.options, '{}')) <> 'object' then
         perform hotmesh._refuse_argument('options are no JSON object', left(request.options::text, 200), 'For instance {"on_conflict": "existing"}.');
     end if;
+    perform hotmesh._engine_check_name('key', request.key, 1000);
+    perform hotmesh._engine_check_name('queue', request.queue, 500);
+    perform hotmesh._engine_check_name('entity', request.entity, 500);
     if request.options <> '{}' then
         perform hotmesh._engine_check_options(request.options);
     end if;
@@ -2387,7 +2564,9 @@ begin
     elsif not hotmesh._is_number(coalesce(options -> 'priority', '0'), -32768, 32767) or coalesce(options ->> 'priority', '0') !~ '^-?\d+$' then
         perform hotmesh._refuse_argument(
             format('bad priority: %s', left(options ->> 'priority', 60)), 'It is a whole number from -32768 to 32767; higher is served first.', 'Leave it out for 0.');
-    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object' then
+    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
+        or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
+    then
         perform hotmesh._refuse_argument('search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
     end if;
 end
@@ -2444,7 +2623,9 @@ declare
     v_policy text := coalesce(request.options ->> 'on_conflict', 'reject');
     v_job hotmesh.jobs := hotmesh._job_find(request.key);
 begin
-    if v_policy = 'existing' and v_job.id is not null then
+    if v_job.id is null then  -- it was archived this instant
+        return (hotmesh._engine_open(array[request]))[1];
+    elsif v_policy = 'existing' then
         return v_job.id;
     elsif v_policy = 'replace' and v_job.closed_at is not null then
         perform hotmesh._archive_jobs(array[v_job.id]);
@@ -2732,7 +2913,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._report_check_sizes(reports hotmesh.report[])
+create or replace function hotmesh._report_check(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
@@ -2755,6 +2936,13 @@ begin
         perform hotmesh._job_refuse_large(
             format('%s of message %s', v_large.name, v_large.id), v_large.size, v_limit);
     end if;
+    perform hotmesh._refuse_argument(
+        format('unknown command: %s', left(c.kind, 60)), 'Commands: activity, timer, wait, cancel.',
+        'Is the driver newer than the engine?')
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text)
+    where r.commands is not null
+      and coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel');
 end
 $$;
 
@@ -2875,7 +3063,8 @@ begin
         reports[i].cursor := v_cursors[i];
         reports[i].ends := hotmesh._report_ends(reports[i]);
         if v_events is not null then
-            reports[i].cursor := v_cursors[i] + (select count(*) from unnest(v_events) e where e.job_id = v_jobs[i]);
+            reports[i].cursor := coalesce(
+                (select max(n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]), v_cursors[i]);
             reports[i].news := (
                 select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]);
         end if;
@@ -2952,6 +3141,7 @@ as $$
 declare
     v_ids bigint[];
     v_jobs bigint[];
+    v_locked bigint[];
 begin
     select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs from (
         select s.id, s.job_id from streams s
@@ -2960,10 +3150,16 @@ begin
     if v_ids is null then
         return '[]';
     end if;
-    v_jobs := hotmesh._job_lock(v_jobs);
+    v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._inbox_postpone(array(
+        select j.id from jobs j
+        where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
     v_ids := array(
-        select distinct on (s.job_id) s.id from streams s
-        where s.id = any (v_ids) and s.job_id = any (v_jobs) order by s.job_id, s.id);
+        select s.id from streams s
+        where s.id = any (v_ids) and s.job_id = any (v_locked)
+          and not exists (
+              select from streams o
+              where o.job_id = s.job_id and o.kind = 'event' and o.name = 'report' and o.id < s.id));
     return hotmesh._inbox_release(v_ids);
 end
 $$;
@@ -2977,7 +3173,7 @@ declare
     v_reports hotmesh.report[] := hotmesh._report_read(reports);
     v_verdicts text[] := hotmesh._report_judge(v_reports);
 begin
-    perform hotmesh._report_check_sizes(v_reports);
+    perform hotmesh._report_check(v_reports);
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
         if v_verdicts[i] = 'kept' then
@@ -3082,7 +3278,7 @@ begin
            case when s.cursor is null then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
+                when r.cursor > 0 or s.token > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
            extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
     from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
@@ -3146,15 +3342,16 @@ as $$
 declare
     v_jobs bigint[] := hotmesh._inbox_unrouted(200);
     v_locked bigint[];
+    v_open bigint[];
 begin
     if v_jobs = '{}' then
         return;
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
-    perform hotmesh._stream_drop(array(
-        select u.id from unnest(v_jobs) as u (id)
-        where not exists (select from jobs j where j.id = u.id and j.closed_at is null)));
+    v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
+    perform hotmesh._inbox_postpone(array(select o from unnest(v_open) o where o <> all (v_locked)));
+    perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
 end
 $$;
 
@@ -3183,6 +3380,18 @@ exception
 end
 $$;
 
+-- Reports that waited for a lock come first: the next report of such a run builds on them. Each is
+-- isolated, whoever sent it may be gone.
+create or replace function hotmesh._turn_kept(worker text, lease interval)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
+    from jsonb_array_elements(hotmesh._report_kept(50)) k;
+end
+$$;
+
 create or replace function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
 returns setof hotmesh.delivery
 language plpgsql
@@ -3197,18 +3406,18 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_lease interval := make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
-    v_kept jsonb;
     v_given bigint;
 begin
     perform hotmesh._enter(app);
-    v_kept := hotmesh._report_kept(50);
-    if coalesce((want ->> 'isolate')::boolean, false) then
-        return query select (a).* from hotmesh._isolate(reports, worker, v_lease) a;
+    perform hotmesh._worker_check(worker);
+    perform hotmesh._turn_kept(worker, v_lease);
+    if want ->> 'isolate' = 'true' then
+        return query
+        select (a).*
+        from jsonb_array_elements(reports) r
+        cross join lateral hotmesh._isolate(jsonb_build_array(r), worker, v_lease) a;
     elsif reports <> '[]' then
         return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
-    end if;
-    if v_kept <> '[]' then
-        perform hotmesh._report_apply(v_kept, worker, v_lease);
     end if;
     if want ? 'held' then
         perform hotmesh._stream_reconcile(

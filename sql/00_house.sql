@@ -1,9 +1,9 @@
 -- 00 house: the tour. An app is a schema with one table per noun (02). `job_start` (90) opens a row
--- of `jobs` (40), whose status counts open obligations. Its message waits in `streams` (30) until a
--- worker (35) claims it. What the run did is its journal, `jobs_attributes` (50), which replay reads;
--- signals (60) and timers (70) are messages too. A driver's one call is the turn (93): reports (91)
--- in, deliveries (92) out, one commit. Closed jobs go to the archive (55).
--- Lock order: jobs, jobs_attributes, streams; locks are taken with `skip locked`. Errors: 22023.
+-- of `jobs` (40), whose status counts open obligations. Its message waits in `streams` (30) until
+-- a worker (35) claims it. What the run did is its journal, `jobs_attributes` (50), which replay
+-- reads; signals (60) and timers (70) are messages too. A driver's one call is the turn (93):
+-- reports (91) in, deliveries (92) out, one commit. Closed jobs go to the archive (55). Lock order:
+-- jobs, jobs_attributes, streams; locks are taken with `skip locked`. Errors: 22023.
 
 --@ state
 create sequence hotmesh.ids;
@@ -42,7 +42,7 @@ as $$
 begin
     raise exception '%', message using
         errcode = '22023',
-        detail = _refuse_argument.detail,
+        detail = coalesce(_refuse_argument.detail, 'It was null.'),
         hint = _refuse_argument.hint;
 end
 $$;
@@ -70,11 +70,12 @@ begin
     if value is null or value = 'null' then
         return null;
     elsif hotmesh._is_number(value, 0, 3.2e10) then
-        return make_interval(secs => v_text::double precision);
+        return make_interval(secs => round(v_text::numeric, 6)::double precision);
     elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
         and v_text ~* (
-            '^\s*(\d{1,11}(\.\d+)?\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?'
-            || '|h|hours?|hrs?|d|days?|w|weeks?|mons?|months?|y|years?)\s*)+$')
+            '^\s*((\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?|s|secs?|seconds?)'
+            || '|\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?|h|hrs?|hours?)'
+            || '|\d{1,6}(\.\d{1,9})?\s*(d|days?|w|weeks?|mons?|months?|y|years?))\s*)+$')
         and v_text::interval <= interval '1000 years' then
         return v_text::interval;
     end if;

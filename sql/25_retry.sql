@@ -69,7 +69,8 @@ begin
 end
 $$;
 
--- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from overflowing.
+-- min(initial × coefficient^attempt, maximum); the logarithm keeps a large attempt from
+-- overflowing.
 create or replace function hotmesh._retry_delay(policy jsonb, attempt integer)
 returns interval
 language sql

@@ -1,8 +1,9 @@
--- 30 stream: the one queue. A row is one message that is due or will be: work for a queue (activity, workflow), news for a job (event), or an alarm (timer).
--- delayed -> ready -> leased -> deleted, or back to delayed with a retry, or dead. `visible_at` says when a delayed message is due and
--- when a leased one is given up. A workflow message lives as long as its function: it is `waiting` while nothing is to be done for it.
--- An event is `ready` until its job was told of it, then `waiting` in the job's inbox. Every claim raises `token`; a report with an old token is stale.
--- Errors: MSH3x.
+-- 30 stream: the one queue. A message is work (activity, workflow), news of a job (event) or an
+-- alarm (timer). delayed -> ready -> leased -> deleted, or delayed again for a retry, or dead.
+-- `visible_at` says when a delayed one is due and when a leased one is given up. A workflow message
+-- lives as long as its function: it is `waiting` while there is nothing to do. An event is `ready`
+-- until its job was told, then `waiting` in the inbox. A claim raises `token`: a report with an old
+-- one is stale. Errors: MSH30.
 
 --@ state
 create table hotmesh.streams (
@@ -29,27 +30,47 @@ create table hotmesh.streams (
     constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
     constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
     constraint attempts_and_tokens_only_count_up check (attempt >= 0 and token >= 0)
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table hotmesh.streams is 'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
+) with (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+comment on table hotmesh.streams is
+'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
 comment on column hotmesh.streams.id is 'The message. Handed to whoever claims it.';
-comment on column hotmesh.streams.kind is 'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm that becomes an event.';
-comment on column hotmesh.streams.state is 'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a parked workflow).';
-comment on column hotmesh.streams.queue is 'The task queue whose workers may claim it; empty for events and timers.';
+comment on column hotmesh.streams.kind is
+'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm
+that becomes an event.';
+comment on column hotmesh.streams.state is
+'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a
+parked workflow).';
+comment on column hotmesh.streams.queue is
+'The task queue whose workers may claim it; empty for events and timers.';
 comment on column hotmesh.streams.name is 'The function to call, or the kind of news.';
 comment on column hotmesh.streams.priority is 'Higher is claimed first.';
 comment on column hotmesh.streams.job_id is 'The job it belongs to.';
-comment on column hotmesh.streams.dimension is 'The part of the job it belongs to: empty for the main function, a path for a hook.';
+comment on column hotmesh.streams.dimension is
+'The part of the job it belongs to: empty for the main function, a path for a hook.';
 comment on column hotmesh.streams.sequence is 'The journal row that waits for its result.';
-comment on column hotmesh.streams.cursor is 'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped to it.';
+comment on column hotmesh.streams.cursor is
+'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped
+to it.';
 comment on column hotmesh.streams.args is 'The arguments, or what an event tells.';
-comment on column hotmesh.streams.retry_policy is 'The policy, normalised; null is the default policy.';
-comment on column hotmesh.streams.attempt is 'Executions begun; for a workflow: deliveries since its last report.';
-comment on column hotmesh.streams.token is 'Deliveries ever. A report must name the current one.';
-comment on column hotmesh.streams.visible_at is 'When a delayed message is due and when a lease ends. A change by hand is honoured.';
-comment on column hotmesh.streams.worker is 'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
+comment on column hotmesh.streams.retry_policy is
+'The policy, normalised; null is the default policy.';
+comment on column hotmesh.streams.attempt is
+'Executions begun; for a workflow: deliveries since its last report.';
+comment on column hotmesh.streams.token is
+'Deliveries ever. A report must name the current one.';
+comment on column hotmesh.streams.visible_at is
+'When a delayed message is due and when a lease ends. A change by hand is honoured.';
+comment on column hotmesh.streams.worker is
+'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
 comment on column hotmesh.streams.error is 'The last failure.';
 comment on column hotmesh.streams.created_at is 'When it was enqueued.';
-create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id) where state = 'ready';
+create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
+where state = 'ready';
 create index streams_due on hotmesh.streams (visible_at) where state in ('delayed', 'leased');
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
 
@@ -59,15 +80,19 @@ returns void
 language plpgsql
 as $$
 begin
-    insert into streams (kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
-    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id, coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
+    insert into streams (
+        kind, state, queue, name, priority, job_id, dimension, sequence,
+        args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
+           coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
            coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, hotmesh.now()
     from unnest(messages) m;
 end
 $$;
 
--- Topics (queue and function) that have ready work for this worker, the oldest and most urgent first.
-create or replace function hotmesh._stream_heads(kind text, queues text[], names text[], worker text)
+-- Topics (queue and function) with ready work for this worker, the most urgent and oldest first.
+create or replace function hotmesh._stream_heads(
+    kind text, queues text[], names text[], worker text)
 returns table (queue text, name text)
 language plpgsql
 as $$
@@ -78,15 +103,19 @@ begin
     select t.queue, t.name
     from unnest(queues, names) as t (queue, name)
     cross join lateral (
-        select s.priority, s.id from streams s
-        where s.state = 'ready' and s.kind = _stream_heads.kind and s.queue = t.queue and s.name = t.name
+        select s.priority, s.id
+        from streams s
+        where s.state = 'ready' and s.kind = _stream_heads.kind
+          and s.queue = t.queue and s.name = t.name
           and (s.worker is null or s.worker = _stream_heads.worker or s.visible_at <= v_grace)
-        order by s.priority desc, s.id limit 1) h
+        order by s.priority desc, s.id
+        limit 1) h
     order by h.priority desc, h.id;
 end
 $$;
 
-create or replace function hotmesh._stream_claim(kind text, queues text[], names text[], worker text, take integer, lease interval)
+create or replace function hotmesh._stream_claim(
+    kind text, queues text[], names text[], worker text, take integer, lease interval)
 returns bigint[]
 language plpgsql
 as $$
@@ -95,19 +124,29 @@ declare
     v_ids bigint[] := '{}';
     v_head record;
 begin
-    for v_head in select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h loop
+    for v_head in
+        select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h
+    loop
         exit when cardinality(v_ids) >= take;
         v_ids := v_ids || array(
-            select s.id from streams s
-            where s.state = 'ready' and s.kind = _stream_claim.kind and s.queue = v_head.queue and s.name = v_head.name
-              and (s.worker is null or s.worker = _stream_claim.worker or s.visible_at <= v_now - interval '100 ms')
+            select s.id
+            from streams s
+            where s.state = 'ready' and s.kind = _stream_claim.kind
+              and s.queue = v_head.queue and s.name = v_head.name
+              and (s.worker is null or s.worker = _stream_claim.worker
+                   or s.visible_at <= v_now - interval '100 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);
     end loop;
     if v_ids <> '{}' then
         update streams s
-        set state = 'leased', cursor = case when s.worker = _stream_claim.worker then s.cursor end, worker = _stream_claim.worker, token = s.token + 1, attempt = s.attempt + 1, visible_at = v_now + lease
+        set state = 'leased',
+            cursor = case when s.worker = _stream_claim.worker then s.cursor end,
+            worker = _stream_claim.worker,
+            token = s.token + 1,
+            attempt = s.attempt + 1,
+            visible_at = v_now + lease
         where s.id = any (v_ids);
     end if;
     return v_ids;
@@ -140,7 +179,8 @@ declare
     v_now timestamptz := hotmesh.now();
 begin
     update streams s
-    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null, visible_at = v_now, error = null, retry_policy = null,
+    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null,
+        visible_at = v_now, error = null, retry_policy = null,
         state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
         args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
     where s.id = any (ids) and s.job_id is not null;
@@ -158,9 +198,11 @@ declare
     v_dead bigint[];
 begin
     update streams s
-    set state = 'delayed', worker = null, error = f.error, visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
+    set state = 'delayed', worker = null, error = f.error,
+        visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
     from unnest(ids, errors) as f (id, error)
-    where s.id = any (ids) and s.id = f.id and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
+    where s.id = any (ids) and s.id = f.id
+      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
     v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
     if v_dead <> '{}' then
         update streams s
@@ -179,11 +221,34 @@ returns void
 language plpgsql
 as $$
 begin
-    insert into streams (kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    insert into streams (
+        kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
     select 'event', 'result', case when s.job_id = any (told) then 'waiting' else 'ready' end,
-           s.job_id, s.dimension, s.sequence, jsonb_build_object('error', s.error), s.visible_at, s.visible_at
+           s.job_id, s.dimension, s.sequence, jsonb_build_object('error', s.error),
+           s.visible_at, s.visible_at
     from streams s
     where s.id = any (dead) and s.job_id is not null and s.kind = 'activity';
+end
+$$;
+
+-- A run whose last report waits in its job's inbox was not lost with its worker: it stays as it is
+-- until that report was applied.
+create or replace function hotmesh._stream_spare(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_spared bigint[];
+begin
+    with spared as (
+        update streams s set visible_at = hotmesh.now() + interval '1 s'
+        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
+          and exists (
+              select from streams e
+              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
+        returning s.id)
+    select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
+    return array(select d from unnest(due) d where d <> all (v_spared));
 end
 $$;
 
@@ -203,6 +268,7 @@ begin
         order by s.visible_at
         limit take
         for update skip locked);
+    v_due := hotmesh._stream_spare(v_due);
     if v_due = '{}' then
         return 0;
     end if;
@@ -210,7 +276,8 @@ begin
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'
           and (s.kind = 'workflow' and s.attempt >= 5
-               or s.kind = 'activity' and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
+               or s.kind = 'activity'
+               and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s
     set kind = case s.kind when 'timer' then 'event' else s.kind end,
         name = case s.kind when 'timer' then 'result' else s.name end,
@@ -245,7 +312,10 @@ as $$
 begin
     delete from streams s
     where s.id = any (array(
-        select m.id from streams m where m.job_id = any (job_ids) and m.state <> 'dead' for update skip locked));
+        select m.id
+        from streams m
+        where m.job_id = any (job_ids) and m.state <> 'dead'
+        for update skip locked));
 end
 $$;
 
@@ -256,8 +326,11 @@ language plpgsql
 as $$
 begin
     return (
-        select greatest(0, extract(epoch from s.visible_at - hotmesh.now())) from streams s
-        where s.state in ('delayed', 'leased') order by s.visible_at limit 1);
+        select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
+        from streams s
+        where s.state in ('delayed', 'leased')
+        order by s.visible_at
+        limit 1);
 end
 $$;
 
@@ -287,10 +360,15 @@ declare
     v_count integer;
 begin
     update streams s
-    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now()
+    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0),
+        visible_at = hotmesh.now()
     where s.id = any (array(
         select m.id from streams m
         where m.id = any (ids) and m.state = 'leased' and m.worker = _stream_return.worker
+          and not exists (
+              select from streams e
+              where e.job_id = m.job_id and e.kind = 'event' and e.name = 'report'
+                and m.kind = 'workflow')
         for update skip locked));
     get diagnostics v_count = row_count;
     return v_count;
@@ -319,25 +397,32 @@ returns bigint[]
 language plpgsql
 as $$
 declare
-    v_ids bigint[] := array(select nextval('hotmesh.ids') from generate_series(1, cardinality(messages)));
+    v_ids bigint[] := array(
+        select nextval('hotmesh.ids') from generate_series(1, cardinality(messages)));
 begin
-    insert into streams (id, kind, state, queue, name, priority, job_id, dimension, sequence, args, retry_policy, attempt, token, visible_at, worker, created_at)
-    select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0), m.job_id, m.dimension, m.sequence, m.args,
-           m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
+    insert into streams (
+        id, kind, state, queue, name, priority, job_id, dimension, sequence,
+        args, retry_policy, attempt, token, visible_at, worker, created_at)
+    select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0),
+           m.job_id, m.dimension, m.sequence,
+           m.args, m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
     from unnest(messages) with ordinality m;
     return v_ids;
 end
 $$;
 
-create or replace function hotmesh._stream_cancel(job_ids bigint[], dimensions text[], sequences integer[])
+create or replace function hotmesh._stream_cancel(
+    job_ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
 begin
     delete from streams s
     where s.id = any (array(
-        select m.id from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
-        join streams m on m.job_id = c.job_id and m.kind in ('timer', 'activity')
+        select m.id
+        from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+        join streams m
+            on m.job_id = c.job_id and m.kind in ('timer', 'activity')
             and m.dimension = c.dimension and m.sequence = c.sequence
         for update of m skip locked));
 end
@@ -362,7 +447,8 @@ language plpgsql
 as $$
 begin
     update streams s
-    set state = 'delayed', worker = null, cursor = null, visible_at = hotmesh.now() + delay, error = failure
+    set state = 'delayed', worker = null, cursor = null,
+        visible_at = hotmesh.now() + delay, error = failure
     where s.id = _stream_delay.id;
 end
 $$;
@@ -374,7 +460,8 @@ language plpgsql
 as $$
 begin
     update streams s
-    set state = 'delayed', worker = null, cursor = null, attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
+    set state = 'delayed', worker = null, cursor = null,
+        attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
     where s.id = any (ids);
 end
 $$;
@@ -385,7 +472,8 @@ returns boolean
 language plpgsql
 as $$
 begin
-    update streams s set state = 'ready', attempt = 0, worker = null, visible_at = hotmesh.now()
+    update streams s
+    set state = 'ready', attempt = 0, worker = null, error = null, visible_at = hotmesh.now()
     where s.id = _stream_revive.id and s.state = 'dead' and s.kind = 'workflow';
     return found;
 end
@@ -397,7 +485,8 @@ language plpgsql
 as $$
 begin
     raise exception 'no parked workflow %', id using errcode = 'MSH30',
-        detail = 'There is no message with this id, or it is not dead, or it is an activity, whose failure was told.',
+        detail = 'There is no message with this id, or it is not dead, or it is an activity, whose '
+                 || 'failure was told.',
         hint = 'hotmesh.stuck_jobs shows what is parked.';
 end
 $$;
@@ -410,8 +499,10 @@ as $$
 begin
     perform hotmesh._stream_return(
         array(
-            select s.id from streams s
-            where s.state = 'leased' and s.worker = _stream_reconcile.worker and s.id <> all (held)),
+            select s.id
+            from streams s
+            where s.state = 'leased' and s.worker = _stream_reconcile.worker
+              and s.id <> all (held)),
         worker);
 end
 $$;
@@ -424,6 +515,9 @@ as $$
 begin
     update streams s set attempt = 1
     where s.id = any (array(
-        select m.id from streams m where m.id = any (ids) and m.attempt > 1 for update skip locked));
+        select m.id
+        from streams m
+        where m.id = any (ids) and m.attempt > 1
+        for update skip locked));
 end
 $$;

@@ -1,6 +1,8 @@
--- 31 inbox: news for a job are event rows of `streams`. An event is `ready` until its job was told of it, then `waiting` in the job's inbox until
--- the run's next report or claim takes it. Whoever writes an event needs no lock on the job: any later turn files what is still ready.
--- Three kinds: `result` (a step's answer), `signal` (see 60_signal) and `report` (a whole report of a worker whose job was locked by somebody else).
+-- 31 inbox: news for a job are event rows of `streams`. An event is `ready` until its job was told
+-- of it, then `waiting` in the job's inbox until the run's next report or claim takes it. Whoever
+-- writes an event needs no lock on the job: any later turn files what is still ready.
+-- Three kinds: `result` (a step's answer), `signal` (see 60_signal) and `report` (a whole report of
+-- a worker whose job was locked by somebody else).
 
 --@ state
 
@@ -42,16 +44,21 @@ begin
     update streams s set state = 'waiting'
     where s.id = any (array(
         select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready' and m.name in ('result', 'signal')
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state in ('ready', 'delayed')
+          and m.name in ('result', 'signal')
         for update skip locked));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (array(
         select m.id from streams m
         where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state = 'waiting'
-          and exists (select from streams e where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
+          and exists (
+              select from streams e
+              where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
         for update skip locked));
     select array_agg(distinct m.worker) into v_holders
-    from streams m where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready') and m.worker is not null;
+    from streams m
+    where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready')
+      and m.worker is not null;
     return v_holders;
 end
 $$;
@@ -65,9 +72,11 @@ begin
         select distinct e.job_id
         from unnest('{result,signal}'::text[]) as n (name)
         cross join lateral (
-            select s.job_id from streams s
+            select s.job_id
+            from streams s
             where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = n.name
-            order by s.priority desc, s.id limit take) e);
+            order by s.priority desc, s.id
+            limit take) e);
 end
 $$;
 
@@ -93,7 +102,8 @@ end
 $$;
 
 -- A signal that met its wait becomes that step's result.
-create or replace function hotmesh._inbox_answer(ids bigint[], dimensions text[], sequences integer[])
+create or replace function hotmesh._inbox_answer(
+    ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
@@ -124,7 +134,23 @@ declare
     v_kept jsonb;
 begin
     with taken as (delete from streams s where s.id = any (ids) returning s.id, s.args)
-    select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept from taken t;
+    select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept
+    from taken t;
     return v_kept;
+end
+$$;
+
+-- News of jobs that somebody else has locked: it makes room for other jobs' news for a while.
+create or replace function hotmesh._inbox_postpone(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'delayed', visible_at = hotmesh.now() + interval '100 ms'
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready'
+        limit 1000
+        for update skip locked));
 end
 $$;

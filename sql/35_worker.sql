@@ -1,5 +1,6 @@
--- 35 worker: who is alive and what it serves. A worker that finds nothing to do writes `idle_at`, commits, looks once more and sleeps; whoever
--- makes work ready wakes one idle worker that serves it. Nobody else is notified: NOTIFY in a hot commit costs group commit.
+-- 35 worker: who is alive and what it serves. A worker that finds nothing to do writes `idle_at`,
+-- commits, looks once more and sleeps; whoever makes work ready wakes one idle worker that serves
+-- it. Nobody else is notified: NOTIFY in a hot commit costs group commit.
 -- Correctness never depends on this table: without a wake-up the worker looks again by itself.
 
 --@ state
@@ -17,14 +18,19 @@ create table hotmesh.workers (
     constraint topics_come_in_triples check (
         cardinality(kinds) = cardinality(queues) and cardinality(queues) = cardinality(names))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
-comment on table hotmesh.workers is 'One row per live consumer. A row that was not seen for a minute is dropped.';
+comment on table hotmesh.workers is
+'One row per live consumer. A row that was not seen for a minute is dropped.';
 comment on column hotmesh.workers.name is 'The worker, unique per start of a process.';
-comment on column hotmesh.workers.kinds is 'What it serves, first part of each topic: workflow or activity.';
-comment on column hotmesh.workers.queues is 'What it serves, second part of each topic: the task queue.';
-comment on column hotmesh.workers.names is 'What it serves, third part of each topic: the function.';
+comment on column hotmesh.workers.kinds is
+'What it serves, first part of each topic: workflow or activity.';
+comment on column hotmesh.workers.queues is
+'What it serves, second part of each topic: the task queue.';
+comment on column hotmesh.workers.names is
+'What it serves, third part of each topic: the function.';
 comment on column hotmesh.workers.host is 'Where it runs.';
 comment on column hotmesh.workers.pid is 'Its process.';
-comment on column hotmesh.workers.idle_at is 'Since when it waits to be woken; null while it works.';
+comment on column hotmesh.workers.idle_at is
+'Since when it waits to be woken; null while it works.';
 comment on column hotmesh.workers.seen_at is 'When it last reported in.';
 comment on column hotmesh.workers.started_at is 'When it reported in first.';
 
@@ -38,6 +44,20 @@ as $$
     select 'hotmesh_' || worker
 $$;
 
+create or replace function hotmesh._worker_check(worker text)
+returns void
+language plpgsql
+as $$
+begin
+    if coalesce(octet_length(worker), 0) not between 1 and 50 then
+        perform hotmesh._refuse_argument(
+            'a worker needs a name of 1 to 50 bytes', format('It was %s.', left(worker, 60)),
+            'Choose one that is unique per start of a process.');
+    end if;
+end
+$$;
+
+-- Whoever wakes the worker may hold its row; then the row is left as it is.
 create or replace function hotmesh._worker_seen(worker text, about jsonb, idle boolean)
 returns void
 language plpgsql
@@ -45,18 +65,28 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    insert into workers as w (name, kinds, queues, names, host, pid, idle_at, seen_at, started_at)
-    values (worker,
-            array(select jsonb_array_elements_text(about -> 'kinds')),
-            array(select jsonb_array_elements_text(about -> 'queues')),
-            array(select jsonb_array_elements_text(about -> 'names')),
-            about ->> 'host', (about ->> 'pid')::integer, case when idle then v_now end, v_now, v_now)
-    on conflict (name) do update
-    set kinds = excluded.kinds, queues = excluded.queues, names = excluded.names,
-        idle_at = excluded.idle_at, seen_at = excluded.seen_at;
+    perform from workers w where w.name = worker for update skip locked;
+    if found then
+        update workers w set idle_at = case when idle then v_now end, seen_at = v_now
+        where w.name = worker;
+    else
+        insert into workers (
+            name, kinds, queues, names, host, pid, idle_at, seen_at, started_at)
+        select worker,
+               array(select jsonb_array_elements_text(about -> 'kinds')),
+               array(select jsonb_array_elements_text(about -> 'queues')),
+               array(select jsonb_array_elements_text(about -> 'names')),
+               about ->> 'host', (about ->> 'pid')::integer,
+               case when idle then v_now end, v_now, v_now
+        where not exists (select from workers w where w.name = worker);
+    end if;
     delete from workers w
     where w.name = any (array(
-        select d.name from workers d where d.seen_at < v_now - interval '1 minute' limit 10 for update skip locked));
+        select d.name
+        from workers d
+        where d.seen_at < v_now - interval '1 minute'
+        limit 10
+        for update skip locked));
 end
 $$;
 
@@ -88,31 +118,42 @@ language plpgsql
 as $$
 begin
     perform hotmesh._worker_wake(array(
-        select w.name from workers w
+        select w.name
+        from workers w
         where w.idle_at > hotmesh.now() - interval '15 s'
           and exists (
               select from unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
-              where t.kind = _worker_wake_for.kind and t.queue = _worker_wake_for.queue and t.name = _worker_wake_for.name)
+              where t.kind = _worker_wake_for.kind
+                and t.queue = _worker_wake_for.queue
+                and t.name = _worker_wake_for.name)
         order by w.idle_at desc
         limit 1));
 end
 $$;
 
--- Wakes idle workers for which work is ready; `except` is the worker that asks.
+-- Wakes idle workers for which work is ready; `except_worker` is the one that asks.
 create or replace function hotmesh._worker_wake_useful(except_worker text)
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._worker_wake(array(
-        select w.name from workers w
+        select w.name
+        from workers w
         where w.idle_at > hotmesh.now() - interval '15 s' and w.name <> except_worker
           and exists (
-              select from unnest(array['workflow', 'activity']) as k (kind)
+              select
+              from unnest(array['workflow', 'activity']) as k (kind)
               cross join lateral hotmesh._stream_heads(
                   k.kind,
-                  array(select t.queue from unnest(w.kinds, w.queues) as t (kind, queue) where t.kind = k.kind),
-                  array(select t.name from unnest(w.kinds, w.names) as t (kind, name) where t.kind = k.kind),
+                  array(
+                      select t.queue
+                      from unnest(w.kinds, w.queues) as t (kind, queue)
+                      where t.kind = k.kind),
+                  array(
+                      select t.name
+                      from unnest(w.kinds, w.names) as t (kind, name)
+                      where t.kind = k.kind),
                   w.name))
         order by w.idle_at desc
         limit 2));
@@ -128,7 +169,8 @@ begin
 end
 $$;
 
-create or replace function hotmesh.worker_extend(app text, worker text, ids bigint[], lease interval default '15 s')
+create or replace function hotmesh.worker_extend(
+    app text, worker text, ids bigint[], lease interval default '15 s')
 returns bigint[]
 language plpgsql
 security definer
@@ -140,7 +182,8 @@ begin
 end
 $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
-'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked this instant are left for the next call.';
+'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked
+this instant are left for the next call.';
 
 create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
 returns integer
@@ -159,4 +202,5 @@ begin
 end
 $$;
 comment on function hotmesh.worker_stop(text, text, bigint[]) is
-'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an attempt. Returns how many messages it gave back.';
+'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an
+attempt. Returns how many messages it gave back.';

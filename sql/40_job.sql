@@ -139,6 +139,7 @@ begin
         insert into jobs (id, key, entity, queue, topic, expire_after, created_at, updated_at)
         select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, v_now, v_now
         from unnest(requests) r
+        order by r.key
         on conflict (key) do nothing
         returning id)
     select coalesce(array_agg(o.id), '{}') into v_ids from opened o;
@@ -209,7 +210,7 @@ language plpgsql
 as $$
 declare
     v_told text := coalesce(current_setting('hotmesh.told', true), '');
-    v_topic text := format('|%s/%s|', queue, topic);
+    v_topic text := format('|%s/%s/%s|', (current_schemas(false))[2], queue, topic);
 begin
     if strpos(v_told, v_topic) > 0 then
         return false;

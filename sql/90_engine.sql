@@ -4,6 +4,20 @@
 --@ state
 
 --@ behaviour
+create or replace function hotmesh._engine_check_name(what text, name text, size_limit integer)
+returns void
+language plpgsql
+as $$
+begin
+    if octet_length(name) not between 1 and size_limit then
+        perform hotmesh._refuse_argument(
+            format('%s is empty or too long', what),
+            format('It has %s bytes and begins with %L.', octet_length(name), left(name, 40)),
+            format('From 1 to %s bytes, or leave it out.', size_limit));
+    end if;
+end
+$$;
+
 create or replace function hotmesh._engine_check_request(request hotmesh.job_request)
 returns void
 language plpgsql
@@ -11,7 +25,7 @@ as $$
 declare
     v_limit bigint := hotmesh._setting('value_limit', 16777216);
 begin
-    if coalesce(request.workflow, '') = '' or length(request.workflow) > 500 then
+    if coalesce(request.workflow, '') = '' or octet_length(request.workflow) > 500 then
         perform hotmesh._refuse_argument(
             'a start needs the name of a workflow', format('The name was %s.', coalesce(quote_literal(left(request.workflow, 60)), 'null')),
             'Name the function as the worker registers it, up to 500 characters.');
@@ -21,12 +35,12 @@ begin
             'Positional arguments come as an array, for instance ''["item-123", 5]''.');
     elsif pg_column_size(request.args) > v_limit then
         perform hotmesh._job_refuse_large(format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
-    elsif request.key = '' or length(request.key) > 1000 then
-        perform hotmesh._refuse_argument('the key of a job is empty or longer than 1000 characters', format('It has %s characters.', length(request.key)),
-            'Give a key of 1 to 1000 characters, or none to have one made.');
     elsif jsonb_typeof(coalesce(request.options, '{}')) <> 'object' then
         perform hotmesh._refuse_argument('options are no JSON object', left(request.options::text, 200), 'For instance {"on_conflict": "existing"}.');
     end if;
+    perform hotmesh._engine_check_name('key', request.key, 1000);
+    perform hotmesh._engine_check_name('queue', request.queue, 500);
+    perform hotmesh._engine_check_name('entity', request.entity, 500);
     if request.options <> '{}' then
         perform hotmesh._engine_check_options(request.options);
     end if;
@@ -50,7 +64,9 @@ begin
     elsif not hotmesh._is_number(coalesce(options -> 'priority', '0'), -32768, 32767) or coalesce(options ->> 'priority', '0') !~ '^-?\d+$' then
         perform hotmesh._refuse_argument(
             format('bad priority: %s', left(options ->> 'priority', 60)), 'It is a whole number from -32768 to 32767; higher is served first.', 'Leave it out for 0.');
-    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object' then
+    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
+        or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
+    then
         perform hotmesh._refuse_argument('search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
     end if;
 end
@@ -107,7 +123,9 @@ declare
     v_policy text := coalesce(request.options ->> 'on_conflict', 'reject');
     v_job hotmesh.jobs := hotmesh._job_find(request.key);
 begin
-    if v_policy = 'existing' and v_job.id is not null then
+    if v_job.id is null then  -- it was archived this instant
+        return (hotmesh._engine_open(array[request]))[1];
+    elsif v_policy = 'existing' then
         return v_job.id;
     elsif v_policy = 'replace' and v_job.closed_at is not null then
         perform hotmesh._archive_jobs(array[v_job.id]);

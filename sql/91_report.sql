@@ -59,7 +59,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._report_check_sizes(reports hotmesh.report[])
+create or replace function hotmesh._report_check(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
@@ -82,6 +82,13 @@ begin
         perform hotmesh._job_refuse_large(
             format('%s of message %s', v_large.name, v_large.id), v_large.size, v_limit);
     end if;
+    perform hotmesh._refuse_argument(
+        format('unknown command: %s', left(c.kind, 60)), 'Commands: activity, timer, wait, cancel.',
+        'Is the driver newer than the engine?')
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text)
+    where r.commands is not null
+      and coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel');
 end
 $$;
 
@@ -202,7 +209,8 @@ begin
         reports[i].cursor := v_cursors[i];
         reports[i].ends := hotmesh._report_ends(reports[i]);
         if v_events is not null then
-            reports[i].cursor := v_cursors[i] + (select count(*) from unnest(v_events) e where e.job_id = v_jobs[i]);
+            reports[i].cursor := coalesce(
+                (select max(n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]), v_cursors[i]);
             reports[i].news := (
                 select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]);
         end if;
@@ -279,6 +287,7 @@ as $$
 declare
     v_ids bigint[];
     v_jobs bigint[];
+    v_locked bigint[];
 begin
     select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs from (
         select s.id, s.job_id from streams s
@@ -287,10 +296,16 @@ begin
     if v_ids is null then
         return '[]';
     end if;
-    v_jobs := hotmesh._job_lock(v_jobs);
+    v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._inbox_postpone(array(
+        select j.id from jobs j
+        where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
     v_ids := array(
-        select distinct on (s.job_id) s.id from streams s
-        where s.id = any (v_ids) and s.job_id = any (v_jobs) order by s.job_id, s.id);
+        select s.id from streams s
+        where s.id = any (v_ids) and s.job_id = any (v_locked)
+          and not exists (
+              select from streams o
+              where o.job_id = s.job_id and o.kind = 'event' and o.name = 'report' and o.id < s.id));
     return hotmesh._inbox_release(v_ids);
 end
 $$;
@@ -304,7 +319,7 @@ declare
     v_reports hotmesh.report[] := hotmesh._report_read(reports);
     v_verdicts text[] := hotmesh._report_judge(v_reports);
 begin
-    perform hotmesh._report_check_sizes(v_reports);
+    perform hotmesh._report_check(v_reports);
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
         if v_verdicts[i] = 'kept' then

@@ -80,7 +80,7 @@ begin
            case when s.cursor is null then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.attempt > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
+                when r.cursor > 0 or s.token > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
            extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
     from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;

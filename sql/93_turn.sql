@@ -13,15 +13,16 @@ as $$
 declare
     v_jobs bigint[] := hotmesh._inbox_unrouted(200);
     v_locked bigint[];
+    v_open bigint[];
 begin
     if v_jobs = '{}' then
         return;
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
-    perform hotmesh._stream_drop(array(
-        select u.id from unnest(v_jobs) as u (id)
-        where not exists (select from jobs j where j.id = u.id and j.closed_at is null)));
+    v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
+    perform hotmesh._inbox_postpone(array(select o from unnest(v_open) o where o <> all (v_locked)));
+    perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
 end
 $$;
 
@@ -50,6 +51,18 @@ exception
 end
 $$;
 
+-- Reports that waited for a lock come first: the next report of such a run builds on them. Each is
+-- isolated, whoever sent it may be gone.
+create or replace function hotmesh._turn_kept(worker text, lease interval)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
+    from jsonb_array_elements(hotmesh._report_kept(50)) k;
+end
+$$;
+
 create or replace function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
 returns setof hotmesh.delivery
 language plpgsql
@@ -64,18 +77,18 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_lease interval := make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
-    v_kept jsonb;
     v_given bigint;
 begin
     perform hotmesh._enter(app);
-    v_kept := hotmesh._report_kept(50);
-    if coalesce((want ->> 'isolate')::boolean, false) then
-        return query select (a).* from hotmesh._isolate(reports, worker, v_lease) a;
+    perform hotmesh._worker_check(worker);
+    perform hotmesh._turn_kept(worker, v_lease);
+    if want ->> 'isolate' = 'true' then
+        return query
+        select (a).*
+        from jsonb_array_elements(reports) r
+        cross join lateral hotmesh._isolate(jsonb_build_array(r), worker, v_lease) a;
     elsif reports <> '[]' then
         return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
-    end if;
-    if v_kept <> '[]' then
-        perform hotmesh._report_apply(v_kept, worker, v_lease);
     end if;
     if want ? 'held' then
         perform hotmesh._stream_reconcile(
