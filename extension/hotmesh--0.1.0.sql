@@ -332,9 +332,10 @@ begin
         return make_interval(secs => round(v_text::numeric, 6)::double precision);
     elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
         and v_text ~* (
-            '^\s*((\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?|s|secs?|seconds?)'
-            || '|\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?|h|hrs?|hours?)'
-            || '|\d{1,6}(\.\d{1,9})?\s*(d|days?|w|weeks?|mons?|months?|y|years?))\s*)+$')
+            '^\s*(?=\d)(\d{1,6}(\.\d{1,9})?\s*(y|years?)\s*)?(\d{1,6}(\.\d{1,9})?\s*(mons?|months?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(w|weeks?)\s*)?(\d{1,6}(\.\d{1,9})?\s*(d|days?)\s*)?'
+            || '(\d{1,7}(\.\d{1,9})?\s*(h|hrs?|hours?)\s*)?(\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?)\s*)?'
+            || '(\d{1,11}(\.\d{1,9})?\s*(s|secs?|seconds?)\s*)?(\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?)\s*)?$')
         and v_text::interval <= interval '1000 years' then
         return v_text::interval;
     end if;
@@ -1492,8 +1493,8 @@ end
 $$;
 
 -- 31_inbox.sql
--- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that got
--- news stays held, and its next report takes the rest.
+-- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that
+-- got news stays held, and its next report takes the rest.
 create function hotmesh._inbox_take(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -3368,6 +3369,20 @@ exception
 end
 $$;
 
+create function hotmesh._turn_lease(want jsonb)
+returns interval
+language plpgsql
+as $$
+begin
+    if not hotmesh._is_number(coalesce(want -> 'lease', '15'), 0.1, 86400) then
+        perform hotmesh._refuse_argument(
+            format('bad lease: %s', left(want ->> 'lease', 60)),
+            'It is a number of seconds from 0.1 to 86400.', 'Leave it out for 15.');
+    end if;
+    return make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
+end
+$$;
+
 -- Reports that waited for a lock come first: the next report of such a run builds on them. Each is
 -- isolated, whoever sent it may be gone.
 create function hotmesh._turn_kept(worker text, lease interval)
@@ -3393,7 +3408,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_lease interval := make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
+    v_lease interval := hotmesh._turn_lease(want);
     v_given bigint;
 begin
     perform hotmesh._enter(app);

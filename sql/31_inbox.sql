@@ -7,8 +7,8 @@
 --@ state
 
 --@ behaviour
--- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that got
--- news stays held, and its next report takes the rest.
+-- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that
+-- got news stays held, and its next report takes the rest.
 create or replace function hotmesh._inbox_take(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql

@@ -1,7 +1,9 @@
--- 40 job: one run of a workflow, graph or agent. `status` is the semaphore: it counts open obligations, and the job settles in the transaction
--- that makes it 0. Below zero: failed or interrupted (1,000,000,000 was subtracted, so late arrivals never bring it back to 0).
--- `cursor` counts the events that the run has consumed; a report moves it by compare-and-set. Kept slim: input, output and error are attributes.
--- Errors: MSH40 not found, MSH41 duplicate, MSH42 closed, MSH43 too large, MSH44 open, MSH46 failed.
+-- 40 job: one run of a workflow, graph or agent. `status` is the semaphore: it counts open
+-- obligations, and the job settles in the transaction that makes it 0. Below zero: failed or
+-- interrupted (1,000,000,000 was subtracted, so late arrivals never bring it back to 0). `cursor`
+-- counts the events that the run has consumed; a report moves it by compare-and-set. Kept slim:
+-- input, output and error are attributes. Errors: MSH40 not found, MSH41 duplicate, MSH42 closed,
+-- MSH43 too large, MSH44 open, MSH46 failed.
 
 --@ state
 create table hotmesh.jobs (
@@ -22,22 +24,30 @@ create table hotmesh.jobs (
     expire_at timestamptz,
     constraint jobs_pkey primary key (id),
     constraint jobs_have_one_key unique (key),
-    constraint a_job_is_open_while_its_semaphore_is_above_zero check ((closed_at is null) = (status > 0)),
+    constraint a_job_is_open_while_its_semaphore_is_above_zero check (
+        (closed_at is null) = (status > 0)),
     constraint a_semaphore_never_passes_through_zero check (status >= 0 or status < -900000000),
     constraint only_closed_jobs_expire check (expire_at is null or closed_at is not null)
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-comment on table hotmesh.jobs is 'One row per run of a workflow, graph or agent, with its entity document.';
+comment on table hotmesh.jobs is
+'One row per run of a workflow, graph or agent, with its entity document.';
 comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';
-comment on column hotmesh.jobs.key is 'The workflow id that the user gave. Unique, closed jobs included.';
-comment on column hotmesh.jobs.entity is 'What kind of thing the document describes; by default the workflow''s name.';
+comment on column hotmesh.jobs.key is
+'The workflow id that the user gave. Unique, closed jobs included.';
+comment on column hotmesh.jobs.entity is
+'What kind of thing the document describes; by default the workflow''s name.';
 comment on column hotmesh.jobs.queue is 'The task queue of the main function.';
 comment on column hotmesh.jobs.topic is 'The workflow''s name or the graph''s topic.';
-comment on column hotmesh.jobs.graph_version is 'The version of the graph that the job started with; null for code.';
-comment on column hotmesh.jobs.status is 'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
+comment on column hotmesh.jobs.graph_version is
+'The version of the graph that the job started with; null for code.';
+comment on column hotmesh.jobs.status is
+'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
 comment on column hotmesh.jobs.cursor is 'Events that the main function has consumed.';
-comment on column hotmesh.jobs.context is 'The entity: the document that hooks, people and agents share.';
+comment on column hotmesh.jobs.context is
+'The entity: the document that hooks, people and agents share.';
 comment on column hotmesh.jobs.entity_version is 'How often the entity was changed.';
-comment on column hotmesh.jobs.expire_after is 'How long the closed job stays before it is archived and its key is free; null for ever.';
+comment on column hotmesh.jobs.expire_after is
+'How long the closed job stays before it is archived and its key is free; null for ever.';
 comment on column hotmesh.jobs.created_at is 'When it was started.';
 comment on column hotmesh.jobs.updated_at is 'When it last moved.';
 comment on column hotmesh.jobs.closed_at is 'When it settled.';
@@ -55,7 +65,8 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'job "%" not found', left(key, 200) using errcode = 'MSH40',
+    raise exception 'job "%" not found', left(key, 200) using
+        errcode = 'MSH40',
         detail = 'Neither an open, a closed nor an archived job has this key.',
         hint = 'Check the app and the key; `select key from <app>.jobs` lists them.';
 end
@@ -67,13 +78,17 @@ language plpgsql
 as $$
 begin
     if policy = 'replace' then
-        raise exception 'job "%" is open and can''t be replaced', key using errcode = 'MSH44',
+        raise exception 'job "%" is open and can''t be replaced', key using
+            errcode = 'MSH44',
             detail = 'on_conflict replace replaces a closed job only.',
             hint = 'Interrupt it first, or start with on_conflict existing.';
     end if;
-    raise exception 'Duplicate job: %', key using errcode = 'MSH41',
-        detail = format('A job with this key is %s.', case when is_open then 'open' else 'closed' end),
-        hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a closed one).';
+    raise exception 'Duplicate job: %', key using
+        errcode = 'MSH41',
+        detail = format('A job with this key is %s.',
+                        case when is_open then 'open' else 'closed' end),
+        hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a '
+               || 'closed one).';
 end
 $$;
 
@@ -82,9 +97,11 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
+    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using
+        errcode = 'MSH46',
         detail = coalesce(error, '{}')::text,
-        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
+        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without '
+               || 'raising.';
 end
 $$;
 
@@ -93,20 +110,24 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception '% is too large: % bytes', name, size using errcode = 'MSH43',
+    raise exception '% is too large: % bytes', name, size using
+        errcode = 'MSH43',
         detail = format('The limit is %s bytes.', size_limit),
-        hint = 'Store the payload elsewhere and pass a reference, or raise the app''s setting value_limit.';
+        hint = 'Store the payload elsewhere and pass a reference, or raise the app''s setting '
+               || 'value_limit.';
 end
 $$;
 
--- Locks what can be locked without waiting, in id order. What is missing from the answer is busy, closed or gone.
+-- Locks what can be locked without waiting, in id order. What is missing from the answer is busy,
+-- closed or gone.
 create or replace function hotmesh._job_lock(ids bigint[])
 returns bigint[]
 language plpgsql
 as $$
 begin
     return array(
-        select j.id from jobs j
+        select j.id
+        from jobs j
         where j.id = any (ids) and j.closed_at is null
         order by j.id
         for update skip locked);
@@ -153,7 +174,8 @@ returns void
 language plpgsql
 as $$
 begin
-    update jobs j set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
+    update jobs j
+    set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
     where j.id = any (ids);
 end
 $$;
@@ -176,11 +198,12 @@ $$;
 create or replace function hotmesh._job_refuse_closed(key text, closed_at timestamptz)
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'job "%" has closed', key using errcode = 'MSH42',
-        detail = format('It closed at %s. Its status, cursor and closing can''t change any more.', closed_at),
+    raise exception 'job "%" has closed', key using
+        errcode = 'MSH42',
+        detail = format('It closed at %s. Its status, cursor and closing can''t change any more.',
+                        closed_at),
         hint = 'Start a new job; only the entity of a closed job may still change.';
 end
 $$;
@@ -228,15 +251,20 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform set_config('search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     perform hotmesh._worker_wake_for('workflow', new.queue, new.topic);
     return null;
 end
 $$;
 do $$
 begin
-    if not exists (select from pg_trigger where tgrelid = 'hotmesh.jobs'::regclass and tgname = 'wake_worker') then
-        create constraint trigger wake_worker after insert on hotmesh.jobs deferrable initially deferred
+    if not exists (
+        select from pg_trigger t
+        where t.tgrelid = 'hotmesh.jobs'::regclass and t.tgname = 'wake_worker')
+    then
+        create constraint trigger wake_worker after insert on hotmesh.jobs
+        deferrable initially deferred
         for each row when (hotmesh._job_first_told(new.queue, new.topic))
         execute function hotmesh._job_wake();
     end if;
@@ -253,7 +281,11 @@ declare
     v_status bigint;
 begin
     perform hotmesh._enter(app);
-    select j.status into v_status from jobs_all j where j.key = job_status.key order by j.id desc limit 1;
+    select j.status into v_status
+    from jobs_all j
+    where j.key = job_status.key
+    order by j.id desc
+    limit 1;
     if v_status is null then
         perform hotmesh._job_refuse_missing(key);
     end if;
@@ -261,10 +293,12 @@ begin
 end
 $$;
 comment on function hotmesh.job_status(text, text) is
-'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40 if there is no such job.';
+'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40
+if there is no such job.';
 
 create or replace function hotmesh.job_list(
-    app text, entity text default null, queue text default null, state text default null, take integer default 50, before bigint default null)
+    app text, entity text default null, queue text default null, state text default null,
+    take integer default 50, before bigint default null)
 returns setof hotmesh.jobs
 language plpgsql
 stable
@@ -273,20 +307,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    if coalesce(state, 'open') not in ('open', 'complete', 'failed') or take is null or take not between 1 and 10000 then
+    if coalesce(state, 'open') not in ('open', 'complete', 'failed')
+        or take is null or take not between 1 and 10000 then
         perform hotmesh._refuse_argument(
-            format('no such list of jobs: state %s, take %s', state, take), 'States: open, complete, failed. At most 10000 jobs at a time.',
+            format('no such list of jobs: state %s, take %s', state, take),
+            'States: open, complete, failed. At most 10000 jobs at a time.',
             'Leave both out for the newest 50.');
     end if;
     return query
-    select (j::hotmesh.jobs).* from jobs j
+    select (j::hotmesh.jobs).*
+    from jobs j
     where (job_list.entity is null or j.entity = job_list.entity)
       and (job_list.queue is null or j.queue = job_list.queue)
       and (job_list.before is null or j.id < job_list.before)
-      and (job_list.state is null or job_list.state = case when j.status > 0 then 'open' when j.status = 0 then 'complete' else 'failed' end)
+      and (job_list.state is null or job_list.state = case
+               when j.status > 0 then 'open'
+               when j.status = 0 then 'complete'
+               else 'failed' end)
     order by j.id desc
     limit take;
 end
 $$;
 comment on function hotmesh.job_list(text, text, text, text, integer, bigint) is
-'The newest jobs, archived ones left out; state is open, complete or failed; `before` is the id after which the next page goes on.';
+'The newest jobs, archived ones left out; state is open, complete or failed; `before` is the id
+after which the next page goes on.';

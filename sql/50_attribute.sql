@@ -1,7 +1,9 @@
--- 50 attribute: durable facts about a job. `input`, `output`, `error` and the user's own (`_name`) are facts; a `step` is a row of the journal: one durable
--- operation of the run, numbered in the order in which the code called it (`sequence`) and again in the order in which its completion reached
--- the code (`cursor`). Replay reads nothing else. The ledger is the proof of delivery, 15 digits that only grow: 1 finalized, 2-3 leg-1 entries,
--- 4 leg-1 complete, 8-15 leg-2 entries; a digit is set by compare-and-set in the transaction of the work it proves. Errors: MSH50.
+-- 50 attribute: facts about a job: `input`, `output`, `error`, the user's own (`_name`), and steps.
+-- A step is one durable operation of the run, numbered as the code called it (`sequence`) and again
+-- as its completion reached the code (`cursor`); these rows are the journal, and replay reads
+-- nothing else. The ledger proves delivery: 15 digits that only grow (1 finalized, 2-3 leg-1
+-- entries, 4 leg-1 complete, 8-15 leg-2 entries), each set by compare-and-set in the transaction of
+-- the work it proves. Errors: MSH50.
 
 --@ state
 create table hotmesh.jobs_attributes (
@@ -20,21 +22,36 @@ create table hotmesh.jobs_attributes (
     constraint jobs_attributes_pkey primary key (job_id, field),
     constraint attribute_state_is_known check (state in ('open', 'done', 'failed', 'cancelled')),
     constraint a_ledger_has_fifteen_digits check (ledger between 0 and 999999999999999),
-    constraint finished_steps_are_finalized check (state not in ('done', 'failed') or sequence is null or ledger >= 100000000000000)
-) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-comment on table hotmesh.jobs_attributes is 'One row per durable fact about a job: its input, output and error, the user''s data, and its journal.';
+    constraint finished_steps_are_finalized check (
+        state not in ('done', 'failed') or sequence is null or ledger >= 100000000000000)
+) with (
+    fillfactor = 90,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_insert_scale_factor = 0.05,
+    autovacuum_vacuum_cost_delay = 0
+);
+comment on table hotmesh.jobs_attributes is
+'One row per durable fact about a job: its input, output and error, the user''s data, and its
+journal.';
 comment on column hotmesh.jobs_attributes.job_id is 'The job.';
-comment on column hotmesh.jobs_attributes.field is 'The fact''s name: input, output, error, _name for the user''s own, step-0001 for the journal.';
-comment on column hotmesh.jobs_attributes.value is 'The value, the result of a step or its failure.';
-comment on column hotmesh.jobs_attributes.kind is 'fact, or what a step is: activity, timer, …';
+comment on column hotmesh.jobs_attributes.field is
+'The fact''s name: input, output, error, _name for the user''s own, step-0001 for the journal.';
+comment on column hotmesh.jobs_attributes.value is
+'The value, the result of a step or its failure.';
+comment on column hotmesh.jobs_attributes.kind is
+'fact, or what a step is: activity, timer, …';
 comment on column hotmesh.jobs_attributes.name is 'What a step called.';
 comment on column hotmesh.jobs_attributes.state is 'open, done, failed or cancelled.';
-comment on column hotmesh.jobs_attributes.dimension is 'The part of the job: empty for the main function, a path for a hook.';
+comment on column hotmesh.jobs_attributes.dimension is
+'The part of the job: empty for the main function, a path for a hook.';
 comment on column hotmesh.jobs_attributes.sequence is 'A step''s number in the order of calls.';
-comment on column hotmesh.jobs_attributes.cursor is 'A step''s number in the order of completions.';
-comment on column hotmesh.jobs_attributes.ledger is 'Proof of delivery: 15 digits that only grow.';
+comment on column hotmesh.jobs_attributes.cursor is
+'A step''s number in the order of completions.';
+comment on column hotmesh.jobs_attributes.ledger is
+'Proof of delivery: 15 digits that only grow.';
 comment on column hotmesh.jobs_attributes.created_at is 'When it was written.';
-comment on column hotmesh.jobs_attributes.updated_at is 'When it was last changed; for a step: the time that the code saw.';
+comment on column hotmesh.jobs_attributes.updated_at is
+'When it was last changed; for a step: the time that the code saw.';
 
 --@ behaviour
 create or replace function hotmesh._attribute_field(dimension text, sequence integer)
@@ -43,7 +60,9 @@ language sql
 immutable
 parallel safe
 as $$
-    select 'step' || dimension || '-' || case when sequence < 10000 then lpad(sequence::text, 4, '0') else sequence::text end
+    select 'step' || dimension || '-' || case
+        when sequence < 10000 then lpad(sequence::text, 4, '0')
+        else sequence::text end
 $$;
 
 create or replace function hotmesh._attribute_facts(job_ids bigint[], fields text[], vals jsonb[])
@@ -54,8 +73,10 @@ declare
     v_now timestamptz := hotmesh.now();
 begin
     insert into jobs_attributes as a (job_id, field, value, created_at, updated_at)
-    select f.job_id, f.field, f.value, v_now, v_now from unnest(job_ids, fields, vals) as f (job_id, field, value)
-    on conflict (job_id, field) do update set value = excluded.value, updated_at = v_now;
+    select f.job_id, f.field, f.value, v_now, v_now
+    from unnest(job_ids, fields, vals) as f (job_id, field, value)
+    on conflict (job_id, field) do update
+    set value = excluded.value, updated_at = v_now;
 end
 $$;
 
@@ -65,7 +86,10 @@ language sql
 immutable
 parallel safe
 as $$
-    select case state when 'open' then 001100000000000 when 'cancelled' then 001100000000000 else 101100000000001 end
+    select case state
+        when 'open' then 001100000000000
+        when 'cancelled' then 001100000000000
+        else 101100000000001 end
 $$;
 
 create or replace function hotmesh._attribute_write(steps hotmesh.jobs_attributes[])
@@ -75,16 +99,21 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    insert into jobs_attributes (job_id, field, value, kind, name, state, dimension, sequence, cursor, ledger, created_at, updated_at)
-    select s.job_id, hotmesh._attribute_field(s.dimension, s.sequence), s.value, s.kind, s.name, s.state, s.dimension, s.sequence,
+    insert into jobs_attributes (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at)
+    select s.job_id, hotmesh._attribute_field(s.dimension, s.sequence), s.value, s.kind, s.name,
+           s.state, s.dimension, s.sequence,
            s.cursor, hotmesh._attribute_ledger(s.state), v_now, coalesce(s.updated_at, v_now)
     from unnest(steps) s;
 end
 $$;
 
--- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no longer open was cancelled or answered before:
--- its event is dropped, so running twice never counts twice. The caller holds the jobs' locks.
-create or replace function hotmesh._attribute_close(events hotmesh.streams[], job_ids bigint[], cursors bigint[])
+-- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no
+-- longer open was cancelled or answered before: its event is dropped, so running twice never counts
+-- twice. The caller holds the jobs' locks.
+create or replace function hotmesh._attribute_close(
+    events hotmesh.streams[], job_ids bigint[], cursors bigint[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
@@ -95,8 +124,10 @@ begin
         return '{}';
     end if;
     with numbered as (
-        select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field, m.args, m.visible_at,
-               cursors[array_position(job_ids, m.job_id)] + row_number() over (partition by m.job_id order by m.visible_at, m.id) as cursor
+        select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field,
+               m.args, m.visible_at,
+               cursors[array_position(job_ids, m.job_id)] + row_number() over (
+                   partition by m.job_id order by m.visible_at, m.id) as cursor
         from unnest(events) m),
     closed as (
         update jobs_attributes a
@@ -107,7 +138,8 @@ begin
         from numbered e
         where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
         returning (a::hotmesh.jobs_attributes) as step)
-    select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed from closed c;
+    select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed
+    from closed c;
     return v_closed;
 end
 $$;
@@ -117,7 +149,8 @@ returns void
 language plpgsql
 as $$
 begin
-    update jobs_attributes a set state = 'cancelled', updated_at = hotmesh.now()
+    update jobs_attributes a
+    set state = 'cancelled', updated_at = hotmesh.now()
     from unnest(job_ids, fields) as c (job_id, field)
     where a.job_id = c.job_id and a.field = c.field and a.state = 'open';
 end
@@ -129,25 +162,36 @@ returns jsonb
 language sql
 stable
 as $$
-    select jsonb_build_array(step.sequence, step.kind, step.name, step.state, step.value, step.cursor, extract(epoch from step.updated_at))
+    select jsonb_build_array(
+        step.sequence, step.kind, step.name, step.state, step.value, step.cursor,
+        extract(epoch from step.updated_at))
 $$;
 
--- The journal of one part of a job after step `after`: about `size_limit` bytes of values, always one step; a last null says that there is more.
-create or replace function hotmesh._attribute_history(job_id bigint, dimension text, after integer, size_limit bigint)
+-- The journal of one part of a job after step `after`: about `size_limit` bytes of values, always
+-- one step; a last null says that there is more.
+create or replace function hotmesh._attribute_history(
+    job_id bigint, dimension text, after integer, size_limit bigint)
 returns jsonb
 language plpgsql
 stable
 as $$
 begin
     return (
-        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence) filter (where h.before < size_limit), '[]')
-            || case when bool_and(h.before < size_limit) is false then '[null]' else '[]' end::jsonb
+        select coalesce(
+                   jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence)
+                       filter (where h.before < size_limit),
+                   '[]')
+               || case when bool_and(h.before < size_limit) is false
+                       then '[null]' else '[]' end::jsonb
         from (
             select (a::hotmesh.jobs_attributes) as step,
                    coalesce(sum(pg_column_size(a.value)) over (
-                       order by a.sequence rows between unbounded preceding and 1 preceding), 0) as before
+                       order by a.sequence
+                       rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes a
-            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h);
+            where a.job_id = _attribute_history.job_id
+              and a.dimension = _attribute_history.dimension
+              and a.sequence > after) h);
 end
 $$;
 
@@ -165,16 +209,20 @@ begin
 end
 $$;
 
--- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs anew; what was done stays done.
+-- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs
+-- anew; what was done stays done.
 create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
 returns void
 language plpgsql
 as $$
 begin
     delete from jobs_attributes a
-    where a.job_id = _attribute_forget.job_id and a.dimension = _attribute_forget.dimension and a.state = 'failed'
+    where a.job_id = _attribute_forget.job_id
+      and a.dimension = _attribute_forget.dimension
+      and a.state = 'failed'
       and a.cursor = (
-          select max(l.cursor) from jobs_attributes l
+          select max(l.cursor)
+          from jobs_attributes l
           where l.job_id = _attribute_forget.job_id and l.dimension = _attribute_forget.dimension);
 end
 $$;
@@ -185,7 +233,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'ledger of % would shrink', old.field using errcode = 'MSH50',
+    raise exception 'ledger of % would shrink', old.field using
+        errcode = 'MSH50',
         detail = format('It is %s and would become %s.', old.ledger, new.ledger),
         hint = 'A ledger only grows; this is a defect of the engine or a change by hand.';
 end

@@ -51,6 +51,20 @@ exception
 end
 $$;
 
+create or replace function hotmesh._turn_lease(want jsonb)
+returns interval
+language plpgsql
+as $$
+begin
+    if not hotmesh._is_number(coalesce(want -> 'lease', '15'), 0.1, 86400) then
+        perform hotmesh._refuse_argument(
+            format('bad lease: %s', left(want ->> 'lease', 60)),
+            'It is a number of seconds from 0.1 to 86400.', 'Leave it out for 15.');
+    end if;
+    return make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
+end
+$$;
+
 -- Reports that waited for a lock come first: the next report of such a run builds on them. Each is
 -- isolated, whoever sent it may be gone.
 create or replace function hotmesh._turn_kept(worker text, lease interval)
@@ -76,7 +90,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_lease interval := make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
+    v_lease interval := hotmesh._turn_lease(want);
     v_given bigint;
 begin
     perform hotmesh._enter(app);
