@@ -159,22 +159,30 @@ create table hotmesh.jobs (
     expire_at timestamptz,
     constraint jobs_pkey primary key (id),
     constraint jobs_have_one_key unique (key),
-    constraint a_job_is_open_while_its_semaphore_is_above_zero check ((closed_at is null) = (status > 0)),
+    constraint a_job_is_open_while_its_semaphore_is_above_zero check (
+        (closed_at is null) = (status > 0)),
     constraint a_semaphore_never_passes_through_zero check (status >= 0 or status < -900000000),
     constraint only_closed_jobs_expire check (expire_at is null or closed_at is not null)
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-comment on table hotmesh.jobs is 'One row per run of a workflow, graph or agent, with its entity document.';
+comment on table hotmesh.jobs is
+'One row per run of a workflow, graph or agent, with its entity document.';
 comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';
-comment on column hotmesh.jobs.key is 'The workflow id that the user gave. Unique, closed jobs included.';
-comment on column hotmesh.jobs.entity is 'What kind of thing the document describes; by default the workflow''s name.';
+comment on column hotmesh.jobs.key is
+'The workflow id that the user gave. Unique, closed jobs included.';
+comment on column hotmesh.jobs.entity is
+'What kind of thing the document describes; by default the workflow''s name.';
 comment on column hotmesh.jobs.queue is 'The task queue of the main function.';
 comment on column hotmesh.jobs.topic is 'The workflow''s name or the graph''s topic.';
-comment on column hotmesh.jobs.graph_version is 'The version of the graph that the job started with; null for code.';
-comment on column hotmesh.jobs.status is 'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
+comment on column hotmesh.jobs.graph_version is
+'The version of the graph that the job started with; null for code.';
+comment on column hotmesh.jobs.status is
+'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
 comment on column hotmesh.jobs.cursor is 'Events that the main function has consumed.';
-comment on column hotmesh.jobs.context is 'The entity: the document that hooks, people and agents share.';
+comment on column hotmesh.jobs.context is
+'The entity: the document that hooks, people and agents share.';
 comment on column hotmesh.jobs.entity_version is 'How often the entity was changed.';
-comment on column hotmesh.jobs.expire_after is 'How long the closed job stays before it is archived and its key is free; null for ever.';
+comment on column hotmesh.jobs.expire_after is
+'How long the closed job stays before it is archived and its key is free; null for ever.';
 comment on column hotmesh.jobs.created_at is 'When it was started.';
 comment on column hotmesh.jobs.updated_at is 'When it last moved.';
 comment on column hotmesh.jobs.closed_at is 'When it settled.';
@@ -203,21 +211,36 @@ create table hotmesh.jobs_attributes (
     constraint jobs_attributes_pkey primary key (job_id, field),
     constraint attribute_state_is_known check (state in ('open', 'done', 'failed', 'cancelled')),
     constraint a_ledger_has_fifteen_digits check (ledger between 0 and 999999999999999),
-    constraint finished_steps_are_finalized check (state not in ('done', 'failed') or sequence is null or ledger >= 100000000000000)
-) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-comment on table hotmesh.jobs_attributes is 'One row per durable fact about a job: its input, output and error, the user''s data, and its journal.';
+    constraint finished_steps_are_finalized check (
+        state not in ('done', 'failed') or sequence is null or ledger >= 100000000000000)
+) with (
+    fillfactor = 90,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_insert_scale_factor = 0.05,
+    autovacuum_vacuum_cost_delay = 0
+);
+comment on table hotmesh.jobs_attributes is
+'One row per durable fact about a job: its input, output and error, the user''s data, and its
+journal.';
 comment on column hotmesh.jobs_attributes.job_id is 'The job.';
-comment on column hotmesh.jobs_attributes.field is 'The fact''s name: input, output, error, _name for the user''s own, step-0001 for the journal.';
-comment on column hotmesh.jobs_attributes.value is 'The value, the result of a step or its failure.';
-comment on column hotmesh.jobs_attributes.kind is 'fact, or what a step is: activity, timer, …';
+comment on column hotmesh.jobs_attributes.field is
+'The fact''s name: input, output, error, _name for the user''s own, step-0001 for the journal.';
+comment on column hotmesh.jobs_attributes.value is
+'The value, the result of a step or its failure.';
+comment on column hotmesh.jobs_attributes.kind is
+'fact, or what a step is: activity, timer, …';
 comment on column hotmesh.jobs_attributes.name is 'What a step called.';
 comment on column hotmesh.jobs_attributes.state is 'open, done, failed or cancelled.';
-comment on column hotmesh.jobs_attributes.dimension is 'The part of the job: empty for the main function, a path for a hook.';
+comment on column hotmesh.jobs_attributes.dimension is
+'The part of the job: empty for the main function, a path for a hook.';
 comment on column hotmesh.jobs_attributes.sequence is 'A step''s number in the order of calls.';
-comment on column hotmesh.jobs_attributes.cursor is 'A step''s number in the order of completions.';
-comment on column hotmesh.jobs_attributes.ledger is 'Proof of delivery: 15 digits that only grow.';
+comment on column hotmesh.jobs_attributes.cursor is
+'A step''s number in the order of completions.';
+comment on column hotmesh.jobs_attributes.ledger is
+'Proof of delivery: 15 digits that only grow.';
 comment on column hotmesh.jobs_attributes.created_at is 'When it was written.';
-comment on column hotmesh.jobs_attributes.updated_at is 'When it was last changed; for a step: the time that the code saw.';
+comment on column hotmesh.jobs_attributes.updated_at is
+'When it was last changed; for a step: the time that the code saw.';
 
 -- 55_archive.sql
 create table hotmesh.jobs_archive (
@@ -1818,7 +1841,8 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'job "%" not found', left(key, 200) using errcode = 'MSH40',
+    raise exception 'job "%" not found', left(key, 200) using
+        errcode = 'MSH40',
         detail = 'Neither an open, a closed nor an archived job has this key.',
         hint = 'Check the app and the key; `select key from <app>.jobs` lists them.';
 end
@@ -1830,13 +1854,17 @@ language plpgsql
 as $$
 begin
     if policy = 'replace' then
-        raise exception 'job "%" is open and can''t be replaced', key using errcode = 'MSH44',
+        raise exception 'job "%" is open and can''t be replaced', key using
+            errcode = 'MSH44',
             detail = 'on_conflict replace replaces a closed job only.',
             hint = 'Interrupt it first, or start with on_conflict existing.';
     end if;
-    raise exception 'Duplicate job: %', key using errcode = 'MSH41',
-        detail = format('A job with this key is %s.', case when is_open then 'open' else 'closed' end),
-        hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a closed one).';
+    raise exception 'Duplicate job: %', key using
+        errcode = 'MSH41',
+        detail = format('A job with this key is %s.',
+                        case when is_open then 'open' else 'closed' end),
+        hint = 'Use another key, or on_conflict existing (returns that job) or replace (replaces a '
+               || 'closed one).';
 end
 $$;
 
@@ -1845,9 +1873,11 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using errcode = 'MSH46',
+    raise exception 'job "%" failed: %', key, coalesce(error ->> 'message', 'no message') using
+        errcode = 'MSH46',
         detail = coalesce(error, '{}')::text,
-        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without raising.';
+        hint = 'DETAIL holds type, message, code and traceback; job_state shows it without '
+               || 'raising.';
 end
 $$;
 
@@ -1856,20 +1886,24 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception '% is too large: % bytes', name, size using errcode = 'MSH43',
+    raise exception '% is too large: % bytes', name, size using
+        errcode = 'MSH43',
         detail = format('The limit is %s bytes.', size_limit),
-        hint = 'Store the payload elsewhere and pass a reference, or raise the app''s setting value_limit.';
+        hint = 'Store the payload elsewhere and pass a reference, or raise the app''s setting '
+               || 'value_limit.';
 end
 $$;
 
--- Locks what can be locked without waiting, in id order. What is missing from the answer is busy, closed or gone.
+-- Locks what can be locked without waiting, in id order. What is missing from the answer is busy,
+-- closed or gone.
 create function hotmesh._job_lock(ids bigint[])
 returns bigint[]
 language plpgsql
 as $$
 begin
     return array(
-        select j.id from jobs j
+        select j.id
+        from jobs j
         where j.id = any (ids) and j.closed_at is null
         order by j.id
         for update skip locked);
@@ -1916,7 +1950,8 @@ returns void
 language plpgsql
 as $$
 begin
-    update jobs j set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
+    update jobs j
+    set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
     where j.id = any (ids);
 end
 $$;
@@ -1939,11 +1974,12 @@ $$;
 create function hotmesh._job_refuse_closed(key text, closed_at timestamptz)
 returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'job "%" has closed', key using errcode = 'MSH42',
-        detail = format('It closed at %s. Its status, cursor and closing can''t change any more.', closed_at),
+    raise exception 'job "%" has closed', key using
+        errcode = 'MSH42',
+        detail = format('It closed at %s. Its status, cursor and closing can''t change any more.',
+                        closed_at),
         hint = 'Start a new job; only the entity of a closed job may still change.';
 end
 $$;
@@ -1991,15 +2027,20 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform set_config('search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     perform hotmesh._worker_wake_for('workflow', new.queue, new.topic);
     return null;
 end
 $$;
 do $$
 begin
-    if not exists (select from pg_trigger where tgrelid = 'hotmesh.jobs'::regclass and tgname = 'wake_worker') then
-        create constraint trigger wake_worker after insert on hotmesh.jobs deferrable initially deferred
+    if not exists (
+        select from pg_trigger t
+        where t.tgrelid = 'hotmesh.jobs'::regclass and t.tgname = 'wake_worker')
+    then
+        create constraint trigger wake_worker after insert on hotmesh.jobs
+        deferrable initially deferred
         for each row when (hotmesh._job_first_told(new.queue, new.topic))
         execute function hotmesh._job_wake();
     end if;
@@ -2016,7 +2057,11 @@ declare
     v_status bigint;
 begin
     perform hotmesh._enter(app);
-    select j.status into v_status from jobs_all j where j.key = job_status.key order by j.id desc limit 1;
+    select j.status into v_status
+    from jobs_all j
+    where j.key = job_status.key
+    order by j.id desc
+    limit 1;
     if v_status is null then
         perform hotmesh._job_refuse_missing(key);
     end if;
@@ -2024,10 +2069,12 @@ begin
 end
 $$;
 comment on function hotmesh.job_status(text, text) is
-'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40 if there is no such job.';
+'The semaphore of a job: 0 complete, above zero open, below zero failed or interrupted. Raises MSH40
+if there is no such job.';
 
 create function hotmesh.job_list(
-    app text, entity text default null, queue text default null, state text default null, take integer default 50, before bigint default null)
+    app text, entity text default null, queue text default null, state text default null,
+    take integer default 50, before bigint default null)
 returns setof hotmesh.jobs
 language plpgsql
 stable
@@ -2036,23 +2083,30 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    if coalesce(state, 'open') not in ('open', 'complete', 'failed') or take is null or take not between 1 and 10000 then
+    if coalesce(state, 'open') not in ('open', 'complete', 'failed')
+        or take is null or take not between 1 and 10000 then
         perform hotmesh._refuse_argument(
-            format('no such list of jobs: state %s, take %s', state, take), 'States: open, complete, failed. At most 10000 jobs at a time.',
+            format('no such list of jobs: state %s, take %s', state, take),
+            'States: open, complete, failed. At most 10000 jobs at a time.',
             'Leave both out for the newest 50.');
     end if;
     return query
-    select (j::hotmesh.jobs).* from jobs j
+    select (j::hotmesh.jobs).*
+    from jobs j
     where (job_list.entity is null or j.entity = job_list.entity)
       and (job_list.queue is null or j.queue = job_list.queue)
       and (job_list.before is null or j.id < job_list.before)
-      and (job_list.state is null or job_list.state = case when j.status > 0 then 'open' when j.status = 0 then 'complete' else 'failed' end)
+      and (job_list.state is null or job_list.state = case
+               when j.status > 0 then 'open'
+               when j.status = 0 then 'complete'
+               else 'failed' end)
     order by j.id desc
     limit take;
 end
 $$;
 comment on function hotmesh.job_list(text, text, text, text, integer, bigint) is
-'The newest jobs, archived ones left out; state is open, complete or failed; `before` is the id after which the next page goes on.';
+'The newest jobs, archived ones left out; state is open, complete or failed; `before` is the id
+after which the next page goes on.';
 
 -- 50_attribute.sql
 create function hotmesh._attribute_field(dimension text, sequence integer)
@@ -2061,7 +2115,9 @@ language sql
 immutable
 parallel safe
 as $$
-    select 'step' || dimension || '-' || case when sequence < 10000 then lpad(sequence::text, 4, '0') else sequence::text end
+    select 'step' || dimension || '-' || case
+        when sequence < 10000 then lpad(sequence::text, 4, '0')
+        else sequence::text end
 $$;
 
 create function hotmesh._attribute_facts(job_ids bigint[], fields text[], vals jsonb[])
@@ -2072,8 +2128,10 @@ declare
     v_now timestamptz := hotmesh.now();
 begin
     insert into jobs_attributes as a (job_id, field, value, created_at, updated_at)
-    select f.job_id, f.field, f.value, v_now, v_now from unnest(job_ids, fields, vals) as f (job_id, field, value)
-    on conflict (job_id, field) do update set value = excluded.value, updated_at = v_now;
+    select f.job_id, f.field, f.value, v_now, v_now
+    from unnest(job_ids, fields, vals) as f (job_id, field, value)
+    on conflict (job_id, field) do update
+    set value = excluded.value, updated_at = v_now;
 end
 $$;
 
@@ -2083,7 +2141,10 @@ language sql
 immutable
 parallel safe
 as $$
-    select case state when 'open' then 001100000000000 when 'cancelled' then 001100000000000 else 101100000000001 end
+    select case state
+        when 'open' then 001100000000000
+        when 'cancelled' then 001100000000000
+        else 101100000000001 end
 $$;
 
 create function hotmesh._attribute_write(steps hotmesh.jobs_attributes[])
@@ -2093,16 +2154,21 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    insert into jobs_attributes (job_id, field, value, kind, name, state, dimension, sequence, cursor, ledger, created_at, updated_at)
-    select s.job_id, hotmesh._attribute_field(s.dimension, s.sequence), s.value, s.kind, s.name, s.state, s.dimension, s.sequence,
+    insert into jobs_attributes (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at)
+    select s.job_id, hotmesh._attribute_field(s.dimension, s.sequence), s.value, s.kind, s.name,
+           s.state, s.dimension, s.sequence,
            s.cursor, hotmesh._attribute_ledger(s.state), v_now, coalesce(s.updated_at, v_now)
     from unnest(steps) s;
 end
 $$;
 
--- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no longer open was cancelled or answered before:
--- its event is dropped, so running twice never counts twice. The caller holds the jobs' locks.
-create function hotmesh._attribute_close(events hotmesh.streams[], job_ids bigint[], cursors bigint[])
+-- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no
+-- longer open was cancelled or answered before: its event is dropped, so running twice never counts
+-- twice. The caller holds the jobs' locks.
+create function hotmesh._attribute_close(
+    events hotmesh.streams[], job_ids bigint[], cursors bigint[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
@@ -2113,8 +2179,10 @@ begin
         return '{}';
     end if;
     with numbered as (
-        select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field, m.args, m.visible_at,
-               cursors[array_position(job_ids, m.job_id)] + row_number() over (partition by m.job_id order by m.visible_at, m.id) as cursor
+        select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field,
+               m.args, m.visible_at,
+               cursors[array_position(job_ids, m.job_id)] + row_number() over (
+                   partition by m.job_id order by m.visible_at, m.id) as cursor
         from unnest(events) m),
     closed as (
         update jobs_attributes a
@@ -2125,7 +2193,8 @@ begin
         from numbered e
         where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
         returning (a::hotmesh.jobs_attributes) as step)
-    select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed from closed c;
+    select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed
+    from closed c;
     return v_closed;
 end
 $$;
@@ -2135,7 +2204,8 @@ returns void
 language plpgsql
 as $$
 begin
-    update jobs_attributes a set state = 'cancelled', updated_at = hotmesh.now()
+    update jobs_attributes a
+    set state = 'cancelled', updated_at = hotmesh.now()
     from unnest(job_ids, fields) as c (job_id, field)
     where a.job_id = c.job_id and a.field = c.field and a.state = 'open';
 end
@@ -2147,25 +2217,36 @@ returns jsonb
 language sql
 stable
 as $$
-    select jsonb_build_array(step.sequence, step.kind, step.name, step.state, step.value, step.cursor, extract(epoch from step.updated_at))
+    select jsonb_build_array(
+        step.sequence, step.kind, step.name, step.state, step.value, step.cursor,
+        extract(epoch from step.updated_at))
 $$;
 
--- The journal of one part of a job after step `after`: about `size_limit` bytes of values, always one step; a last null says that there is more.
-create function hotmesh._attribute_history(job_id bigint, dimension text, after integer, size_limit bigint)
+-- The journal of one part of a job after step `after`: about `size_limit` bytes of values, always
+-- one step; a last null says that there is more.
+create function hotmesh._attribute_history(
+    job_id bigint, dimension text, after integer, size_limit bigint)
 returns jsonb
 language plpgsql
 stable
 as $$
 begin
     return (
-        select coalesce(jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence) filter (where h.before < size_limit), '[]')
-            || case when bool_and(h.before < size_limit) is false then '[null]' else '[]' end::jsonb
+        select coalesce(
+                   jsonb_agg(hotmesh._attribute_entry(h.step) order by (h.step).sequence)
+                       filter (where h.before < size_limit),
+                   '[]')
+               || case when bool_and(h.before < size_limit) is false
+                       then '[null]' else '[]' end::jsonb
         from (
             select (a::hotmesh.jobs_attributes) as step,
                    coalesce(sum(pg_column_size(a.value)) over (
-                       order by a.sequence rows between unbounded preceding and 1 preceding), 0) as before
+                       order by a.sequence
+                       rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes a
-            where a.job_id = _attribute_history.job_id and a.dimension = _attribute_history.dimension and a.sequence > after) h);
+            where a.job_id = _attribute_history.job_id
+              and a.dimension = _attribute_history.dimension
+              and a.sequence > after) h);
 end
 $$;
 
@@ -2183,16 +2264,20 @@ begin
 end
 $$;
 
--- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs anew; what was done stays done.
+-- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs
+-- anew; what was done stays done.
 create function hotmesh._attribute_forget(job_id bigint, dimension text)
 returns void
 language plpgsql
 as $$
 begin
     delete from jobs_attributes a
-    where a.job_id = _attribute_forget.job_id and a.dimension = _attribute_forget.dimension and a.state = 'failed'
+    where a.job_id = _attribute_forget.job_id
+      and a.dimension = _attribute_forget.dimension
+      and a.state = 'failed'
       and a.cursor = (
-          select max(l.cursor) from jobs_attributes l
+          select max(l.cursor)
+          from jobs_attributes l
           where l.job_id = _attribute_forget.job_id and l.dimension = _attribute_forget.dimension);
 end
 $$;
@@ -2203,7 +2288,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'ledger of % would shrink', old.field using errcode = 'MSH50',
+    raise exception 'ledger of % would shrink', old.field using
+        errcode = 'MSH50',
         detail = format('It is %s and would become %s.', old.ledger, new.ledger),
         hint = 'A ledger only grows; this is a defect of the engine or a change by hand.';
 end
