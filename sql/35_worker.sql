@@ -136,27 +136,41 @@ create or replace function hotmesh._worker_wake_useful(except_worker text)
 returns void
 language plpgsql
 as $$
-begin
-    perform hotmesh._worker_wake(array(
-        select w.name
+declare
+    v_idle hotmesh.workers[] := array(
+        select (w::hotmesh.workers)
         from workers w
         where w.idle_at > hotmesh.now() - interval '15 s' and w.name <> except_worker
-          and exists (
-              select
-              from unnest(array['workflow', 'activity']) as k (kind)
-              cross join lateral hotmesh._stream_heads(
-                  k.kind,
-                  array(
-                      select t.queue
-                      from unnest(w.kinds, w.queues) as t (kind, queue)
-                      where t.kind = k.kind),
-                  array(
-                      select t.name
-                      from unnest(w.kinds, w.names) as t (kind, name)
-                      where t.kind = k.kind),
-                  w.name))
         order by w.idle_at desc
-        limit 2));
+        limit 10);
+begin
+    if v_idle = '{}' then
+        return;
+    end if;
+    perform hotmesh._worker_wake(array(
+        select w.name from unnest(v_idle) w where hotmesh._worker_is_useful(w) limit 2));
+end
+$$;
+
+create or replace function hotmesh._worker_is_useful(worker hotmesh.workers)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select
+        from unnest(array['workflow', 'activity']) as k (kind)
+        cross join lateral hotmesh._stream_heads(
+            k.kind,
+            array(
+                select t.queue
+                from unnest(worker.kinds, worker.queues) as t (kind, queue)
+                where t.kind = k.kind),
+            array(
+                select t.name
+                from unnest(worker.kinds, worker.names) as t (kind, name)
+                where t.kind = k.kind),
+            worker.name));
 end
 $$;
 

@@ -59,7 +59,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._report_check(reports hotmesh.report[])
+create or replace function hotmesh._report_check_sizes(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
@@ -82,13 +82,6 @@ begin
         perform hotmesh._job_refuse_large(
             format('%s of message %s', v_large.name, v_large.id), v_large.size, v_limit);
     end if;
-    perform hotmesh._refuse_argument(
-        format('unknown command: %s', left(c.kind, 60)), 'Commands: activity, timer, wait, cancel.',
-        'Is the driver newer than the engine?')
-    from unnest(reports) r
-    cross join lateral jsonb_to_recordset(r.commands) as c (kind text)
-    where r.commands is not null
-      and coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel');
 end
 $$;
 
@@ -150,6 +143,21 @@ begin
 end
 $$;
 
+create or replace function hotmesh._report_check_commands(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('unknown command: %s', left(c.kind, 60)), 'Commands: activity, timer, wait, cancel.',
+        'Is the driver newer than the engine?')
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text)
+    where r.commands is not null
+      and coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel');
+end
+$$;
+
 -- Lays down what the code asked for. An announced activity runs already, with its sender; one that brings an error has failed its first attempt.
 create or replace function hotmesh._report_command(reports hotmesh.report[], worker text, lease interval)
 returns setof hotmesh.delivery
@@ -160,6 +168,7 @@ declare
     v_announced hotmesh.streams[] := array(select m from unnest(v_messages) m where m.state = 'leased');
     v_ids bigint[];
 begin
+    perform hotmesh._report_check_commands(reports);
     perform hotmesh._stream_enqueue(array(select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
     perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
     if v_announced <> '{}' then
@@ -319,7 +328,9 @@ declare
     v_reports hotmesh.report[] := hotmesh._report_read(reports);
     v_verdicts text[] := hotmesh._report_judge(v_reports);
 begin
-    perform hotmesh._report_check(v_reports);
+    if pg_column_size(reports) > hotmesh._setting('value_limit', 16777216) then
+        perform hotmesh._report_check_sizes(v_reports);
+    end if;
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
         if v_verdicts[i] = 'kept' then
