@@ -67,7 +67,11 @@ declare
 begin
     perform from workers w where w.name = worker for update skip locked;
     if found then
-        update workers w set idle_at = case when idle then v_now end, seen_at = v_now
+        update workers w
+        set kinds = array(select jsonb_array_elements_text(about -> 'kinds')),
+            queues = array(select jsonb_array_elements_text(about -> 'queues')),
+            names = array(select jsonb_array_elements_text(about -> 'names')),
+            idle_at = case when idle then v_now end, seen_at = v_now
         where w.name = worker;
     else
         insert into workers (
