@@ -35,6 +35,7 @@ from .worker import Worker
 __all__ = ["cli", "main"]
 
 DEFAULT_APP = "memflow"
+NUMBER = click.IntRange(1, 10_000)
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ def job(place: Place, id: str) -> None:
 @click.option("--entity", help="Only of this kind.")
 @click.option("--queue", help="Only of this task queue.")
 @click.option("--status", type=click.Choice(["open", "complete", "failed"]), help="Only such.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--limit", type=NUMBER, default=50, show_default=True, help="At most.")
 @click.option("--before", type=int, metavar="NUMBER", help="Only older ones: the next page.")
 @_placed
 def jobs(place: Place, status: str | None, limit: int, **chosen: Any) -> None:
@@ -319,8 +320,8 @@ def jobs(place: Place, status: str | None, limit: int, **chosen: Any) -> None:
 @click.option("--activities", metavar="MODULE", help="A module (or module:name) of activities.")
 @click.option("--activity-queue", help="Their queue, if it is another one.")
 @click.option("--lease", metavar="DURATION", help="After how long a dead worker's work moves on.")
-@click.option("--max-concurrent-workflows", type=click.IntRange(1, 10_000), metavar="N")
-@click.option("--max-concurrent-activities", type=click.IntRange(1, 10_000), metavar="N")
+@click.option("--max-concurrent-workflows", type=NUMBER, metavar="N", help="Runs held at a time.")
+@click.option("--max-concurrent-activities", type=NUMBER, metavar="N", help="At a time.")
 @_placed
 def worker(
     place: Place,
