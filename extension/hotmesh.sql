@@ -2680,7 +2680,8 @@ begin
             format('unknown start option: %s', left(v_unknown, 100)),
             format('Known options: %s.', array_to_string(v_known, ', ')),
             'Check the spelling.');
-    elsif coalesce(options ->> 'on_conflict', 'reject') not in ('reject', 'existing', 'replace') then
+    elsif coalesce(options ->> 'on_conflict', 'reject') not in ('reject', 'existing', 'replace')
+    then
         perform hotmesh._refuse_argument(
             format('unknown on_conflict: %s', left(options ->> 'on_conflict', 60)),
             'Policies: reject, existing, replace.', 'Leave it out for reject.');
@@ -2804,7 +2805,8 @@ declare
 begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._engine_open(array[hotmesh._engine_request(
-        (null, key, workflow, queue, entity, args, options, null, null, null)::hotmesh.job_request)]);
+        (null, key, workflow, queue, entity, args, options,
+         null, null, null)::hotmesh.job_request)]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
 end

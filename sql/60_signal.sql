@@ -1,6 +1,7 @@
--- 60 signal: news that somebody sends to a job by name. Sending is an insert into the job's inbox and locks nothing, so it works in the caller's transaction.
--- A wait is an open step of kind `wait`. A signal without its wait stays in the inbox; a wait without its signal stays open; whoever holds the
--- job brings them together, oldest with oldest. Errors: MSH40, MSH42 of the job.
+-- 60 signal: news that somebody sends to a job by name. Sending is an insert into the job's inbox
+-- and locks nothing, so it works in the caller's transaction. A wait is an open step of kind
+-- `wait`. A signal without its wait stays in the inbox; a wait without its signal stays open;
+-- whoever holds the job brings them together, oldest with oldest. Errors: MSH40, MSH42 of the job.
 
 --@ state
 
@@ -10,7 +11,8 @@ returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._inbox_put(job_id, '', 'signal', jsonb_build_object('signal', signal, 'output', data));
+    perform hotmesh._inbox_put(
+        job_id, '', 'signal', jsonb_build_object('signal', signal, 'output', data));
 end
 $$;
 
@@ -28,21 +30,26 @@ begin
     if v_signals is null then
         return;
     end if;
-    select array_agg(s.id), array_agg(w.dimension), array_agg(w.sequence) into v_ids, v_dimensions, v_sequences
+    select array_agg(s.id), array_agg(w.dimension), array_agg(w.sequence)
+    into v_ids, v_dimensions, v_sequences
     from (
         select m.id, m.job_id, m.args ->> 'signal' as name,
                row_number() over (partition by m.job_id, m.args ->> 'signal' order by m.id) as place
         from unnest(v_signals) m) s
     join (
-        select a.job_id, a.name, a.dimension, a.sequence, row_number() over (partition by a.job_id, a.name order by a.created_at, a.sequence) as place
+        select a.job_id, a.name, a.dimension, a.sequence,
+               row_number() over (
+                   partition by a.job_id, a.name order by a.created_at, a.sequence) as place
         from jobs_attributes a
-        where a.job_id = any (array(select m.job_id from unnest(v_signals) m)) and a.kind = 'wait' and a.state = 'open') w
-    on w.job_id = s.job_id and w.name = s.name and w.place = s.place;
+        where a.job_id = any (array(select m.job_id from unnest(v_signals) m))
+          and a.kind = 'wait' and a.state = 'open') w
+        on w.job_id = s.job_id and w.name = s.name and w.place = s.place;
     perform hotmesh._inbox_answer(v_ids, v_dimensions, v_sequences);
 end
 $$;
 
-create or replace function hotmesh.job_signal(app text, key text, signal text, data jsonb default null)
+create or replace function hotmesh.job_signal(
+    app text, key text, signal text, data jsonb default null)
 returns void
 language plpgsql
 security definer
@@ -53,7 +60,9 @@ declare
 begin
     perform hotmesh._enter(app);
     if coalesce(signal, '') = '' or length(signal) > 500 then
-        perform hotmesh._refuse_argument('a signal needs a name', 'It has 1 to 500 characters.', 'Name what workflow.wait_for(…) waits for.');
+        perform hotmesh._refuse_argument(
+            'a signal needs a name', 'It has 1 to 500 characters.',
+            'Name what workflow.wait_for(…) waits for.');
     end if;
     v_job := hotmesh._job_find(key);
     if v_job.id is null then
@@ -66,4 +75,5 @@ begin
 end
 $$;
 comment on function hotmesh.job_signal(text, text, text, jsonb) is
-'Send a signal to one job, in the caller''s transaction. It is kept until the job waits for it. Raises MSH40 for an unknown job, MSH42 for a closed one.';
+'Send a signal to one job, in the caller''s transaction. It is kept until the job waits for it.
+Raises MSH40 for an unknown job, MSH42 for a closed one.';

@@ -1,5 +1,6 @@
--- 90 engine: the conductor. It opens jobs, in the caller's transaction, and answers for them. `job_start` locks nothing but its own new rows;
--- the first start of a topic in a transaction wakes one idle worker when that transaction commits.
+-- 90 engine: the conductor. It opens jobs, in the caller's transaction, and answers for them.
+-- `job_start` locks nothing but its own new rows; the first start of a topic in a transaction wakes
+-- one idle worker when that transaction commits. Errors: 22023, and those of the jobs (40).
 
 --@ state
 
@@ -27,16 +28,21 @@ declare
 begin
     if coalesce(request.workflow, '') = '' or octet_length(request.workflow) > 500 then
         perform hotmesh._refuse_argument(
-            'a start needs the name of a workflow', format('The name was %s.', coalesce(quote_literal(left(request.workflow, 60)), 'null')),
+            'a start needs the name of a workflow',
+            format('The name was %s.', coalesce(quote_literal(left(request.workflow, 60)), 'null')),
             'Name the function as the worker registers it, up to 500 characters.');
     elsif jsonb_typeof(request.args) is distinct from 'array' then
         perform hotmesh._refuse_argument(
-            format('args of "%s" are no JSON array', request.workflow), format('They were %s.', coalesce(left(request.args::text, 200), 'null')),
+            format('args of "%s" are no JSON array', request.workflow),
+            format('They were %s.', coalesce(left(request.args::text, 200), 'null')),
             'Positional arguments come as an array, for instance ''["item-123", 5]''.');
     elsif pg_column_size(request.args) > v_limit then
-        perform hotmesh._job_refuse_large(format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
+        perform hotmesh._job_refuse_large(
+            format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
     elsif jsonb_typeof(coalesce(request.options, '{}')) <> 'object' then
-        perform hotmesh._refuse_argument('options are no JSON object', left(request.options::text, 200), 'For instance {"on_conflict": "existing"}.');
+        perform hotmesh._refuse_argument(
+            'options are no JSON object', left(request.options::text, 200),
+            'For instance {"on_conflict": "existing"}.');
     end if;
     perform hotmesh._engine_check_name('key', request.key, 1000);
     perform hotmesh._engine_check_name('queue', request.queue, 500);
@@ -53,21 +59,31 @@ language plpgsql
 as $$
 declare
     v_known constant text[] := '{on_conflict,retry_policy,expire,search,priority,delay}';
-    v_unknown text := (select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
+    v_unknown text := (
+        select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
     if v_unknown is not null then
         perform hotmesh._refuse_argument(
-            format('unknown start option: %s', left(v_unknown, 100)), format('Known options: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
-    elsif coalesce(options ->> 'on_conflict', 'reject') not in ('reject', 'existing', 'replace') then
+            format('unknown start option: %s', left(v_unknown, 100)),
+            format('Known options: %s.', array_to_string(v_known, ', ')),
+            'Check the spelling.');
+    elsif coalesce(options ->> 'on_conflict', 'reject') not in ('reject', 'existing', 'replace')
+    then
         perform hotmesh._refuse_argument(
-            format('unknown on_conflict: %s', left(options ->> 'on_conflict', 60)), 'Policies: reject, existing, replace.', 'Leave it out for reject.');
-    elsif not hotmesh._is_number(coalesce(options -> 'priority', '0'), -32768, 32767) or coalesce(options ->> 'priority', '0') !~ '^-?\d+$' then
+            format('unknown on_conflict: %s', left(options ->> 'on_conflict', 60)),
+            'Policies: reject, existing, replace.', 'Leave it out for reject.');
+    elsif not hotmesh._is_number(coalesce(options -> 'priority', '0'), -32768, 32767)
+        or coalesce(options ->> 'priority', '0') !~ '^-?\d+$'
+    then
         perform hotmesh._refuse_argument(
-            format('bad priority: %s', left(options ->> 'priority', 60)), 'It is a whole number from -32768 to 32767; higher is served first.', 'Leave it out for 0.');
+            format('bad priority: %s', left(options ->> 'priority', 60)),
+            'It is a whole number from -32768 to 32767; higher is served first.',
+            'Leave it out for 0.');
     elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
         or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
     then
-        perform hotmesh._refuse_argument('search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
+        perform hotmesh._refuse_argument(
+            'search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
     end if;
 end
 $$;
@@ -102,14 +118,19 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    perform hotmesh._attribute_facts(array_agg(r.id), array_agg('input'::text), array_agg(r.args)) from unnest(requests) r;
+    perform hotmesh._attribute_facts(
+        array_agg(r.id), array_agg('input'::text), array_agg(r.args))
+    from unnest(requests) r;
     perform hotmesh._stream_enqueue(array(
-        select (null, 'workflow', case when r.visible_at > v_now then 'delayed' else 'ready' end, r.queue, r.workflow,
-                coalesce((r.options ->> 'priority')::smallint, 0), r.id, '', null, null, null, r.retry_policy, 0, 0,
+        select (null, 'workflow',
+                case when r.visible_at > v_now then 'delayed' else 'ready' end,
+                r.queue, r.workflow, coalesce((r.options ->> 'priority')::smallint, 0),
+                r.id, '', null, null, null, r.retry_policy, 0, 0,
                 coalesce(r.visible_at, v_now), null, null, null)::hotmesh.streams
         from unnest(requests) r));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
-    from unnest(requests) r cross join lateral jsonb_each(r.options -> 'search') s
+    from unnest(requests) r
+    cross join lateral jsonb_each(r.options -> 'search') s
     having count(*) > 0;
 end
 $$;
@@ -148,7 +169,8 @@ begin
         return array(select r.id from unnest(requests) r);
     end if;
     if v_opened <> '{}' then
-        perform hotmesh._engine_begin(array(select r from unnest(requests) r where r.id = any (v_opened)));
+        perform hotmesh._engine_begin(array(
+            select r from unnest(requests) r where r.id = any (v_opened)));
     end if;
     return array(
         select case when r.id = any (v_opened) then r.id else hotmesh._engine_conflict(r) end
@@ -157,8 +179,8 @@ end
 $$;
 
 create or replace function hotmesh.job_start(
-    app text, workflow text, key text default null, args jsonb default '[]', queue text default null, entity text default null,
-    options jsonb default '{}')
+    app text, workflow text, key text default null, args jsonb default '[]',
+    queue text default null, entity text default null, options jsonb default '{}')
 returns hotmesh.jobs
 language plpgsql
 security definer
@@ -170,14 +192,16 @@ declare
 begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._engine_open(array[hotmesh._engine_request(
-        (null, key, workflow, queue, entity, args, options, null, null, null)::hotmesh.job_request)]);
+        (null, key, workflow, queue, entity, args, options,
+         null, null, null)::hotmesh.job_request)]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
 end
 $$;
 comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb) is
-'Start a workflow, in the caller''s transaction. options: on_conflict (reject, existing, replace), retry_policy, expire, search, priority, delay.
-Raises MSH41 for a duplicate key, MSH43 for too large arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
+'Start a workflow, in the caller''s transaction. options: on_conflict (reject, existing, replace),
+retry_policy, expire, search, priority, delay. Raises MSH41 for a duplicate key, MSH43 for too large
+arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
 
 create or replace function hotmesh.job_start_many(app text, requests jsonb)
 returns setof hotmesh.jobs
@@ -190,19 +214,27 @@ declare
 begin
     perform hotmesh._enter(app);
     if jsonb_typeof(requests) is distinct from 'array' then
-        perform hotmesh._refuse_argument('requests are no JSON array', left(requests::text, 200), 'Give [{"workflow": …, "args": […]}, …].');
+        perform hotmesh._refuse_argument(
+            'requests are no JSON array', left(requests::text, 200),
+            'Give [{"workflow": …, "args": […]}, …].');
     end if;
     v_ids := hotmesh._engine_open(array(
         select hotmesh._engine_request(
-            (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options, null, null, null)::hotmesh.job_request)
-        from jsonb_to_recordset(requests) as r (key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
+            (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
+             null, null, null)::hotmesh.job_request)
+        from jsonb_to_recordset(requests) as r (
+            key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
     return query
-    select (j::hotmesh.jobs).* from unnest(v_ids) with ordinality as o (id, number) join jobs j on j.id = o.id order by o.number;
+    select (j::hotmesh.jobs).*
+    from unnest(v_ids) with ordinality as o (id, number)
+    join jobs j on j.id = o.id
+    order by o.number;
 end
 $$;
 comment on function hotmesh.job_start_many(text, jsonb) is
-'Start many workflows in one call: [{"workflow": …, "key": …, "args": […], "queue": …, "entity": …, "options": {…}}, …]. Rows come in the order asked for.
-All are started or none. Raises as job_start does.';
+'Start many workflows in one call: [{"workflow": …, "key": …, "args": […], "queue": …, "entity": …,
+"options": {…}}, …]. Rows come in the order asked for. All are started or none. Raises as job_start
+does.';
 
 create or replace function hotmesh._engine_facts(job hotmesh.jobs)
 returns jsonb
@@ -227,10 +259,14 @@ declare
     v_job hotmesh.jobs := hotmesh._job_find(key);
 begin
     if v_job.id is null then
-        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor, j.context, j.entity_version,
-               j.expire_after, j.created_at, j.updated_at, j.closed_at, j.expire_at
+        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
+               j.context, j.entity_version, j.expire_after, j.created_at, j.updated_at,
+               j.closed_at, j.expire_at
         into v_job
-        from jobs_archive j where j.key = _engine_job.key order by j.closed_at desc limit 1;
+        from jobs_archive j
+        where j.key = _engine_job.key
+        order by j.closed_at desc
+        limit 1;
     end if;
     if v_job.id is null then
         perform hotmesh._job_refuse_missing(key);
@@ -262,7 +298,8 @@ begin
 end
 $$;
 comment on function hotmesh.job_result(text, text) is
-'What a workflow returned; SQL null while it is open. Raises MSH40 if there is no such job, MSH46 if it failed.';
+'What a workflow returned; SQL null while it is open. Raises MSH40 if there is no such job, MSH46 if
+it failed.';
 
 create or replace function hotmesh.job_results(app text, keys text[])
 returns table (key text, status bigint, output jsonb, error jsonb)
@@ -277,16 +314,22 @@ begin
     select k.key, j.status, f.output, f.error
     from unnest(keys) as k (key)
     left join lateral (
-        select a.id, a.status, a.closed_at from jobs_all a where a.key = k.key order by a.id desc limit 1) j on true
+        select a.id, a.status, a.closed_at
+        from jobs_all a
+        where a.key = k.key
+        order by a.id desc
+        limit 1) j on true
     left join lateral (
         select max(a.value::text) filter (where a.field = 'output')::jsonb as output,
                max(a.value::text) filter (where a.field = 'error')::jsonb as error
-        from jobs_attributes_all a where a.job_id = j.id and a.field in ('output', 'error')) f on true
+        from jobs_attributes_all a
+        where a.job_id = j.id and a.field in ('output', 'error')) f on true
     where j.closed_at is not null or j.id is null;
 end
 $$;
 comment on function hotmesh.job_results(text, text[]) is
-'The outcomes of those jobs that have closed, for whoever waits for many; status is null where there is no such job. Open jobs are left out.';
+'The outcomes of those jobs that have closed, for whoever waits for many; status is null where there
+is no such job. Open jobs are left out.';
 
 create or replace function hotmesh.job_state(app text, key text, metadata boolean default false)
 returns jsonb
@@ -303,19 +346,24 @@ begin
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
     v_data := jsonb_strip_nulls(jsonb_build_object('done', v_job.closed_at is not null))
-        || case when v_facts ? 'output' then jsonb_build_object('response', v_facts -> 'output') else '{}' end;
+        || case when v_facts ? 'output'
+                then jsonb_build_object('response', v_facts -> 'output') else '{}' end;
     if not metadata then
         return v_data;
     end if;
     return jsonb_build_object('data', v_data, 'metadata', jsonb_strip_nulls(jsonb_build_object(
-        'jid', v_job.key, 'gid', v_job.id::text, 'tpc', v_job.topic, 'app', app, 'vrs', coalesce(v_job.graph_version, '1'),
-        'ngn', v_job.entity, 'js', v_job.status, 'jc', v_job.created_at, 'ju', v_job.updated_at, 'err', v_facts -> 'error')));
+        'jid', v_job.key, 'gid', v_job.id::text, 'tpc', v_job.topic,
+        'app', app, 'vrs', coalesce(v_job.graph_version, '1'), 'ngn', v_job.entity,
+        'js', v_job.status, 'jc', v_job.created_at, 'ju', v_job.updated_at,
+        'err', v_facts -> 'error')));
 end
 $$;
 comment on function hotmesh.job_state(text, text, boolean) is
-'The data of a job; with metadata also who it is and where it stands. A failed job does not raise: its metadata has err. Raises MSH40.';
+'The data of a job; with metadata also who it is and where it stands. A failed job does not raise:
+its metadata has err. Raises MSH40.';
 
-create or replace function hotmesh.job_export(app text, key text, allow text[] default null, block text[] default null)
+create or replace function hotmesh.job_export(
+    app text, key text, allow text[] default null, block text[] default null)
 returns jsonb
 language plpgsql
 security definer
@@ -330,24 +378,34 @@ begin
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
     select coalesce(jsonb_agg(jsonb_build_object(
-               'key', a.field, 'kind', a.kind, 'name', a.name, 'state', a.state, 'value', a.value, 'dimension', a.dimension, 'index', a.sequence,
-               'order', a.cursor, 'created', a.created_at, 'updated', a.updated_at) order by a.dimension, a.sequence), '[]')
+               'key', a.field, 'kind', a.kind, 'name', a.name, 'state', a.state, 'value', a.value,
+               'dimension', a.dimension, 'index', a.sequence, 'order', a.cursor,
+               'created', a.created_at, 'updated', a.updated_at)
+               order by a.dimension, a.sequence), '[]')
     into v_steps
-    from jobs_attributes_all a where a.job_id = v_job.id and a.sequence is not null;
+    from jobs_attributes_all a
+    where a.job_id = v_job.id and a.sequence is not null;
     return (
         select coalesce(jsonb_object_agg(s.name, s.value), '{}')
         from (values
-            ('data', (select coalesce(jsonb_object_agg(substr(f.key, 2), f.value), '{}') from jsonb_each(v_facts) f where f.key like '\_%')),
-            ('state', jsonb_build_object('input', v_facts -> 'input', 'output', v_facts -> 'output', 'error', v_facts -> 'error')),
+            ('data', (
+                select coalesce(jsonb_object_agg(substr(f.key, 2), f.value), '{}')
+                from jsonb_each(v_facts) f
+                where f.key like '\_%')),
+            ('state', jsonb_build_object(
+                'input', v_facts -> 'input', 'output', v_facts -> 'output',
+                'error', v_facts -> 'error')),
             ('status', to_jsonb(v_job.status)),
             ('timeline', v_steps)) as s (name, value)
         where (allow is null or s.name = any (allow)) and (block is null or s.name <> all (block)));
 end
 $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
-'A job as one document: data (the user''s), state, status and timeline; allow and block choose among them. Raises MSH40.';
+'A job as one document: data (the user''s), state, status and timeline; allow and block choose among
+them. Raises MSH40.';
 
-create or replace function hotmesh.job_history(app text, key text, dimension text default '', after integer default 0)
+create or replace function hotmesh.job_history(
+    app text, key text, dimension text default '', after integer default 0)
 returns jsonb
 language plpgsql
 stable
@@ -360,4 +418,5 @@ begin
 end
 $$;
 comment on function hotmesh.job_history(text, text, text, integer) is
-'The journal of one part of a job after step `after`, in pages of about 8 MB: rows [sequence, kind, name, state, value, cursor, time]. Raises MSH40.';
+'The journal of one part of a job after step `after`, in pages of about 8 MB: rows [sequence, kind,
+name, state, value, cursor, time]. Raises MSH40.';
