@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from hotmesh import SyncClient, embedded
+from hotmesh import HotMeshError, SyncClient, embedded
 
 HERE = Path(__file__).parent
 APP, SCHEMA = "order-demo", "order_demo"
@@ -287,4 +287,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except HotMeshError as error:
+        sys.exit(f"{error}\n{error.hint or ''}")

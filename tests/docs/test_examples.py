@@ -1,0 +1,113 @@
+"""The examples: each runs as it is, and the proof of the demo would notice what it says it excludes."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import psycopg
+import pytest
+
+from support.cluster import ROOT
+from support.crash import python_path
+
+EXAMPLES = ROOT / "python_driver/examples"
+ORDER = EXAMPLES / "order"
+
+
+def run(script: Path, *arguments: str, dsn: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": python_path()}
+    command = [sys.executable, str(script), *arguments]
+    return subprocess.run(
+        command, env=env, cwd="/", capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("order_demo", ORDER / "demo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+
+
+def test_hello_says_hello(dsn: str) -> None:
+    done = run(EXAMPLES / "hello.py", dsn=dsn)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello, world!\n", "")
+
+
+def test_hello_fits_on_a_page() -> None:
+    assert len((EXAMPLES / "hello.py").read_text().splitlines()) < 30
+
+
+def test_the_orders_are_real_input() -> None:
+    with (ORDER / "orders.csv").open(newline="") as file:
+        orders = list(csv.DictReader(file))
+    with (ORDER / "inventory.csv").open(newline="") as file:
+        stock = {row["item_id"]: int(row["available"]) for row in csv.DictReader(file)}
+    short = [row for row in orders if stock[row["itemId"]] < int(row["requestedQty"])]
+    assert len({row["orderId"] for row in orders}) == len(orders) == 400
+    assert 0 < len(short) < 100
+    assert "order-456" in {row["orderId"] for row in orders}
+
+
+def test_the_demo_holds_and_its_proof_would_notice(
+    demo: ModuleType, dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # it can be run again
+        done = run(ORDER / "demo.py", "--dsn", dsn, dsn=dsn)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "was killed (SIGKILL) after" in done.stdout
+    assert "NO" not in done.stdout
+    assert "357 reserved, 43 backordered" in done.stdout
+    assert "R-order-456" in done.stdout
+
+    with psycopg.connect(dsn, autocommit=True, options="-c search_path=order_demo") as look:
+        orders, log = demo.read_orders(), _log_of(look, tmp_path)
+        assert demo.prove(look, orders, {"order-456"}, log) == 0
+        assert demo.prove(look, orders, {"order-0"}, log) == 1, "a lease that nobody took over"
+        for harm in (
+            "update jobs_attributes set value = '\"backordered\"'"
+            " where field = 'output' and job_id = (select id from jobs where key = 'order-456')",
+            "delete from jobs_attributes where field = 'step-0002'"
+            " and job_id = (select id from jobs where key = 'order-455')",
+            "insert into jobs_attributes (job_id, field, value, created_at, updated_at)"
+            " select id, 'output', '1', now(), now() from jobs where key = 'order-454'"
+            " on conflict (job_id, field) do update set value = '1'",
+        ):
+            with look.transaction(force_rollback=True):
+                look.execute(harm.encode())
+                assert demo.prove(look, orders, {"order-456"}, log) >= 1, harm
+    with (log / "executions").open("a") as file:
+        line = {"order": "order-456", "activity": "notify_backorder", "pid": 1}
+        file.write(json.dumps(line) + "\n")
+    with psycopg.connect(dsn, autocommit=True, options="-c search_path=order_demo") as look:
+        assert demo.prove(look, orders, set(), log) >= 1, "an order both reserved and ordered back"
+    assert "NO" in capsys.readouterr().out
+
+
+def _log_of(look: psycopg.Connection, place: Path) -> Path:
+    """A log of executions that fits to the journal."""
+    rows = look.execute(
+        "select j.key, a.name from jobs j join jobs_attributes a on a.job_id = j.id"
+        " where a.sequence is not null"
+    )
+    lines = [json.dumps({"order": key, "activity": name, "pid": 1}) for key, name in rows]
+    (place / "executions").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def test_the_demo_says_why_it_could_not_run(tmp_path: Path) -> None:
+    done = run(ORDER / "demo.py", "--dsn", f"host={tmp_path}", dsn="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot reach the database")
+    assert "Traceback" not in done.stderr
