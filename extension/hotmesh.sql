@@ -3577,8 +3577,8 @@ begin
 end
 $$;
 
--- Reports that waited for a lock come first: the next report of such a run builds on them. Each is
--- isolated, whoever sent it may be gone.
+-- Reports that waited for a lock. A later report of such a run waits behind them. Each is isolated:
+-- whoever sent it may be gone.
 create or replace function hotmesh._turn_kept(worker text, lease interval)
 returns void
 language plpgsql
@@ -3607,7 +3607,6 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._worker_check(worker);
-    perform hotmesh._turn_kept(worker, v_lease);
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
@@ -3621,6 +3620,7 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
     end if;
     perform hotmesh._stream_sweep(200);
+    perform hotmesh._turn_kept(worker, v_lease);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
