@@ -104,8 +104,8 @@ class World:
     # --- statistics
 
     def position(self) -> str:
-        """The end of the log that is flushed."""
-        return str(self.ask("select pg_current_wal_flush_lsn()"))
+        """The end of the log."""
+        return str(self.ask("select pg_current_wal_insert_lsn()"))
 
     def settled(self) -> Stats:
         """The counters once every session has ended, for a session counts when it ends at the latest."""
@@ -129,9 +129,17 @@ class World:
             return int(self.ask("select sum(fsyncs) from pg_stat_io where object = 'wal'"))
         return int(self.ask("select wal_sync from pg_stat_wal"))
 
+    def _await_flush(self, end: str) -> None:
+        """Only what is flushed can be read; where commits don't wait, the log's writer takes a moment."""
+        for _ in range(100):
+            if self.ask("select pg_current_wal_flush_lsn() >= %s", end):
+                return
+            time.sleep(0.02)
+
     def wal(self, begin: str, end: str) -> Wal:
         """The log between two positions: exact with pg_walinspect, else without images' sizes."""
-        if not self.inspects_wal:
+        self._await_flush(end)
+        if not self.inspects_wal or begin == end:
             return Wal(int(self.ask("select %s::pg_lsn - %s::pg_lsn", end, begin)), 0, 0)
         row = self.monitor.execute(
             "select coalesce(sum(record_size), 0)::bigint, coalesce(sum(fpi_size), 0)::bigint,"
@@ -160,7 +168,7 @@ def given_world(dsn: str) -> Iterator[World]:
     """A database of one's own on a server that is there."""
     name = f"hotmesh_bench_{os.getpid()}"
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
     world = World(dsn, make_conninfo(dsn, dbname=name), name)
     try:
         yield world
@@ -179,6 +187,7 @@ def machine(world: World) -> dict[str, Any]:
         "postgres": world.ask("select current_setting('server_version')"),
         "fdatasync_us": round(_fdatasync_us()),
         "filesystem": _filesystem(),
+        "wal_counted_by": "pg_walinspect" if world.inspects_wal else "position, images included",
         "settings": {name: world.ask("select current_setting(%s)", name) for name in names.split()},
     }
 
