@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = 1
     except (click.Abort, KeyboardInterrupt):
         status = 130
     except Exception as error:

@@ -9,7 +9,8 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidArgumentError
@@ -35,7 +36,7 @@ class Order:
             raise InvalidArgumentError(
                 "nothing to serve", hint="name module:workflow, --activities module, or both"
             )
-        self.target = None if target is None else load(target)
+        self.target = None if target is None else _servable(target)
         self.name = target
         self.activities = None if activities is None else load(activities)
         self.queue = queue
@@ -84,6 +85,17 @@ def _is_factory(target: object) -> bool:
     told = inspect.signature(target).return_annotation
     text = told if isinstance(told, str) else getattr(told, "__name__", str(told))
     return text.strip("'\"").removesuffix("]").rpartition("[")[2].rpartition(".")[2] == "Worker"
+
+
+def _servable(target: str) -> Any:
+    found = load(target)
+    if not callable(found) and not isinstance(found, list | tuple | Mapping | ModuleType):
+        article = "an" if type(found).__name__[0] in "aeiou" else "a"
+        raise InvalidArgumentError(
+            f"{target} is {article} {type(found).__name__}, and no workflow",
+            hint="name an `async def`, a list of them, or one that returns a Worker",
+        )
+    return found
 
 
 def load(target: str) -> Any:

@@ -1,0 +1,524 @@
+"""The command line tool: what people see, what machines read, and one sentence when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import psycopg
+import pytest
+
+from hotmesh import _binaries, cli, embedded
+from support.cluster import ROOT
+from support.crash import Child, python_path
+from support.engine import OWNER, STRANGER, Server
+from support.waiting import wait_until
+
+APP = ["--app", "my-app"]
+FLOWS = """
+import asyncio
+from hotmesh import MemFlow, Worker
+
+ONCE = {"maximum_attempts": 1}
+
+async def add(a, b):
+    return a + b
+
+async def boom(what):
+    raise ValueError(f"no {what}")
+
+async def slow():
+    await asyncio.sleep(60)
+
+async def total(a, b):
+    return await MemFlow.workflow.execute_activity(add, a, b)
+
+async def broken(what):
+    await MemFlow.workflow.execute_activity("boom", what, retry_policy=ONCE)
+
+async def far(a, b):
+    return await MemFlow.workflow.execute_activity(add, a, b, task_queue="acts")
+
+async def waits():
+    return await MemFlow.workflow.wait_for("go")
+
+async def lingers():
+    await MemFlow.workflow.execute_activity(slow)
+
+async def made(connection, app_id) -> Worker:
+    return await Worker.create(connection, app_id, task_queue="made", workflow=total, activities=[add])
+
+async def lies() -> Worker:
+    return 1
+
+many = [total, broken, waits]
+number = 7
+"""
+
+
+class Said(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Tool = Callable[..., Said]
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def flows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory where one stands: it has the module `flows`."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+    """`bare("jobs")`: run a command in this process, with no database in the environment."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("HMSH_LOGLEVEL", raising=False)
+
+    def run(*words: str) -> Said:
+        with pytest.raises(SystemExit) as end:
+            cli.main(list(words))
+        assert isinstance(end.value.code, int)
+        return Said(end.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def tool(bare: Tool, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Tool:
+    """The same, with the test's database in DATABASE_URL, and the app of the template."""
+
+    def run(*words: str) -> Said:
+        monkeypatch.setenv("DATABASE_URL", dsn)
+        return bare(*words[:1], *APP, *words[1:])
+
+    return run
+
+
+@pytest.fixture
+def worker(child: Start, flows: Path) -> Start:
+    """`worker("flows:total", "--queue", "q")`: `hotmesh worker`, once it serves."""
+
+    def start(*words: str) -> Child:
+        process = child("hotmesh", "worker", *words, *APP, PYTHONPATH=f"{flows}:{python_path()}")
+        process.wait_for_output("Ctrl-C stops it")
+        return process
+
+    return start
+
+
+def only_a_sentence(said: Said, status: int, pattern: str) -> None:
+    """At most two lines, on standard error, and no traceback."""
+    assert said.status == status
+    assert re.search(pattern, said.err), said.err
+    assert said.err.startswith("hotmesh: ")
+    assert said.err.count("\n") <= 2, said.err
+    assert "Traceback" not in said.err
+    assert "\x1b" not in said.err
+
+
+# --- starting -------------------------------------------------------------------------------------
+
+
+def test_start_prints_the_id(tool: Tool, db: psycopg.Connection) -> None:
+    said = tool("start", "total", "1", "2", "--queue", "q", "--id", "a")
+    assert said == (0, "a\n", "")
+    made_up = tool("start", "total", "1", "2").out.strip()
+    assert {key for (key,) in db.execute("select key from my_app.jobs")} == {"a", made_up}
+
+
+def test_start_answers_machines_with_one_document(tool: Tool) -> None:
+    said = tool("start", "total", "--queue", "q", "--id", "a", "--json")
+    assert said.document == {"id": "a", "workflow": "total", "queue": "q"}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("5", 5),
+        ("1.5", 1.5),
+        ("true", True),
+        ("null", None),
+        ('{"a": [1]}', {"a": [1]}),
+        ('"5"', "5"),
+        ("item-123", "item-123"),
+        ("", ""),
+        ("NaN", "NaN"),
+        ("{a", "{a"),
+        ("é😀", "é😀"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_an_argument_is_json_or_text(
+    tool: Tool, db: psycopg.Connection, word: str, value: object
+) -> None:
+    assert tool("start", "total", "--id", "a", "--", word).status == 0
+    row = db.execute("select value from my_app.jobs_attributes where field = 'input'").fetchone()
+    assert row == ([value],)
+
+
+def test_arguments_that_begin_with_a_dash_come_after_two(
+    tool: Tool, db: psycopg.Connection
+) -> None:
+    assert tool("start", "total", "--id", "a", "--", "-5", "--id").status == 0
+    row = db.execute("select value from my_app.jobs_attributes where field = 'input'").fetchone()
+    assert row == ([-5, "--id"],)
+    only_a_sentence(tool("start", "total", "-5"), 2, "No such option '-5'")
+
+
+def test_every_option_of_a_start_reaches_the_engine(tool: Tool, db: psycopg.Connection) -> None:
+    words = ["--queue", "q", "--entity", "e", "--expire", "2 days", "--delay", "1h"]
+    words += ["--priority", "7", "--retry-policy", '{"maximum_attempts": 9}']
+    assert tool("start", "total", "--id", "a", *words).status == 0
+    job = db.execute("select queue, entity, expire_after = interval '2 days' from my_app.jobs")
+    assert job.fetchone() == ("q", "e", True)
+    message = db.execute(
+        "select priority, state, visible_at > created_at + interval '59 min',"
+        " retry_policy -> 'maximum_attempts' from my_app.streams"
+    )
+    assert message.fetchone() == (7, "delayed", True, 9)
+
+
+def test_a_key_that_is_taken(tool: Tool) -> None:
+    tool("start", "total", "--id", "a")
+    only_a_sentence(tool("start", "total", "--id", "a"), 1, "^hotmesh: Duplicate job: a\n")
+    assert tool("start", "total", "--id", "a", "--on-conflict", "existing").out == "a\n"
+    only_a_sentence(tool("start", "total", "--id", "a", "--on-conflict", "replace"), 1, "is open")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "pattern"),
+    [
+        (["start"], 2, "Missing argument 'WORKFLOW'"),
+        (["start", ""], 1, "workflow_name is empty"),
+        (["start", "a\0b"], 1, "NUL|null|U\\+0000"),
+        (["start", "x", "\udcff"], 1, "args\\[0\\]"),
+        (["start", "x", "--id", ""], 1, "workflow_id is empty"),
+        (["start", "x", "--expire", "soon"], 1, "expire: 'soon' is no duration"),
+        (["start", "x", "--expire", "60"], 1, "expire"),
+        (["start", "x", "--priority", "99999"], 1, "priority"),
+        (["start", "x", "--priority", "high"], 2, "--priority"),
+        (["start", "x", "--retry-policy", "[1]"], 2, "JSON object"),
+        (["start", "x", "--retry-policy", '{"maximum_attempts": -1}'], 1, "maximum_attempts"),
+        (["start", "x", "--retry-policy", '{"attempts": 1}'], 1, "attempts"),
+        (["start", "x", "--on-conflict", "ignore"], 2, "--on-conflict"),
+        (["job"], 2, "Missing argument 'ID'"),
+        (["job", "nope"], 1, 'job "nope" not found'),
+        (["signal", "nope", "go"], 1, 'job "nope" not found'),
+        (["jobs", "--limit", "0"], 2, "--limit"),
+        (["jobs", "--status", "well"], 2, "--status"),
+        (["jbos"], 2, "No such command 'jbos'"),
+        (["worker"], 1, "nothing to serve"),
+        (["worker", "nowhere:total"], 1, 'there is no module "nowhere" in '),
+        (["worker", "flows:nothing"], 1, 'module "flows" has no "nothing"'),
+        (["worker", "broken:total"], 1, 'module "broken" cannot be imported: ZeroDivisionError'),
+        (["worker", "exits:total"], 1, 'module "exits" cannot be imported: SystemExit'),
+        (["worker", "needs:total"], 1, "No module named 'not_there'"),
+        (["worker", "flows.py:total"], 1, "module"),
+        (["worker", "../flows:total"], 1, "is no module:name"),
+        (["worker", "flows:number"], 1, "flows:number is an int, and no workflow"),
+        (["worker", "flows:lies"], 1, "flows:lies did not return a Worker"),
+        (["worker", "flows:total", "--lease", "0s"], 1, "lease"),
+        (["worker", "flows:total", "--max-concurrent-workflows", "0"], 2, "workflows"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_a_sentence(
+    tool: Tool, flows: Path, words: list[str], status: int, pattern: str
+) -> None:
+    (flows / "broken.py").write_text("1 / 0\n")
+    (flows / "exits.py").write_text("raise SystemExit(3)\n")
+    (flows / "needs.py").write_text("import not_there\n")
+    only_a_sentence(tool(*words), status, pattern)
+
+
+# --- waiting, and the worker ----------------------------------------------------------------------
+
+
+def test_wait_prints_the_result(tool: Tool, worker: Start) -> None:
+    worker("flows:many", "--activities", "flows", "--queue", "q")
+    said = tool("start", "total", "1", "2", "--queue", "q", "--id", "a", "--wait")
+    assert said == (0, "a\n3\n", "")
+    said = tool("start", "total", '"x"', '"y"', "--queue", "q", "--id", "b", "--wait", "--json")
+    assert said.document == {"id": "b", "workflow": "total", "queue": "q", "result": "xy"}
+
+
+def test_wait_tells_how_a_workflow_failed(tool: Tool, worker: Start) -> None:
+    worker("flows:many", "--activities", "flows", "--queue", "q")
+    said = tool("start", "broken", "luck", "--queue", "q", "--id", "a", "--wait")
+    only_a_sentence(said, 1, 'job "a" failed: ValueError: no luck')
+
+
+def test_wait_ends_after_its_timeout_and_the_job_goes_on(tool: Tool) -> None:
+    said = tool("start", "total", "--id", "a", "--wait", "--timeout", "10ms")
+    only_a_sentence(said, 1, 'job "a" did not end within')
+    assert tool("job", "a", "--json").document["status"] == "open"
+
+
+def test_a_worker_made_by_a_factory(tool: Tool, worker: Start) -> None:
+    process = worker("flows:made")
+    assert "total, add on made" in process.output
+    assert tool("start", "total", "1", "2", "--queue", "made", "--wait").out.endswith("\n3\n")
+
+
+def test_activities_may_have_a_queue_and_a_process_of_their_own(tool: Tool, worker: Start) -> None:
+    worker("flows:far", "--queue", "q", "--activities", "flows", "--activity-queue", "acts")
+    assert tool("start", "far", "1", "2", "--queue", "q", "--wait").out.endswith("\n3\n")
+    alone = worker("--queue", "other", "--activities", "flows:add")
+    assert "serving add on other" in alone.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_ends_cleanly(worker: Start, number: signal.Signals) -> None:
+    process = worker("flows:far", "--queue", "q", "--activities", "flows", "--activity-queue", "a")
+    process.process.send_signal(number)
+    assert process.process.wait(20) == 0
+    assert process.output.endswith("stopped; nothing is held any more\n")
+    assert "Traceback" not in process.output
+
+
+def test_a_signal_reaches_the_job_that_waits(tool: Tool, worker: Start) -> None:
+    tool("start", "waits", "--queue", "q", "--id", "a")
+    assert tool("signal", "a", "go", '{"by": "hand"}') == (0, "go was sent to a\n", "")
+    worker("flows:many", "--queue", "q")
+    said = tool(
+        "start", "waits", "--queue", "q", "--id", "a", "--on-conflict", "existing", "--wait"
+    )
+    assert said.out == 'a\n{"by": "hand"}\n'
+    only_a_sentence(tool("signal", "a", "go"), 1, "closed")
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+def test_a_job_is_shown_with_its_journal(tool: Tool, worker: Start) -> None:
+    worker("flows:many", "--activities", "flows", "--queue", "q")
+    tool("start", "total", "1", "2", "--queue", "q", "--id", "a", "--wait")
+    shown = tool("job", "a").out
+    for part in ("complete", "total", "[1, 2]", "activity add", "done"):
+        assert part in shown
+    told = tool("job", "a", "--json").document
+    assert (told["id"], told["status"], told["semaphore"]) == ("a", "complete", 0)
+    assert (told["input"], told["output"], told["error"]) == ([1, 2], 3, None)
+    [step] = told["journal"]
+    assert (step["name"], step["state"], step["value"]) == ("add", "done", 3)
+
+
+def test_a_failed_job_is_shown_with_type_and_message(tool: Tool, worker: Start) -> None:
+    worker("flows:many", "--activities", "flows", "--queue", "q")
+    tool("start", "broken", "luck", "--queue", "q", "--id", "a", "--wait")
+    shown = tool("job", "a").out
+    assert "failed" in shown
+    assert shown.count("ValueError: no luck") == 2, "once for the job, once for its step"
+    assert tool("job", "a", "--json").document["error"]["type"] == "ValueError"
+
+
+def test_jobs_are_listed_newest_first_and_in_pages(tool: Tool) -> None:
+    for key in ("a", "b", "c"):
+        tool("start", "total", "--queue", key, "--entity", key * 2, "--id", key)
+    assert [job["id"] for job in tool("jobs", "--json").document] == ["c", "b", "a"]
+    first = tool("jobs", "--limit", "2", "--json").document
+    assert [job["id"] for job in first] == ["c", "b"]
+    rest = tool("jobs", "--before", str(first[-1]["number"]), "--json").document
+    assert [job["id"] for job in rest] == ["a"]
+    assert "--before" in tool("jobs", "--limit", "2").err
+    assert [job["id"] for job in tool("jobs", "--queue", "b", "--json").document] == ["b"]
+    assert [job["id"] for job in tool("jobs", "--entity", "aa", "--json").document] == ["a"]
+    assert tool("jobs", "--status", "complete", "--json").document == []
+    assert len(tool("jobs", "--status", "open", "--json").document) == 3
+
+
+def test_what_users_wrote_is_shown_as_it_is(tool: Tool) -> None:
+    key = "[red]x[/] " + "long" * 60
+    tool("start", "total", "[bold]", "--id", key)
+    assert key in tool("jobs").out
+    assert '["[bold]"]' in tool("job", key).out
+
+
+def test_there_is_no_colour_in_a_pipe_and_some_on_a_terminal(tool: Tool, dsn: str) -> None:
+    tool("start", "total", "--id", "a")
+    assert "\x1b" not in tool("jobs").out
+    primary, secondary = pty.openpty()
+    env = {**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": python_path(), "TERM": "xterm"}
+    env.pop("NO_COLOR", None)
+    command = [sys.executable, "-m", "hotmesh", "jobs", *APP]
+    with subprocess.Popen(command, stdout=secondary, stderr=secondary, env=env) as process:
+        os.close(secondary)
+        shown = b""
+        while part := _read(primary):
+            shown += part
+    os.close(primary)
+    assert process.returncode == 0
+    assert b"\x1b[33mopen" in shown
+
+
+def _read(file: int) -> bytes:
+    try:
+        return os.read(file, 65536)
+    except OSError:  # how Linux ends a terminal
+        return b""
+
+
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_a_reader_who_leaves_early_hears_nothing(tool: Tool, dsn: str, option: str) -> None:
+    tool("start", "total", "--id", "a")
+    env = {**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": python_path()}
+    command = (
+        f"'{sys.executable}' -m hotmesh jobs --app my-app {option} | true; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+# --- the engine -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty(server: Server) -> Iterator[str]:
+    """A database without the engine."""
+    with server.database() as name:
+        yield server.conninfo(name, OWNER)
+
+
+def test_install_makes_engine_and_app_and_may_be_repeated(bare: Tool, empty: str) -> None:
+    first = bare("install", "--mode", "plain", "--dsn", empty, "--json")
+    assert first.document["created"] is True
+    assert (first.document["mode"], first.document["app"]) == ("plain", "memflow")
+    again = bare("install", "--dsn", empty)
+    assert again.status == 0
+    assert "app memflow was there" in again.out
+    assert bare("start", "total", "--id", "a", "--dsn", empty).out == "a\n"
+
+
+def test_upgrade_brings_engine_and_app_up_to_date(tool: Tool) -> None:
+    said = tool("upgrade")
+    assert said.status == 0
+    assert "app my-app is up to date" in said.out
+    assert tool("upgrade", "--json").document["app"] == "my-app"
+
+
+def test_upgrade_without_an_app_is_fine_unless_one_was_named(bare: Tool, dsn: str) -> None:
+    assert bare("upgrade", "--dsn", dsn).status == 0
+    only_a_sentence(bare("upgrade", "--dsn", dsn, "--app", "nix"), 1, 'unknown app "nix"')
+
+
+def test_doctor_finds_what_is_missing(bare: Tool, tool: Tool, empty: str, dsn: str) -> None:
+    assert [check["state"] for check in tool("doctor", "--json").document] == ["ok", "ok", "ok"]
+    for words, name in (
+        (["--dsn", empty], "engine"),
+        (["--dsn", dsn, "--app", "nix"], "app"),
+        (["--dsn", "host=/nowhere"], "database"),
+    ):
+        said = bare("doctor", "--json", *words)
+        assert said.status == 1
+        bad = [check for check in said.document if check["state"] == "no"]
+        assert [check["check"] for check in bad] == [name]
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["job", "a"], ["signal", "a", "go"]])
+def test_looking_provisions_nothing(bare: Tool, empty: str, dsn: str, words: list[str]) -> None:
+    only_a_sentence(bare(*words, "--dsn", empty), 1, "hotmesh install")
+    only_a_sentence(bare(*words, "--dsn", dsn, "--app", "nix"), 1, 'unknown app "nix"')
+
+
+@pytest.mark.parametrize(
+    "words", [["jobs"], ["start", "x"], ["install"], ["worker", "flows:total"]]
+)
+def test_a_database_that_is_not_there(bare: Tool, flows: Path, words: list[str]) -> None:
+    only_a_sentence(bare(*words, "--dsn", f"host={flows}"), 1, "cannot reach the database")
+    only_a_sentence(bare(*words, "--dsn", "nonsense ="), 1, "is not a DSN")
+
+
+def test_a_role_without_a_key(bare: Tool, server: Server, dbname: str) -> None:
+    stranger = server.conninfo(dbname, STRANGER)
+    for words in (["jobs"], ["start", "x"], ["install"]):
+        only_a_sentence(bare(*words, "--dsn", stranger, *APP), 1, "permission|may not|not allowed")
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for an embedded server."""
+    directory = Path(tempfile.mkdtemp(prefix="hm-", dir="/tmp"))
+    _binaries.server_user().own(directory)
+    monkeypatch.setenv("HOTMESH_HOME", str(directory))
+    yield directory
+    if any(directory.glob("pg*/data/postmaster.pid")):
+        embedded.Server(directory).stop("immediate")
+    shutil.rmtree(directory)
+
+
+def test_up_runs_the_embedded_server_until_it_is_stopped(home: Path, bare: Tool) -> None:
+    env = {**os.environ, "PYTHONPATH": python_path()}
+    command = [sys.executable, "-m", "hotmesh", "up"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout
+        dsn = process.stdout.readline().strip()
+        try:
+            assert bare("start", "total", "--id", "a", "--dsn", dsn).out == "a\n"
+            assert bare("doctor", "--dsn", dsn).status == 0
+        finally:
+            process.terminate()
+        assert process.wait(20) == 0
+    wait_until(lambda: not any(home.glob("pg*/data/postmaster.pid")), 10, "the server's end")
+
+
+# --- help, logs, defects --------------------------------------------------------------------------
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in cli.cli.commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts}"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["start", "-h"], ["--version"]])
+def test_help_needs_no_database(bare: Tool, words: list[str]) -> None:
+    said = bare(*words)
+    assert (said.status, said.err) == (0, "")
+    assert "hotmesh" in said.out
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readmes = (ROOT / "README.md").read_text() + (ROOT / "python_driver/README.md").read_text()
+    told = set(re.findall(r"`hotmesh (\w+)", readmes))
+    assert told - {"up"} <= set(cli.cli.commands)
+    assert set(cli.cli.commands) <= told
+
+
+def test_the_log_level_comes_from_the_environment(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HMSH_LOGLEVEL", "loud")
+    only_a_sentence(tool("jobs"), 1, "HMSH_LOGLEVEL is 'loud'")
+    monkeypatch.setenv("HMSH_LOGLEVEL", "debug")
+    assert "Traceback" in tool("job", "nope").err
+
+
+def test_a_defect_is_a_sentence_too(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "SyncSession", lambda *_, **__: 1 / 0)
+    only_a_sentence(tool("jobs"), 1, "ZeroDivisionError")
