@@ -73,10 +73,14 @@ begin
         return make_interval(secs => round(v_text::numeric, 6)::double precision);
     elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
         and v_text ~* (
-            '^\s*(?=\d)(\d{1,6}(\.\d{1,9})?\s*(y|years?)\s*)?(\d{1,6}(\.\d{1,9})?\s*(mons?|months?)\s*)?'
-            || '(\d{1,6}(\.\d{1,9})?\s*(w|weeks?)\s*)?(\d{1,6}(\.\d{1,9})?\s*(d|days?)\s*)?'
-            || '(\d{1,7}(\.\d{1,9})?\s*(h|hrs?|hours?)\s*)?(\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?)\s*)?'
-            || '(\d{1,11}(\.\d{1,9})?\s*(s|secs?|seconds?)\s*)?(\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?)\s*)?$')
+            '^\s*(?=\d)(\d{1,6}(\.\d{1,9})?\s*(y|years?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(mons?|months?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(w|weeks?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(d|days?)\s*)?'
+            || '(\d{1,7}(\.\d{1,9})?\s*(h|hrs?|hours?)\s*)?'
+            || '(\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?)\s*)?'
+            || '(\d{1,11}(\.\d{1,9})?\s*(s|secs?|seconds?)\s*)?'
+            || '(\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?)\s*)?$')
         and v_text::interval <= interval '1000 years' then
         return v_text::interval;
     end if;
