@@ -1,13 +1,17 @@
--- 92 delivery: what a turn answers. Work is handed out with what is needed to do it: an activity with its arguments, a run with the history that
--- replay needs, or with its news alone to the worker that still has the coroutine.
+-- 92 delivery: what a turn answers. Work is handed out with what is needed to do it: an activity
+-- with its arguments, a run with the history that replay needs, or with its news alone to the
+-- worker that still has the coroutine.
 
 --@ state
 create type hotmesh.delivery as (
-    answer text, id bigint, token integer, kind text, queue text, name text, job_id bigint, key text, dimension text, sequence integer,
-    attempt integer, args jsonb, cursor bigint, history jsonb, started double precision, due double precision);
+    answer text, id bigint, token integer, kind text, queue text, name text,
+    job_id bigint, key text, dimension text, sequence integer, attempt integer, args jsonb,
+    cursor bigint, history jsonb, started double precision, due double precision);
 comment on type hotmesh.delivery is
-'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due` the time now; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
-report (no answer: applied); next: seconds until something is due.';
+'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
+the time now; events: news for a run that is held; leased: an announced activity, its id and token;
+stale, busy, kept: what became of a report (no answer: applied); next: seconds until something is
+due.';
 
 --@ behaviour
 -- Claims activities. A message whose job has closed meanwhile is dropped.
@@ -23,16 +27,19 @@ begin
            s.attempt, s.args, null::bigint, null::jsonb,
            extract(epoch from j.created_at)::double precision,
            extract(epoch from hotmesh.now())::double precision
-    from streams s left join jobs j on j.id = s.job_id
+    from streams s
+    left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
     perform hotmesh._stream_drop(array(
-        select s.job_id from streams s
+        select s.job_id
+        from streams s
         where s.id = any (v_fit) and s.job_id is not null
           and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
 end
 $$;
 
--- One answer carries about 8 MB of arguments, and always one message; what does not fit is put back.
+-- One answer carries about 8 MB of arguments, and always one message; what does not fit is put
+-- back.
 create or replace function hotmesh._delivery_fit(ids bigint[])
 returns bigint[]
 language plpgsql
@@ -43,9 +50,12 @@ begin
     v_fit := array(
         select f.id
         from (
-            select s.id, coalesce(sum(pg_column_size(s.args)) over (
-                       order by s.priority desc, s.id rows between unbounded preceding and 1 preceding), 0) as before
-            from streams s where s.id = any (ids)) f
+            select s.id,
+                   coalesce(sum(pg_column_size(s.args)) over (
+                       order by s.priority desc, s.id
+                       rows between unbounded preceding and 1 preceding), 0) as before
+            from streams s
+            where s.id = any (ids)) f
         where f.before < 8388608);
     if cardinality(v_fit) < cardinality(ids) then
         perform hotmesh._stream_postpone(
@@ -56,7 +66,8 @@ end
 $$;
 
 -- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
--- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in pages.
+-- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in
+-- pages.
 create or replace function hotmesh._delivery_runs(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
@@ -67,27 +78,41 @@ declare
 begin
     v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
     if cardinality(v_locked) < cardinality(ids) then
-        perform hotmesh._delivery_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+        perform hotmesh._delivery_put_back(array(
+            select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     end if;
     v_runs := hotmesh._report_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, null, false,
-                null)::hotmesh.report
-        from streams s join jobs j on j.id = s.job_id
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null,
+                s.kind, s.job_id, s.dimension, null, null, null,
+                null, false, null)::hotmesh.report
+        from streams s
+        join jobs j on j.id = s.job_id
         where s.id = any (ids) and s.job_id = any (v_locked)));
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    from unnest(v_runs) r
+    where r.news is not null
+    having count(*) > 0;
     return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
-           case when s.cursor is null then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
+           s.cursor::integer, s.attempt,
+           case when s.cursor is null
+                then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.token > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
+                when r.cursor > 0 or s.token > 1
+                    then hotmesh._attribute_history(
+                        s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
-           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
-    from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
+           extract(epoch from j.created_at)::double precision,
+           extract(epoch from hotmesh.now())::double precision
+    from unnest(v_runs) r
+    join streams s on s.id = r.id
+    join jobs j on j.id = s.job_id;
 end
 $$;
 
--- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is dropped.
+-- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is
+-- dropped.
 create or replace function hotmesh._delivery_put_back(ids bigint[])
 returns void
 language plpgsql
@@ -95,12 +120,15 @@ as $$
 begin
     perform hotmesh._stream_postpone(ids, interval '100 ms');
     perform hotmesh._stream_drop(array(
-        select s.job_id from streams s
-        where s.id = any (ids) and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+        select s.job_id
+        from streams s
+        where s.id = any (ids)
+          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
 end
 $$;
 
-create or replace function hotmesh._delivery_claim(kind text, worker text, want jsonb, lease interval)
+create or replace function hotmesh._delivery_claim(
+    kind text, worker text, want jsonb, lease interval)
 returns bigint[]
 language plpgsql
 as $$
@@ -112,8 +140,14 @@ begin
     end if;
     return hotmesh._stream_claim(
         kind,
-        array(select q from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
-        array(select f from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(
+            select q
+            from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n)
+            where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(
+            select f
+            from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n)
+            where want -> 'kinds' ->> (n - 1)::integer = kind),
         worker, least(v_take, 1000), lease);
 end
 $$;
