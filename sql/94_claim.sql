@@ -1,5 +1,6 @@
--- 94 claim: the small doors for a worker written in plain SQL or any language: claim, complete, fail, extend, and revive a dead letter.
--- The same internals as the turn, no second path. Errors: MSH30 no such message.
+-- 94 claim: the small doors for a worker written in plain SQL or any language: claim, complete,
+-- fail, extend, and revive a dead letter. The same internals as the turn, no second path.
+-- Errors: 22023, MSH30 no such message.
 
 --@ state
 
@@ -12,12 +13,15 @@ begin
     return array(
         with recursive found (name) as (
             (select s.name from streams s
-             where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue order by s.name limit 1)
+             where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue
+             order by s.name limit 1)
             union all
             select (select s.name from streams s
-                    where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue and s.name > f.name
+                    where s.state = 'ready' and s.kind = 'activity'
+                      and s.queue = _claim_names.queue and s.name > f.name
                     order by s.name limit 1)
-            from found f where f.name is not null)
+            from found f
+            where f.name is not null)
         select f.name from found f where f.name is not null limit 1000);
 end
 $$;
@@ -28,13 +32,17 @@ language plpgsql
 as $$
 begin
     if lease is null or lease <= interval '0' or lease > interval '1 day' then
-        perform hotmesh._refuse_argument(format('bad lease: %s', lease), 'A lease lasts longer than nothing and at most a day.', 'Leave it out for 15 s.');
+        perform hotmesh._refuse_argument(
+            format('bad lease: %s', lease),
+            'A lease lasts longer than nothing and at most a day.',
+            'Leave it out for 15 s.');
     end if;
     return lease;
 end
 $$;
 
-create or replace function hotmesh.stream_claim(app text, queue text, worker text, take integer default 1, lease interval default '15 s')
+create or replace function hotmesh.stream_claim(
+    app text, queue text, worker text, take integer default 1, lease interval default '15 s')
 returns table (id bigint, token integer, name text, args jsonb, attempt integer, key text)
 language plpgsql
 security definer
@@ -50,21 +58,29 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._claim_lease(lease);
-    if coalesce(queue, '') = '' or coalesce(worker, '') = '' or take is null or take not between 1 and 1000 then
+    if coalesce(queue, '') = '' or coalesce(worker, '') = ''
+        or take is null or take not between 1 and 1000
+    then
         perform hotmesh._refuse_argument(
-            'a claim needs a queue, a worker and a number from 1 to 1000', format('They were %s, %s, %s.', queue, worker, take), 'Name both; take defaults to 1.');
+            'a claim needs a queue, a worker and a number from 1 to 1000',
+            format('They were %s, %s, %s.', queue, worker, take),
+            'Name both; take defaults to 1.');
     end if;
     perform hotmesh._stream_sweep(100);
     v_names := hotmesh._claim_names(queue);
-    v_ids := hotmesh._stream_claim('activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
+    v_ids := hotmesh._stream_claim(
+        'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
     return query
-    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._delivery_activities(v_ids) c;
+    select c.id, c.token, c.name, c.args, c.attempt, c.key
+    from hotmesh._delivery_activities(v_ids) c;
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
-'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail with its token, or extend it in time.';
+'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail
+with its token, or extend it in time.';
 
--- One report through the turn; a message that is locked this instant is asked for again by waiting on it: here the caller has nothing else to do.
+-- One report through the turn; a message that is locked this instant is waited for: here the caller
+-- has nothing else to do.
 create or replace function hotmesh._claim_report(report jsonb)
 returns text
 language plpgsql
@@ -76,14 +92,16 @@ begin
     if not found then
         return 'stale';
     end if;
-    select a.answer into v_verdict from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
+    select a.answer into v_verdict
+    from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
     perform hotmesh._turn_route();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
 end
 $$;
 
-create or replace function hotmesh.stream_complete(app text, id bigint, token integer, output jsonb default null)
+create or replace function hotmesh.stream_complete(
+    app text, id bigint, token integer, output jsonb default null)
 returns text
 language plpgsql
 security definer
@@ -95,7 +113,8 @@ begin
 end
 $$;
 comment on function hotmesh.stream_complete(text, bigint, integer, jsonb) is
-'Report the result of a claimed message. Answers ok, or stale when the token is no longer current: then nothing changed.';
+'Report the result of a claimed message. Answers ok, or stale when the token is no longer current:
+then nothing changed.';
 
 create or replace function hotmesh.stream_fail(app text, id bigint, token integer, error jsonb)
 returns text
@@ -106,15 +125,19 @@ as $$
 begin
     perform hotmesh._enter(app);
     if jsonb_typeof(error) is distinct from 'object' then
-        perform hotmesh._refuse_argument('an error is a JSON object', left(error::text, 200), 'For instance {"message": "no stock", "type": "StockError"}.');
+        perform hotmesh._refuse_argument(
+            'an error is a JSON object', left(error::text, 200),
+            'For instance {"message": "no stock", "type": "StockError"}.');
     end if;
     return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'error', error));
 end
 $$;
 comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
-'Report a failure, {"message": …, "type": …}; it is retried by its policy or becomes a dead letter and an error in its workflow. Answers ok or stale.';
+'Report a failure, {"message": …, "type": …}; it is retried by its policy or becomes a dead letter
+and an error in its workflow. Answers ok or stale.';
 
-create or replace function hotmesh.stream_extend(app text, id bigint, token integer, lease interval default '15 s')
+create or replace function hotmesh.stream_extend(
+    app text, id bigint, token integer, lease interval default '15 s')
 returns text
 language plpgsql
 security definer
@@ -125,8 +148,10 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._claim_lease(lease);
-    select s.worker into v_worker from streams s
-    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased' for update;
+    select s.worker into v_worker
+    from streams s
+    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased'
+    for update;
     if v_worker is null then
         return 'stale';
     end if;
