@@ -1,7 +1,9 @@
--- 93 turn: the one call a driver makes, over and over: one round trip, one commit. It applies what a worker reports, for any number of jobs, files news,
--- gives due messages back, claims new work with the history that replay needs, and wakes whoever can help. A turn never waits for a row lock: what is
--- locked by somebody else is answered `busy` or kept in the job's inbox. Planner settings are pinned because plans made on an empty app outlive its growth.
--- Errors: none of its own; a report that fails alone is recorded on its job by `_isolate`.
+-- 93 turn: the one call a driver makes, over and over: one round trip, one commit. It applies what
+-- a worker reports, files news, gives due messages back, claims new work with the history that
+-- replay needs, and wakes whoever can help. A turn never waits for a row lock: what is locked by
+-- somebody else is answered `busy` or kept in the job's inbox. Planner settings are pinned: plans
+-- made on an empty app outlive its growth. Errors: 22023; a report that fails alone is recorded on
+-- its job by `_isolate`.
 
 --@ state
 
@@ -21,13 +23,15 @@ begin
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
-    perform hotmesh._inbox_postpone(array(select o from unnest(v_open) o where o <> all (v_locked)));
+    perform hotmesh._inbox_postpone(array(
+        select o from unnest(v_open) o where o <> all (v_locked)));
     perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
 end
 $$;
 
--- The one place that catches everything: a report that fails alone is recorded on its job, so that it costs nobody else anything.
--- What a repeat may cure (serialization, deadlock, shutdown, out of resources) passes through.
+-- The one place that catches everything: a report that fails alone is recorded on its job, so that
+-- it costs nobody else anything. What a repeat may cure (serialization, deadlock, shutdown, out of
+-- resources) passes through.
 create or replace function hotmesh._isolate(reports jsonb, worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
@@ -41,13 +45,18 @@ begin
     return query select (a).* from hotmesh._report_apply(reports, worker, lease) a;
 exception
     when others then
-        get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
+        get stacked diagnostics
+            v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
         if v_state in ('40001', '40P01') or left(v_state, 2) in ('53', '57') then
             raise;
         end if;
         v_error := jsonb_build_object(
-            'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'message', format('the engine refused a report: %s', v_message), 'detail', v_detail);
-        return query select (a).* from hotmesh._report_apply(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+            'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'detail', v_detail,
+            'message', format('the engine refused a report: %s', v_message));
+        return query
+        select (a).*
+        from hotmesh._report_apply(
+            hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
 end
 $$;
 
@@ -77,7 +86,8 @@ begin
 end
 $$;
 
-create or replace function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
+create or replace function hotmesh.turn(
+    app text, worker text, reports jsonb default '[]', want jsonb default '{}')
 returns setof hotmesh.delivery
 language plpgsql
 security definer
@@ -116,15 +126,17 @@ begin
         perform hotmesh._archive_expired(200);
     end if;
     if want ? 'seen' then
-        perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
+        perform hotmesh._worker_seen(
+            worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
-        return next ('next', null, null, null, null, null, null, null, null, null, null, null, null, null, null,
-                     hotmesh._stream_next_due())::hotmesh.delivery;
+        return next ('next', null, null, null, null, null, null, null, null, null, null, null,
+                     null, null, null, hotmesh._stream_next_due())::hotmesh.delivery;
     end if;
 end
 $$;
 comment on function hotmesh.turn(text, text, jsonb, jsonb) is
-'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want: workflow and activity (free slots), kinds, queues, names (topics served),
-lease (seconds), idle, seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
+'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want:
+workflow and activity (free slots), kinds, queues, names (topics served), lease (seconds), idle,
+seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
