@@ -105,6 +105,8 @@ class Run:
         self._main = self.loop.run_main(self._call(args), context)
         self._drain()
         self._consume()
+        if self._recorded:  # all that is recorded was asked for before the last recorded event
+            self._mismatched(self._recorded[min(self._recorded)], None)
 
     async def _call(self, args: list[Any]) -> Any:
         return await self.function(*args)
@@ -205,6 +207,8 @@ class Run:
     def _ask(self, command: Command, deliver: Callable[[Step], object]) -> None:
         if self.loop.closing:
             return
+        if self.mismatch is not None:
+            raise self.mismatch
         recorded = self._recorded.pop(command.sequence, None)
         if recorded is None:  # new, or it ran inline in a process that died before it could report
             self.commands.append(command)
@@ -218,7 +222,7 @@ class Run:
 
     def cancel(self, sequence: int) -> None:
         """The code no longer wants this answer; one that is on its way will be ignored."""
-        if self.loop.closing or sequence not in self._waiting:
+        if self.loop.closing or self.mismatch is not None or sequence not in self._waiting:
             return
         self._waiting[sequence] = lambda step: None
         if sequence not in self._cancelled:
@@ -227,6 +231,7 @@ class Run:
     def _mismatched(self, recorded: Step | None, found: Command | None) -> None:
         if self.mismatch is None:
             self.mismatch = _mismatch(self.info, recorded, found)
+            self.commands.clear()
 
 
 class _Timer:
