@@ -269,17 +269,23 @@ comment on column hotmesh.jobs_attributes_archive.closed_at is
 
 -- 91_report.sql
 create type hotmesh.report as (
-    id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb, outcome jsonb, running boolean, keep boolean,
-    was_kept boolean, kind text, job_id bigint, dimension text, retry_policy jsonb, attempt integer, runs integer, verdict text, ends boolean, news jsonb);
-comment on type hotmesh.report is 'What a worker reports of one message it holds, with what the engine knows of that message.';
+    id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb,
+    outcome jsonb, running boolean, keep boolean, was_kept boolean,
+    kind text, job_id bigint, dimension text, retry_policy jsonb, attempt integer, runs integer,
+    verdict text, ends boolean, news jsonb);
+comment on type hotmesh.report is
+'What a worker reports of one message it holds, with what the engine knows of that message.';
 
 -- 92_delivery.sql
 create type hotmesh.delivery as (
-    answer text, id bigint, token integer, kind text, queue text, name text, job_id bigint, key text, dimension text, sequence integer,
-    attempt integer, args jsonb, cursor bigint, history jsonb, started double precision, due double precision);
+    answer text, id bigint, token integer, kind text, queue text, name text,
+    job_id bigint, key text, dimension text, sequence integer, attempt integer, args jsonb,
+    cursor bigint, history jsonb, started double precision, due double precision);
 comment on type hotmesh.delivery is
-'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due` the time now; events: news for a run that is held; leased: an announced activity, its id and token; stale, busy, kept: what became of a
-report (no answer: applied); next: seconds until something is due.';
+'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
+the time now; events: news for a run that is held; leased: an announced activity, its id and token;
+stale, busy, kept: what became of a report (no answer: applied); next: seconds until something is
+due.';
 
 -- 93_turn.sql
 
@@ -355,10 +361,14 @@ begin
         return make_interval(secs => round(v_text::numeric, 6)::double precision);
     elsif jsonb_typeof(value) = 'string' and length(v_text) < 100
         and v_text ~* (
-            '^\s*(?=\d)(\d{1,6}(\.\d{1,9})?\s*(y|years?)\s*)?(\d{1,6}(\.\d{1,9})?\s*(mons?|months?)\s*)?'
-            || '(\d{1,6}(\.\d{1,9})?\s*(w|weeks?)\s*)?(\d{1,6}(\.\d{1,9})?\s*(d|days?)\s*)?'
-            || '(\d{1,7}(\.\d{1,9})?\s*(h|hrs?|hours?)\s*)?(\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?)\s*)?'
-            || '(\d{1,11}(\.\d{1,9})?\s*(s|secs?|seconds?)\s*)?(\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?)\s*)?$')
+            '^\s*(?=\d)(\d{1,6}(\.\d{1,9})?\s*(y|years?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(mons?|months?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(w|weeks?)\s*)?'
+            || '(\d{1,6}(\.\d{1,9})?\s*(d|days?)\s*)?'
+            || '(\d{1,7}(\.\d{1,9})?\s*(h|hrs?|hours?)\s*)?'
+            || '(\d{1,7}(\.\d{1,9})?\s*(m|mins?|minutes?)\s*)?'
+            || '(\d{1,11}(\.\d{1,9})?\s*(s|secs?|seconds?)\s*)?'
+            || '(\d{1,11}(\.\d{1,9})?\s*(ms|milliseconds?)\s*)?$')
         and v_text::interval <= interval '1000 years' then
         return v_text::interval;
     end if;
@@ -2480,6 +2490,36 @@ comment on function hotmesh.job_archive(text, integer) is
 'Move up to `take` closed jobs that have expired, with their attributes, to the archive; their keys
 are free then. Returns how many moved; what others hold is left to a later call.';
 
+-- As _attribute_history, of an archived job.
+create function hotmesh._archive_history(
+    job_id bigint, dimension text, after integer, size_limit bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(
+                   jsonb_agg(
+                       jsonb_build_array(
+                           h.sequence, h.kind, h.name, h.state, h.value, h.cursor,
+                           extract(epoch from h.updated_at))
+                       order by h.sequence) filter (where h.before < size_limit),
+                   '[]')
+               || case when bool_and(h.before < size_limit) is false
+                       then '[null]' else '[]' end::jsonb
+        from (
+            select a.sequence, a.kind, a.name, a.state, a.value, a.cursor, a.updated_at,
+                   coalesce(sum(pg_column_size(a.value)) over (
+                       order by a.sequence
+                       rows between unbounded preceding and 1 preceding), 0) as before
+            from jobs_attributes_archive a
+            where a.job_id = _archive_history.job_id
+              and a.dimension = _archive_history.dimension
+              and a.sequence > after) h);
+end
+$$;
+
 create function hotmesh._archive_months_before(at timestamptz)
 returns setof regclass
 language sql
@@ -2650,6 +2690,10 @@ begin
     perform hotmesh._engine_check_name('entity', request.entity, 500);
     if request.options <> '{}' then
         perform hotmesh._engine_check_options(request.options);
+        if pg_column_size(request.options) > v_limit then
+            perform hotmesh._job_refuse_large(
+                format('options of "%s"', request.workflow), pg_column_size(request.options), v_limit);
+        end if;
     end if;
 end
 $$;
@@ -2804,6 +2848,21 @@ comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb
 retry_policy, expire, search, priority, delay. Raises MSH41 for a duplicate key, MSH43 for too large
 arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
 
+create function hotmesh._engine_check_list(requests jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(requests) is distinct from 'array'
+        or jsonb_path_exists(requests, 'strict $[*] ? (@.type() != "object")')
+    then
+        perform hotmesh._refuse_argument(
+            'requests are no JSON array of objects', left(requests::text, 200),
+            'Give [{"workflow": …, "args": […]}, …].');
+    end if;
+end
+$$;
+
 create function hotmesh.job_start_many(app text, requests jsonb)
 returns setof hotmesh.jobs
 language plpgsql
@@ -2814,11 +2873,7 @@ declare
     v_ids bigint[];
 begin
     perform hotmesh._enter(app);
-    if jsonb_typeof(requests) is distinct from 'array' then
-        perform hotmesh._refuse_argument(
-            'requests are no JSON array', left(requests::text, 200),
-            'Give [{"workflow": …, "args": […]}, …].');
-    end if;
+    perform hotmesh._engine_check_list(requests);
     v_ids := hotmesh._engine_open(array(
         select hotmesh._engine_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
@@ -3013,9 +3068,15 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    return hotmesh._attribute_history((hotmesh._engine_job(key)).id, dimension, after, 8388608);
+    v_job := hotmesh._engine_job(key);
+    if (hotmesh._job_find(key)).id = v_job.id then
+        return hotmesh._attribute_history(v_job.id, dimension, after, 8388608);
+    end if;
+    return hotmesh._archive_history(v_job.id, dimension, after, 8388608);
 end
 $$;
 comment on function hotmesh.job_history(text, text, text, integer) is
@@ -3029,9 +3090,12 @@ language plpgsql
 as $$
 begin
     return array(
-        select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome, coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, s.retry_policy, s.attempt, coalesce((s.error ->> 'attempt')::integer, 0) + 1,
-                case when r.running and r.done is null and r.commands is null and r.outcome is null then 'quiet' end,
+        select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome,
+                coalesce(r.running, false), r.keep, r.was_kept,
+                s.kind, s.job_id, s.dimension, s.retry_policy, s.attempt,
+                coalesce((s.error ->> 'attempt')::integer, 0) + 1,
+                case when r.running and r.done is null and r.commands is null and r.outcome is null
+                     then 'quiet' end,
                 false, null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
         left join streams s on s.id = r.id and s.token = r.token and s.state = 'leased'
@@ -3039,7 +3103,8 @@ begin
 end
 $$;
 
--- What becomes of each report; `quiet` is a holder that only asks for news. Takes the locks of the jobs concerned, and of the messages that a report finishes or lays to rest.
+-- What becomes of each report; `quiet` is a holder that only asks for news. Takes the locks of the
+-- jobs concerned, and of the messages that a report finishes or lays to rest.
 create function hotmesh._report_judge(reports hotmesh.report[])
 returns text[]
 language plpgsql
@@ -3049,23 +3114,31 @@ declare
     v_inbox bigint[];
     v_locked bigint[];
     v_kept bigint[];
-    v_all bigint[] := array(select distinct r.job_id from unnest(reports) r where r.job_id is not null);
+    v_all bigint[] := array(
+        select distinct r.job_id from unnest(reports) r where r.job_id is not null);
 begin
     select hotmesh._stream_held(array_agg(r.id), array_agg(r.token)) into v_held
-    from unnest(reports) r where r.kind = 'activity' or not r.running;
-    v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}') || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    from unnest(reports) r
+    where r.kind = 'activity' or not r.running;
+    v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
+        || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     v_locked := hotmesh._job_lock(array(
-        select r.job_id from unnest(reports) r
+        select r.job_id
+        from unnest(reports) r
         where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
     v_kept := hotmesh._inbox_jobs(v_all, '{report}');
     return array(
         select case
             when r.kind is null then 'stale'
-            when (r.kind = 'activity' or not r.running) and r.id <> all (v_held) then case when r.was_kept then 'kept' else 'busy' end
-            when r.kind = 'activity' then case when r.job_id = any (v_locked) then 'told' else 'untold' end
+            when (r.kind = 'activity' or not r.running) and r.id <> all (v_held)
+                then case when r.was_kept then 'kept' else 'busy' end
+            when r.kind = 'activity'
+                then case when r.job_id = any (v_locked) then 'told' else 'untold' end
             when r.verdict = 'quiet' and r.job_id <> all (v_inbox) then 'quiet'
-            when r.job_id <> all (v_locked) then case when r.keep or r.was_kept then 'kept' else 'busy' end
-            when r.job_id = any (v_kept) and r.was_kept is null then case when r.keep then 'kept' else 'busy' end
+            when r.job_id <> all (v_locked)
+                then case when r.keep or r.was_kept then 'kept' else 'busy' end
+            when r.job_id = any (v_kept) and r.was_kept is null
+                then case when r.keep then 'kept' else 'busy' end
             when r.cursor = (select j.cursor from jobs j where j.id = r.job_id) then 'ok'
             else 'stale' end
         from unnest(reports) with ordinality r
@@ -3087,9 +3160,11 @@ begin
         select 'result' as name, r.output as value
         union all select 'outcome', r.outcome
         union all select 'result of step ' || (d.value ->> 'sequence'), d.value -> 'value'
-        from jsonb_array_elements(r.done) d where pg_column_size(r.done) > v_limit
+        from jsonb_array_elements(r.done) d
+        where pg_column_size(r.done) > v_limit
         union all select 'args of step ' || (c.value ->> 'sequence'), c.value -> 'args'
-        from jsonb_array_elements(r.commands) c where pg_column_size(r.commands) > v_limit) v
+        from jsonb_array_elements(r.commands) c
+        where pg_column_size(r.commands) > v_limit) v
     where pg_column_size(v.value) > v_limit
     limit 1;
     if found then
@@ -3105,38 +3180,47 @@ language plpgsql
 as $$
 begin
     perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
-    from unnest(reports) r where r.error is null having count(*) > 0;
+    from unnest(reports) r
+    where r.error is null
+    having count(*) > 0;
     perform hotmesh._stream_fail(array_agg(r.id), array_agg(r.error), told)
-    from unnest(reports) r where r.error is not null having count(*) > 0;
+    from unnest(reports) r
+    where r.error is not null
+    having count(*) > 0;
     if told <> '{}' then
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
     end if;
 end
 $$;
 
--- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what it asked for.
+-- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
+-- it asked for.
 create function hotmesh._report_steps(reports hotmesh.report[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
 begin
     return array(
-        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence, r.cursor + d.number, 0, null,
-                to_timestamp(d.at))::hotmesh.jobs_attributes
+        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
+                r.cursor + d.number, 0, null, to_timestamp(d.at))::hotmesh.jobs_attributes
         from unnest(reports) r
         cross join lateral rows from (
-            jsonb_to_recordset(r.done) as (sequence integer, kind text, name text, value jsonb, at double precision))
+            jsonb_to_recordset(r.done) as (
+                sequence integer, kind text, name text, value jsonb, at double precision))
             with ordinality as d (sequence, kind, name, value, at, number)
         where r.done is not null
         union all
-        select (r.job_id, null, null, c.kind, c.name, 'open', r.dimension, c.sequence, null, 0, null, null)::hotmesh.jobs_attributes
+        select (r.job_id, null, null, c.kind, c.name, 'open', r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
         from unnest(reports) r
-        cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text, name text)
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
 
-create function hotmesh._report_messages(reports hotmesh.report[], worker text, lease interval)
+create function hotmesh._report_messages(
+    reports hotmesh.report[], worker text, lease interval)
 returns hotmesh.streams[]
 language plpgsql
 as $$
@@ -3144,15 +3228,20 @@ declare
     v_now timestamptz := hotmesh.now();
 begin
     return array(
-        select (r.id, c.kind, case when c.announced then 'leased' when c.delay > 0 then 'delayed' else 'ready' end, coalesce(c.queue, ''),
-                coalesce(c.name, ''), coalesce(c.priority, 0), r.job_id, r.dimension, c.sequence, null, c.args,
+        select (r.id, c.kind,
+                case when c.announced then 'leased'
+                     when c.delay > 0 then 'delayed'
+                     else 'ready' end,
+                coalesce(c.queue, ''), coalesce(c.name, ''), coalesce(c.priority, 0),
+                r.job_id, r.dimension, c.sequence, null, c.args,
                 hotmesh._retry_policy(c.retry_policy), 0, 0,
-                case when c.announced then v_now + lease else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
+                case when c.announced then v_now + lease
+                     else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
                 case when c.announced then worker end, c.error, null)::hotmesh.streams
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
-            sequence integer, kind text, name text, queue text, priority smallint, args jsonb, retry_policy jsonb,
-            delay double precision, announced boolean, error jsonb)
+            sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
+            retry_policy jsonb, delay double precision, announced boolean, error jsonb)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
@@ -3172,56 +3261,72 @@ begin
 end
 $$;
 
--- Lays down what the code asked for. An announced activity runs already, with its sender; one that brings an error has failed its first attempt.
-create function hotmesh._report_command(reports hotmesh.report[], worker text, lease interval)
+-- Lays down what the code asked for. An announced activity runs already, with its sender; one that
+-- brings an error has failed its first attempt.
+create function hotmesh._report_command(
+    reports hotmesh.report[], worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
     v_messages hotmesh.streams[] := hotmesh._report_messages(reports, worker, lease);
-    v_announced hotmesh.streams[] := array(select m from unnest(v_messages) m where m.state = 'leased');
+    v_announced hotmesh.streams[] := array(
+        select m from unnest(v_messages) m where m.state = 'leased');
     v_ids bigint[];
 begin
     perform hotmesh._report_check_commands(reports);
-    perform hotmesh._stream_enqueue(array(select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
+    perform hotmesh._stream_enqueue(array(
+        select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
     perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
     if v_announced <> '{}' then
         v_ids := hotmesh._stream_announce(v_announced);
-        perform hotmesh._stream_fail(array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
-        from unnest(v_announced) with ordinality a where a.error is not null having count(*) > 0;
+        perform hotmesh._stream_fail(
+            array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
+        from unnest(v_announced) with ordinality a
+        where a.error is not null
+        having count(*) > 0;
         return query
-        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text, a.dimension, a.sequence, 1,
-               null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
-        from unnest(v_announced) with ordinality a where a.error is null;
+        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text,
+               a.dimension, a.sequence, 1, null::jsonb, null::bigint, null::jsonb,
+               null::double precision, null::double precision
+        from unnest(v_announced) with ordinality a
+        where a.error is null;
     end if;
-    perform hotmesh._attribute_cancel(array_agg(r.job_id), array_agg(hotmesh._attribute_field(r.dimension, c.sequence))),
-            hotmesh._stream_cancel(array_agg(r.job_id), array_agg(r.dimension), array_agg(c.sequence))
+    perform hotmesh._attribute_cancel(
+                array_agg(r.job_id),
+                array_agg(hotmesh._attribute_field(r.dimension, c.sequence))),
+            hotmesh._stream_cancel(
+                array_agg(r.job_id), array_agg(r.dimension), array_agg(c.sequence))
     from unnest(reports) r
     cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text)
-    where r.commands is not null and c.kind = 'cancel' having count(*) > 0;
+    where r.commands is not null and c.kind = 'cancel'
+    having count(*) > 0;
 end
 $$;
 
--- Does this report end its job? A replay that met other code does not: the job waits for right code, visibly. A workflow that raised is run again
--- only under a policy given to its start.
+-- Does this report end its job? A replay that met other code does not: the job waits for right
+-- code, visibly. A workflow that raised is run again only under a policy given to its start.
 create function hotmesh._report_ends(report hotmesh.report)
 returns boolean
 language sql
 immutable
 as $$
     select report.outcome is not null and not report.outcome ? 'mismatch'
-       and not (report.outcome ? 'error' and report.retry_policy is not null
-                and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
+       and not (
+           report.outcome ? 'error' and report.retry_policy is not null
+           and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
 $$;
 
--- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new cursor and its news.
+-- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
+-- cursor and its news.
 create function hotmesh._report_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
 as $$
 declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
-    v_cursors bigint[] := array(select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_cursors bigint[] := array(
+        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
     v_events hotmesh.streams[];
     v_news hotmesh.jobs_attributes[];
 begin
@@ -3233,17 +3338,22 @@ begin
         reports[i].ends := hotmesh._report_ends(reports[i]);
         if v_events is not null then
             reports[i].cursor := coalesce(
-                (select max(n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]), v_cursors[i]);
+                (select max(n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]),
+                v_cursors[i]);
             reports[i].news := (
-                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]);
+                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
+                from unnest(v_news) n
+                where n.job_id = v_jobs[i]);
         end if;
     end loop;
     return reports;
 end
 $$;
 
--- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news, outcome, rest.
-create function hotmesh._report_progress(reports hotmesh.report[], worker text, lease interval)
+-- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news,
+-- outcome, rest.
+create function hotmesh._report_progress(
+    reports hotmesh.report[], worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
 as $$
@@ -3257,9 +3367,11 @@ begin
     v_after := hotmesh._report_fold(reports);
     perform hotmesh._report_conclude(v_after);
     return query
-    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
-           null::jsonb, r.cursor, r.news, null::double precision, extract(epoch from hotmesh.now())::double precision
-    from unnest(v_after) r where r.outcome is null and r.news is not null;
+    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
+           r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
+           null::double precision, extract(epoch from hotmesh.now())::double precision
+    from unnest(v_after) r
+    where r.outcome is null and r.news is not null;
 end
 $$;
 
@@ -3270,18 +3382,30 @@ language plpgsql
 as $$
 begin
     perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
-    from unnest(reports) r where not r.ends having count(*) > 0;
+    from unnest(reports) r
+    where not r.ends
+    having count(*) > 0;
     perform hotmesh._stream_alive(array_agg(r.id))
-    from unnest(reports) r where r.running and r.attempt > 1 having count(*) > 0;
+    from unnest(reports) r
+    where r.running and r.attempt > 1
+    having count(*) > 0;
     perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
-    from unnest(reports) r where r.outcome is null and not r.running and r.news is null having count(*) > 0;
-    perform hotmesh._report_again(r) from unnest(reports) r where r.outcome is not null and not r.ends;
+    from unnest(reports) r
+    where r.outcome is null and not r.running and r.news is null
+    having count(*) > 0;
+    perform hotmesh._report_again(r)
+    from unnest(reports) r
+    where r.outcome is not null and not r.ends;
     perform hotmesh._attribute_facts(
-                array_agg(r.job_id), array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
+                array_agg(r.job_id),
+                array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
                 array_agg(coalesce(r.outcome -> 'error', r.outcome -> 'output'))),
-            hotmesh._job_settle(array_agg(r.job_id), array_agg(r.cursor), array_agg(r.outcome ? 'error')),
+            hotmesh._job_settle(
+                array_agg(r.job_id), array_agg(r.cursor), array_agg(r.outcome ? 'error')),
             hotmesh._stream_drop(array_agg(r.job_id))
-    from unnest(reports) r where r.ends having count(*) > 0;
+    from unnest(reports) r
+    where r.ends
+    having count(*) > 0;
 end
 $$;
 
@@ -3292,7 +3416,8 @@ language plpgsql
 as $$
 begin
     if report.outcome ? 'mismatch' then
-        perform hotmesh._attribute_facts(array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
+        perform hotmesh._attribute_facts(
+            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
         perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
     else
         perform hotmesh._attribute_forget(report.job_id, report.dimension);
@@ -3312,23 +3437,30 @@ declare
     v_jobs bigint[];
     v_locked bigint[];
 begin
-    select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs from (
-        select s.id, s.job_id from streams s
+    select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs
+    from (
+        select s.id, s.job_id
+        from streams s
         where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'report'
-        order by s.priority desc, s.id limit take for update skip locked) k;
+        order by s.priority desc, s.id
+        limit take
+        for update skip locked) k;
     if v_ids is null then
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
-    perform hotmesh._inbox_postpone(array(
-        select j.id from jobs j
-        where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
+    if cardinality(v_ids) >= take then  -- they would hide what came after them
+        perform hotmesh._inbox_postpone(array(
+            select j.id from jobs j
+            where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
+    end if;
     v_ids := array(
         select s.id from streams s
         where s.id = any (v_ids) and s.job_id = any (v_locked)
           and not exists (
               select from streams o
-              where o.job_id = s.job_id and o.kind = 'event' and o.name = 'report' and o.id < s.id));
+              where o.job_id = s.job_id and o.kind = 'event' and o.name = 'report'
+                and o.id < s.id));
     return hotmesh._inbox_release(v_ids);
 end
 $$;
@@ -3348,7 +3480,8 @@ begin
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
         if v_verdicts[i] = 'kept' then
-            perform hotmesh._inbox_put(v_reports[i].job_id, v_reports[i].dimension, 'report', to_jsonb(v_reports[i]));
+            perform hotmesh._inbox_put(
+                v_reports[i].job_id, v_reports[i].dimension, 'report', to_jsonb(v_reports[i]));
         end if;
     end loop;
     if v_verdicts && '{told,untold}' then
@@ -3357,12 +3490,17 @@ begin
             array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'));
     end if;
     if 'ok' = any (v_verdicts) then
-        return query select (p).* from hotmesh._report_progress(array(select r from unnest(v_reports) r where r.verdict = 'ok'), worker, lease) p;
+        return query
+        select (p).*
+        from hotmesh._report_progress(
+            array(select r from unnest(v_reports) r where r.verdict = 'ok'), worker, lease) p;
     end if;
     return query
-    select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text, r.dimension, null::integer, null::integer,
-           null::jsonb, null::bigint, null::jsonb, null::double precision, null::double precision
-    from unnest(v_reports) r where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
+    select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text,
+           r.dimension, null::integer, null::integer, null::jsonb, null::bigint, null::jsonb,
+           null::double precision, null::double precision
+    from unnest(v_reports) r
+    where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
 end
 $$;
 
@@ -3373,8 +3511,11 @@ language sql
 stable
 as $$
     select jsonb_build_array(
-        jsonb_build_object('id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor', 'keep', true)
-        || case when report ? 'cursor' then jsonb_build_object('outcome', jsonb_build_object('error', error))
+        jsonb_build_object(
+            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
+            'keep', true)
+        || case when report ? 'cursor'
+                then jsonb_build_object('outcome', jsonb_build_object('error', error))
                 else jsonb_build_object('error', error) end)
 $$;
 
@@ -3392,16 +3533,19 @@ begin
            s.attempt, s.args, null::bigint, null::jsonb,
            extract(epoch from j.created_at)::double precision,
            extract(epoch from hotmesh.now())::double precision
-    from streams s left join jobs j on j.id = s.job_id
+    from streams s
+    left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
     perform hotmesh._stream_drop(array(
-        select s.job_id from streams s
+        select s.job_id
+        from streams s
         where s.id = any (v_fit) and s.job_id is not null
           and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
 end
 $$;
 
--- One answer carries about 8 MB of arguments, and always one message; what does not fit is put back.
+-- One answer carries about 8 MB of arguments, and always one message; what does not fit is put
+-- back.
 create function hotmesh._delivery_fit(ids bigint[])
 returns bigint[]
 language plpgsql
@@ -3412,9 +3556,12 @@ begin
     v_fit := array(
         select f.id
         from (
-            select s.id, coalesce(sum(pg_column_size(s.args)) over (
-                       order by s.priority desc, s.id rows between unbounded preceding and 1 preceding), 0) as before
-            from streams s where s.id = any (ids)) f
+            select s.id,
+                   coalesce(sum(pg_column_size(s.args)) over (
+                       order by s.priority desc, s.id
+                       rows between unbounded preceding and 1 preceding), 0) as before
+            from streams s
+            where s.id = any (ids)) f
         where f.before < 8388608);
     if cardinality(v_fit) < cardinality(ids) then
         perform hotmesh._stream_postpone(
@@ -3425,7 +3572,8 @@ end
 $$;
 
 -- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
--- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in pages.
+-- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in
+-- pages.
 create function hotmesh._delivery_runs(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
@@ -3436,27 +3584,41 @@ declare
 begin
     v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
     if cardinality(v_locked) < cardinality(ids) then
-        perform hotmesh._delivery_put_back(array(select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+        perform hotmesh._delivery_put_back(array(
+            select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     end if;
     v_runs := hotmesh._report_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null, s.kind, s.job_id, s.dimension, null, null, null, null, false,
-                null)::hotmesh.report
-        from streams s join jobs j on j.id = s.job_id
+        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null,
+                s.kind, s.job_id, s.dimension, null, null, null,
+                null, false, null)::hotmesh.report
+        from streams s
+        join jobs j on j.id = s.job_id
         where s.id = any (ids) and s.job_id = any (v_locked)));
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor)) from unnest(v_runs) r where r.news is not null having count(*) > 0;
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    from unnest(v_runs) r
+    where r.news is not null
+    having count(*) > 0;
     return query
-    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.cursor::integer, s.attempt,
-           case when s.cursor is null then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
+           s.cursor::integer, s.attempt,
+           case when s.cursor is null
+                then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
-                when r.cursor > 0 or s.token > 1 then hotmesh._attribute_history(s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
+                when r.cursor > 0 or s.token > 1
+                    then hotmesh._attribute_history(
+                        s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
-           extract(epoch from j.created_at)::double precision, extract(epoch from hotmesh.now())::double precision
-    from unnest(v_runs) r join streams s on s.id = r.id join jobs j on j.id = s.job_id;
+           extract(epoch from j.created_at)::double precision,
+           extract(epoch from hotmesh.now())::double precision
+    from unnest(v_runs) r
+    join streams s on s.id = r.id
+    join jobs j on j.id = s.job_id;
 end
 $$;
 
--- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is dropped.
+-- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is
+-- dropped.
 create function hotmesh._delivery_put_back(ids bigint[])
 returns void
 language plpgsql
@@ -3464,12 +3626,15 @@ as $$
 begin
     perform hotmesh._stream_postpone(ids, interval '100 ms');
     perform hotmesh._stream_drop(array(
-        select s.job_id from streams s
-        where s.id = any (ids) and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+        select s.job_id
+        from streams s
+        where s.id = any (ids)
+          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
 end
 $$;
 
-create function hotmesh._delivery_claim(kind text, worker text, want jsonb, lease interval)
+create function hotmesh._delivery_claim(
+    kind text, worker text, want jsonb, lease interval)
 returns bigint[]
 language plpgsql
 as $$
@@ -3481,8 +3646,14 @@ begin
     end if;
     return hotmesh._stream_claim(
         kind,
-        array(select q from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
-        array(select f from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n) where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(
+            select q
+            from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n)
+            where want -> 'kinds' ->> (n - 1)::integer = kind),
+        array(
+            select f
+            from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n)
+            where want -> 'kinds' ->> (n - 1)::integer = kind),
         worker, least(v_take, 1000), lease);
 end
 $$;
@@ -3521,13 +3692,15 @@ begin
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
-    perform hotmesh._inbox_postpone(array(select o from unnest(v_open) o where o <> all (v_locked)));
+    perform hotmesh._inbox_postpone(array(
+        select o from unnest(v_open) o where o <> all (v_locked)));
     perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
 end
 $$;
 
--- The one place that catches everything: a report that fails alone is recorded on its job, so that it costs nobody else anything.
--- What a repeat may cure (serialization, deadlock, shutdown, out of resources) passes through.
+-- The one place that catches everything: a report that fails alone is recorded on its job, so that
+-- it costs nobody else anything. What a repeat may cure (serialization, deadlock, shutdown, out of
+-- resources) passes through.
 create function hotmesh._isolate(reports jsonb, worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
@@ -3541,13 +3714,18 @@ begin
     return query select (a).* from hotmesh._report_apply(reports, worker, lease) a;
 exception
     when others then
-        get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
+        get stacked diagnostics
+            v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
         if v_state in ('40001', '40P01') or left(v_state, 2) in ('53', '57') then
             raise;
         end if;
         v_error := jsonb_build_object(
-            'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'message', format('the engine refused a report: %s', v_message), 'detail', v_detail);
-        return query select (a).* from hotmesh._report_apply(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+            'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'detail', v_detail,
+            'message', format('the engine refused a report: %s', v_message));
+        return query
+        select (a).*
+        from hotmesh._report_apply(
+            hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
 end
 $$;
 
@@ -3577,7 +3755,8 @@ begin
 end
 $$;
 
-create function hotmesh.turn(app text, worker text, reports jsonb default '[]', want jsonb default '{}')
+create function hotmesh.turn(
+    app text, worker text, reports jsonb default '[]', want jsonb default '{}')
 returns setof hotmesh.delivery
 language plpgsql
 security definer
@@ -3590,11 +3769,13 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_lease interval := hotmesh._turn_lease(want);
+    v_lease interval;
     v_given bigint;
 begin
     perform hotmesh._enter(app);
     perform hotmesh._worker_check(worker);
+    v_lease := hotmesh._turn_lease(want);
+    perform hotmesh._turn_kept(worker, v_lease);
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
@@ -3616,18 +3797,20 @@ begin
         perform hotmesh._archive_expired(200);
     end if;
     if want ? 'seen' then
-        perform hotmesh._worker_seen(worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
+        perform hotmesh._worker_seen(
+            worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
-        return next ('next', null, null, null, null, null, null, null, null, null, null, null, null, null, null,
-                     hotmesh._stream_next_due())::hotmesh.delivery;
+        return next ('next', null, null, null, null, null, null, null, null, null, null, null,
+                     null, null, null, hotmesh._stream_next_due())::hotmesh.delivery;
     end if;
 end
 $$;
 comment on function hotmesh.turn(text, text, jsonb, jsonb) is
-'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want: workflow and activity (free slots), kinds, queues, names (topics served),
-lease (seconds), idle, seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
+'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want:
+workflow and activity (free slots), kinds, queues, names (topics served), lease (seconds), idle,
+seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
 
 -- 94_claim.sql
 create function hotmesh._claim_names(queue text)
@@ -3638,12 +3821,15 @@ begin
     return array(
         with recursive found (name) as (
             (select s.name from streams s
-             where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue order by s.name limit 1)
+             where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue
+             order by s.name limit 1)
             union all
             select (select s.name from streams s
-                    where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue and s.name > f.name
+                    where s.state = 'ready' and s.kind = 'activity'
+                      and s.queue = _claim_names.queue and s.name > f.name
                     order by s.name limit 1)
-            from found f where f.name is not null)
+            from found f
+            where f.name is not null)
         select f.name from found f where f.name is not null limit 1000);
 end
 $$;
@@ -3654,13 +3840,17 @@ language plpgsql
 as $$
 begin
     if lease is null or lease <= interval '0' or lease > interval '1 day' then
-        perform hotmesh._refuse_argument(format('bad lease: %s', lease), 'A lease lasts longer than nothing and at most a day.', 'Leave it out for 15 s.');
+        perform hotmesh._refuse_argument(
+            format('bad lease: %s', lease),
+            'A lease lasts longer than nothing and at most a day.',
+            'Leave it out for 15 s.');
     end if;
     return lease;
 end
 $$;
 
-create function hotmesh.stream_claim(app text, queue text, worker text, take integer default 1, lease interval default '15 s')
+create function hotmesh.stream_claim(
+    app text, queue text, worker text, take integer default 1, lease interval default '15 s')
 returns table (id bigint, token integer, name text, args jsonb, attempt integer, key text)
 language plpgsql
 security definer
@@ -3676,21 +3866,29 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._claim_lease(lease);
-    if coalesce(queue, '') = '' or coalesce(worker, '') = '' or take is null or take not between 1 and 1000 then
+    if coalesce(queue, '') = '' or coalesce(worker, '') = ''
+        or take is null or take not between 1 and 1000
+    then
         perform hotmesh._refuse_argument(
-            'a claim needs a queue, a worker and a number from 1 to 1000', format('They were %s, %s, %s.', queue, worker, take), 'Name both; take defaults to 1.');
+            'a claim needs a queue, a worker and a number from 1 to 1000',
+            format('They were %s, %s, %s.', queue, worker, take),
+            'Name both; take defaults to 1.');
     end if;
     perform hotmesh._stream_sweep(100);
     v_names := hotmesh._claim_names(queue);
-    v_ids := hotmesh._stream_claim('activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
+    v_ids := hotmesh._stream_claim(
+        'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
     return query
-    select c.id, c.token, c.name, c.args, c.attempt, c.key from hotmesh._delivery_activities(v_ids) c;
+    select c.id, c.token, c.name, c.args, c.attempt, c.key
+    from hotmesh._delivery_activities(v_ids) c;
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
-'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail with its token, or extend it in time.';
+'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail
+with its token, or extend it in time.';
 
--- One report through the turn; a message that is locked this instant is asked for again by waiting on it: here the caller has nothing else to do.
+-- One report through the turn; a message that is locked this instant is waited for: here the caller
+-- has nothing else to do.
 create function hotmesh._claim_report(report jsonb)
 returns text
 language plpgsql
@@ -3702,14 +3900,16 @@ begin
     if not found then
         return 'stale';
     end if;
-    select a.answer into v_verdict from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
+    select a.answer into v_verdict
+    from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
     perform hotmesh._turn_route();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
 end
 $$;
 
-create function hotmesh.stream_complete(app text, id bigint, token integer, output jsonb default null)
+create function hotmesh.stream_complete(
+    app text, id bigint, token integer, output jsonb default null)
 returns text
 language plpgsql
 security definer
@@ -3721,7 +3921,8 @@ begin
 end
 $$;
 comment on function hotmesh.stream_complete(text, bigint, integer, jsonb) is
-'Report the result of a claimed message. Answers ok, or stale when the token is no longer current: then nothing changed.';
+'Report the result of a claimed message. Answers ok, or stale when the token is no longer current:
+then nothing changed.';
 
 create function hotmesh.stream_fail(app text, id bigint, token integer, error jsonb)
 returns text
@@ -3732,15 +3933,19 @@ as $$
 begin
     perform hotmesh._enter(app);
     if jsonb_typeof(error) is distinct from 'object' then
-        perform hotmesh._refuse_argument('an error is a JSON object', left(error::text, 200), 'For instance {"message": "no stock", "type": "StockError"}.');
+        perform hotmesh._refuse_argument(
+            'an error is a JSON object', left(error::text, 200),
+            'For instance {"message": "no stock", "type": "StockError"}.');
     end if;
     return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'error', error));
 end
 $$;
 comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
-'Report a failure, {"message": …, "type": …}; it is retried by its policy or becomes a dead letter and an error in its workflow. Answers ok or stale.';
+'Report a failure, {"message": …, "type": …}; it is retried by its policy or becomes a dead letter
+and an error in its workflow. Answers ok or stale.';
 
-create function hotmesh.stream_extend(app text, id bigint, token integer, lease interval default '15 s')
+create function hotmesh.stream_extend(
+    app text, id bigint, token integer, lease interval default '15 s')
 returns text
 language plpgsql
 security definer
@@ -3751,8 +3956,10 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._claim_lease(lease);
-    select s.worker into v_worker from streams s
-    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased' for update;
+    select s.worker into v_worker
+    from streams s
+    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased'
+    for update;
     if v_worker is null then
         return 'stale';
     end if;

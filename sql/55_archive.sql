@@ -184,6 +184,36 @@ comment on function hotmesh.job_archive(text, integer) is
 'Move up to `take` closed jobs that have expired, with their attributes, to the archive; their keys
 are free then. Returns how many moved; what others hold is left to a later call.';
 
+-- As _attribute_history, of an archived job.
+create or replace function hotmesh._archive_history(
+    job_id bigint, dimension text, after integer, size_limit bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(
+                   jsonb_agg(
+                       jsonb_build_array(
+                           h.sequence, h.kind, h.name, h.state, h.value, h.cursor,
+                           extract(epoch from h.updated_at))
+                       order by h.sequence) filter (where h.before < size_limit),
+                   '[]')
+               || case when bool_and(h.before < size_limit) is false
+                       then '[null]' else '[]' end::jsonb
+        from (
+            select a.sequence, a.kind, a.name, a.state, a.value, a.cursor, a.updated_at,
+                   coalesce(sum(pg_column_size(a.value)) over (
+                       order by a.sequence
+                       rows between unbounded preceding and 1 preceding), 0) as before
+            from jobs_attributes_archive a
+            where a.job_id = _archive_history.job_id
+              and a.dimension = _archive_history.dimension
+              and a.sequence > after) h);
+end
+$$;
+
 create or replace function hotmesh._archive_months_before(at timestamptz)
 returns setof regclass
 language sql

@@ -49,6 +49,10 @@ begin
     perform hotmesh._engine_check_name('entity', request.entity, 500);
     if request.options <> '{}' then
         perform hotmesh._engine_check_options(request.options);
+        if pg_column_size(request.options) > v_limit then
+            perform hotmesh._job_refuse_large(
+                format('options of "%s"', request.workflow), pg_column_size(request.options), v_limit);
+        end if;
     end if;
 end
 $$;
@@ -203,6 +207,21 @@ comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb
 retry_policy, expire, search, priority, delay. Raises MSH41 for a duplicate key, MSH43 for too large
 arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
 
+create or replace function hotmesh._engine_check_list(requests jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(requests) is distinct from 'array'
+        or jsonb_path_exists(requests, 'strict $[*] ? (@.type() != "object")')
+    then
+        perform hotmesh._refuse_argument(
+            'requests are no JSON array of objects', left(requests::text, 200),
+            'Give [{"workflow": …, "args": […]}, …].');
+    end if;
+end
+$$;
+
 create or replace function hotmesh.job_start_many(app text, requests jsonb)
 returns setof hotmesh.jobs
 language plpgsql
@@ -213,11 +232,7 @@ declare
     v_ids bigint[];
 begin
     perform hotmesh._enter(app);
-    if jsonb_typeof(requests) is distinct from 'array' then
-        perform hotmesh._refuse_argument(
-            'requests are no JSON array', left(requests::text, 200),
-            'Give [{"workflow": …, "args": […]}, …].');
-    end if;
+    perform hotmesh._engine_check_list(requests);
     v_ids := hotmesh._engine_open(array(
         select hotmesh._engine_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
@@ -412,9 +427,15 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    return hotmesh._attribute_history((hotmesh._engine_job(key)).id, dimension, after, 8388608);
+    v_job := hotmesh._engine_job(key);
+    if (hotmesh._job_find(key)).id = v_job.id then
+        return hotmesh._attribute_history(v_job.id, dimension, after, 8388608);
+    end if;
+    return hotmesh._archive_history(v_job.id, dimension, after, 8388608);
 end
 $$;
 comment on function hotmesh.job_history(text, text, text, integer) is

@@ -379,9 +379,11 @@ begin
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
-    perform hotmesh._inbox_postpone(array(
-        select j.id from jobs j
-        where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
+    if cardinality(v_ids) >= take then  -- they would hide what came after them
+        perform hotmesh._inbox_postpone(array(
+            select j.id from jobs j
+            where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
+    end if;
     v_ids := array(
         select s.id from streams s
         where s.id = any (v_ids) and s.job_id = any (v_locked)

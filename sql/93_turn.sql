@@ -100,11 +100,13 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_lease interval := hotmesh._turn_lease(want);
+    v_lease interval;
     v_given bigint;
 begin
     perform hotmesh._enter(app);
     perform hotmesh._worker_check(worker);
+    v_lease := hotmesh._turn_lease(want);
+    perform hotmesh._turn_kept(worker, v_lease);
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
