@@ -153,22 +153,6 @@ begin
 end
 $$;
 
--- The messages of a report that its sender still holds. A row that is locked this instant
--- (its lease is being extended or given up) is left out.
-create or replace function hotmesh._stream_held(ids bigint[], tokens integer[])
-returns bigint[]
-language plpgsql
-as $$
-begin
-    return array(
-        select s.id from streams s
-        where s.id = any (ids) and s.state = 'leased'
-          and s.token = tokens[array_position(ids, s.id)]
-        order by s.id
-        for update skip locked);
-end
-$$;
-
 -- A finished activity turns into the event that tells its job: same row, one update.
 -- `told` are jobs whose lock the caller holds.
 create or replace function hotmesh._stream_complete(ids bigint[], outputs jsonb[], told bigint[])
@@ -231,80 +215,6 @@ begin
 end
 $$;
 
--- A run whose last report waits in its job's inbox was not lost with its worker: it stays as it is
--- until that report was applied.
-create or replace function hotmesh._stream_spare(due bigint[])
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_spared bigint[];
-begin
-    with spared as (
-        update streams s set visible_at = hotmesh.now() + interval '1 s'
-        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
-          and exists (
-              select from streams e
-              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
-        returning s.id)
-    select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
-    return array(select d from unnest(due) d where d <> all (v_spared));
-end
-$$;
-
--- Due messages become ready, due timers become events, lost workers give back what they held.
--- Bounded; every turn takes part.
-create or replace function hotmesh._stream_sweep(take integer)
-returns integer
-language plpgsql
-as $$
-declare
-    v_now timestamptz := hotmesh.now();
-    v_due bigint[];
-begin
-    v_due := array(
-        select s.id from streams s
-        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
-        order by s.visible_at
-        limit take
-        for update skip locked);
-    v_due := hotmesh._stream_spare(v_due);
-    if v_due = '{}' then
-        return 0;
-    end if;
-    perform hotmesh._stream_bury(array(
-        select s.id from streams s
-        where s.id = any (v_due) and s.state = 'leased'
-          and (s.kind = 'workflow' and s.attempt >= 5
-               or s.kind = 'activity'
-               and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
-    update streams s
-    set kind = case s.kind when 'timer' then 'event' else s.kind end,
-        name = case s.kind when 'timer' then 'result' else s.name end,
-        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
-        state = 'ready', worker = null
-    where s.id = any (v_due) and s.state <> 'dead';
-    return cardinality(v_due);
-end
-$$;
-
-create or replace function hotmesh._stream_bury(lost bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    if lost = '{}' then
-        return;
-    end if;
-    update streams s
-    set state = 'dead', visible_at = hotmesh.now(), error = jsonb_build_object(
-        'type', 'WorkerLostError', 'code', 597, 'attempt', s.attempt,
-        'message', format('worker %s took it %s times and never reported', s.worker, s.attempt))
-    where s.id = any (lost);
-    perform hotmesh._stream_tell_failure(lost, '{}');
-end
-$$;
-
 create or replace function hotmesh._stream_drop(job_ids bigint[])
 returns void
 language plpgsql
@@ -316,62 +226,6 @@ begin
         from streams m
         where m.job_id = any (job_ids) and m.state <> 'dead'
         for update skip locked));
-end
-$$;
-
--- Seconds until the next delayed message is due or the next lease ends.
-create or replace function hotmesh._stream_next_due()
-returns double precision
-language plpgsql
-as $$
-begin
-    return (
-        select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
-        from streams s
-        where s.state in ('delayed', 'leased')
-        order by s.visible_at
-        limit 1);
-end
-$$;
-
-create or replace function hotmesh._stream_extend(ids bigint[], worker text, lease interval)
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_until timestamptz := hotmesh.now() + lease;
-    v_held bigint[];
-begin
-    v_held := array(
-        select s.id from streams s
-        where s.id = any (ids) and s.state = 'leased' and s.worker = _stream_extend.worker
-        for update skip locked);
-    update streams s set visible_at = v_until where s.id = any (v_held);
-    return v_held;
-end
-$$;
-
--- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
-create or replace function hotmesh._stream_return(ids bigint[], worker text)
-returns integer
-language plpgsql
-as $$
-declare
-    v_count integer;
-begin
-    update streams s
-    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0),
-        visible_at = hotmesh.now()
-    where s.id = any (array(
-        select m.id from streams m
-        where m.id = any (ids) and m.state = 'leased' and m.worker = _stream_return.worker
-          and not exists (
-              select from streams e
-              where e.job_id = m.job_id and e.kind = 'event' and e.name = 'report'
-                and m.kind = 'workflow')
-        for update skip locked));
-    get diagnostics v_count = row_count;
-    return v_count;
 end
 $$;
 
@@ -488,36 +342,5 @@ begin
         detail = 'There is no message with this id, or it is not dead, or it is an activity, whose '
                  || 'failure was told.',
         hint = 'hotmesh.stuck_jobs shows what is parked.';
-end
-$$;
-
--- A worker that lost an answer says what it holds; what it does not know of is ready again.
-create or replace function hotmesh._stream_reconcile(worker text, held bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._stream_return(
-        array(
-            select s.id
-            from streams s
-            where s.state = 'leased' and s.worker = _stream_reconcile.worker
-              and s.id <> all (held)),
-        worker);
-end
-$$;
-
--- A run that was delivered before has reported: it is alive, its deliveries count from one again.
-create or replace function hotmesh._stream_alive(ids bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    update streams s set attempt = 1
-    where s.id = any (array(
-        select m.id
-        from streams m
-        where m.id = any (ids) and m.attempt > 1
-        for update skip locked));
 end
 $$;

@@ -196,7 +196,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    return hotmesh._stream_extend(ids, worker, lease);
+    return hotmesh._lease_extend(ids, worker, lease);
 end
 $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
@@ -213,7 +213,7 @@ declare
     v_count integer;
 begin
     perform hotmesh._enter(app);
-    v_count := hotmesh._stream_return(ids, worker);
+    v_count := hotmesh._lease_return(ids, worker);
     perform hotmesh._worker_gone(worker);
     perform hotmesh._worker_wake_useful(worker);
     return v_count;

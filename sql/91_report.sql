@@ -47,7 +47,7 @@ declare
     v_all bigint[] := array(
         select distinct r.job_id from unnest(reports) r where r.job_id is not null);
 begin
-    select hotmesh._stream_held(array_agg(r.id), array_agg(r.token)) into v_held
+    select hotmesh._lease_held(array_agg(r.id), array_agg(r.token)) into v_held
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
     v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
@@ -315,7 +315,7 @@ begin
     from unnest(reports) r
     where not r.ends
     having count(*) > 0;
-    perform hotmesh._stream_alive(array_agg(r.id))
+    perform hotmesh._lease_alive(array_agg(r.id))
     from unnest(reports) r
     where r.running and r.attempt > 1
     having count(*) > 0;

@@ -116,10 +116,10 @@ begin
         return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
     end if;
     if want ? 'held' then
-        perform hotmesh._stream_reconcile(
+        perform hotmesh._lease_reconcile(
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
     end if;
-    perform hotmesh._stream_sweep(200);
+    perform hotmesh._lease_sweep(200);
     perform hotmesh._turn_kept(worker, v_lease);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
@@ -134,7 +134,7 @@ begin
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
         return next ('next', null, null, null, null, null, null, null, null, null, null, null,
-                     null, null, null, hotmesh._stream_next_due())::hotmesh.delivery;
+                     null, null, null, hotmesh._lease_next_due())::hotmesh.delivery;
     end if;
 end
 $$;

@@ -66,7 +66,7 @@ begin
             format('They were %s, %s, %s.', queue, worker, take),
             'Name both; take defaults to 1.');
     end if;
-    perform hotmesh._stream_sweep(100);
+    perform hotmesh._lease_sweep(100);
     v_names := hotmesh._claim_names(queue);
     v_ids := hotmesh._stream_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
@@ -155,7 +155,7 @@ begin
     if v_worker is null then
         return 'stale';
     end if;
-    perform hotmesh._stream_extend(array[id], v_worker, lease);
+    perform hotmesh._lease_extend(array[id], v_worker, lease);
     return 'ok';
 end
 $$;
