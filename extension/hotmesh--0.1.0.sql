@@ -109,6 +109,9 @@ create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is no
 -- 31_inbox.sql
 
 
+-- 32_lease.sql
+
+
 -- 35_worker.sql
 create table hotmesh.workers (
     name text not null,
@@ -1156,22 +1159,6 @@ begin
 end
 $$;
 
--- The messages of a report that its sender still holds. A row that is locked this instant
--- (its lease is being extended or given up) is left out.
-create function hotmesh._stream_held(ids bigint[], tokens integer[])
-returns bigint[]
-language plpgsql
-as $$
-begin
-    return array(
-        select s.id from streams s
-        where s.id = any (ids) and s.state = 'leased'
-          and s.token = tokens[array_position(ids, s.id)]
-        order by s.id
-        for update skip locked);
-end
-$$;
-
 -- A finished activity turns into the event that tells its job: same row, one update.
 -- `told` are jobs whose lock the caller holds.
 create function hotmesh._stream_complete(ids bigint[], outputs jsonb[], told bigint[])
@@ -1234,80 +1221,6 @@ begin
 end
 $$;
 
--- A run whose last report waits in its job's inbox was not lost with its worker: it stays as it is
--- until that report was applied.
-create function hotmesh._stream_spare(due bigint[])
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_spared bigint[];
-begin
-    with spared as (
-        update streams s set visible_at = hotmesh.now() + interval '1 s'
-        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
-          and exists (
-              select from streams e
-              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
-        returning s.id)
-    select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
-    return array(select d from unnest(due) d where d <> all (v_spared));
-end
-$$;
-
--- Due messages become ready, due timers become events, lost workers give back what they held.
--- Bounded; every turn takes part.
-create function hotmesh._stream_sweep(take integer)
-returns integer
-language plpgsql
-as $$
-declare
-    v_now timestamptz := hotmesh.now();
-    v_due bigint[];
-begin
-    v_due := array(
-        select s.id from streams s
-        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
-        order by s.visible_at
-        limit take
-        for update skip locked);
-    v_due := hotmesh._stream_spare(v_due);
-    if v_due = '{}' then
-        return 0;
-    end if;
-    perform hotmesh._stream_bury(array(
-        select s.id from streams s
-        where s.id = any (v_due) and s.state = 'leased'
-          and (s.kind = 'workflow' and s.attempt >= 5
-               or s.kind = 'activity'
-               and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
-    update streams s
-    set kind = case s.kind when 'timer' then 'event' else s.kind end,
-        name = case s.kind when 'timer' then 'result' else s.name end,
-        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
-        state = 'ready', worker = null
-    where s.id = any (v_due) and s.state <> 'dead';
-    return cardinality(v_due);
-end
-$$;
-
-create function hotmesh._stream_bury(lost bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    if lost = '{}' then
-        return;
-    end if;
-    update streams s
-    set state = 'dead', visible_at = hotmesh.now(), error = jsonb_build_object(
-        'type', 'WorkerLostError', 'code', 597, 'attempt', s.attempt,
-        'message', format('worker %s took it %s times and never reported', s.worker, s.attempt))
-    where s.id = any (lost);
-    perform hotmesh._stream_tell_failure(lost, '{}');
-end
-$$;
-
 create function hotmesh._stream_drop(job_ids bigint[])
 returns void
 language plpgsql
@@ -1319,62 +1232,6 @@ begin
         from streams m
         where m.job_id = any (job_ids) and m.state <> 'dead'
         for update skip locked));
-end
-$$;
-
--- Seconds until the next delayed message is due or the next lease ends.
-create function hotmesh._stream_next_due()
-returns double precision
-language plpgsql
-as $$
-begin
-    return (
-        select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
-        from streams s
-        where s.state in ('delayed', 'leased')
-        order by s.visible_at
-        limit 1);
-end
-$$;
-
-create function hotmesh._stream_extend(ids bigint[], worker text, lease interval)
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_until timestamptz := hotmesh.now() + lease;
-    v_held bigint[];
-begin
-    v_held := array(
-        select s.id from streams s
-        where s.id = any (ids) and s.state = 'leased' and s.worker = _stream_extend.worker
-        for update skip locked);
-    update streams s set visible_at = v_until where s.id = any (v_held);
-    return v_held;
-end
-$$;
-
--- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
-create function hotmesh._stream_return(ids bigint[], worker text)
-returns integer
-language plpgsql
-as $$
-declare
-    v_count integer;
-begin
-    update streams s
-    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0),
-        visible_at = hotmesh.now()
-    where s.id = any (array(
-        select m.id from streams m
-        where m.id = any (ids) and m.state = 'leased' and m.worker = _stream_return.worker
-          and not exists (
-              select from streams e
-              where e.job_id = m.job_id and e.kind = 'event' and e.name = 'report'
-                and m.kind = 'workflow')
-        for update skip locked));
-    get diagnostics v_count = row_count;
-    return v_count;
 end
 $$;
 
@@ -1491,37 +1348,6 @@ begin
         detail = 'There is no message with this id, or it is not dead, or it is an activity, whose '
                  || 'failure was told.',
         hint = 'hotmesh.stuck_jobs shows what is parked.';
-end
-$$;
-
--- A worker that lost an answer says what it holds; what it does not know of is ready again.
-create function hotmesh._stream_reconcile(worker text, held bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._stream_return(
-        array(
-            select s.id
-            from streams s
-            where s.state = 'leased' and s.worker = _stream_reconcile.worker
-              and s.id <> all (held)),
-        worker);
-end
-$$;
-
--- A run that was delivered before has reported: it is alive, its deliveries count from one again.
-create function hotmesh._stream_alive(ids bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    update streams s set attempt = 1
-    where s.id = any (array(
-        select m.id
-        from streams m
-        where m.id = any (ids) and m.attempt > 1
-        for update skip locked));
 end
 $$;
 
@@ -1671,6 +1497,184 @@ begin
         where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready'
         limit 1000
         for update skip locked));
+end
+$$;
+
+-- 32_lease.sql
+-- The messages of a report that its sender still holds. A row that is locked this instant
+-- (its lease is being extended or given up) is left out.
+create function hotmesh._lease_held(ids bigint[], tokens integer[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select s.id from streams s
+        where s.id = any (ids) and s.state = 'leased'
+          and s.token = tokens[array_position(ids, s.id)]
+        order by s.id
+        for update skip locked);
+end
+$$;
+
+create function hotmesh._lease_extend(ids bigint[], worker text, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_until timestamptz := hotmesh.now() + lease;
+    v_held bigint[];
+begin
+    v_held := array(
+        select s.id from streams s
+        where s.id = any (ids) and s.state = 'leased' and s.worker = _lease_extend.worker
+        for update skip locked);
+    update streams s set visible_at = v_until where s.id = any (v_held);
+    return v_held;
+end
+$$;
+
+-- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
+create function hotmesh._lease_return(ids bigint[], worker text)
+returns integer
+language plpgsql
+as $$
+declare
+    v_count integer;
+begin
+    update streams s
+    set state = 'ready', worker = null, attempt = greatest(s.attempt - 1, 0),
+        visible_at = hotmesh.now()
+    where s.id = any (array(
+        select m.id from streams m
+        where m.id = any (ids) and m.state = 'leased' and m.worker = _lease_return.worker
+          and not exists (
+              select from streams e
+              where e.job_id = m.job_id and e.kind = 'event' and e.name = 'report'
+                and m.kind = 'workflow')
+        for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
+-- A worker that lost an answer says what it holds; what it does not know of is ready again.
+create function hotmesh._lease_reconcile(worker text, held bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._lease_return(
+        array(
+            select s.id
+            from streams s
+            where s.state = 'leased' and s.worker = _lease_reconcile.worker
+              and s.id <> all (held)),
+        worker);
+end
+$$;
+
+-- A run that was delivered before has reported: it is alive, its deliveries count from one again.
+create function hotmesh._lease_alive(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set attempt = 1
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.id = any (ids) and m.attempt > 1
+        for update skip locked));
+end
+$$;
+
+-- Seconds until the next delayed message is due or the next lease ends.
+create function hotmesh._lease_next_due()
+returns double precision
+language plpgsql
+as $$
+begin
+    return (
+        select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
+        from streams s
+        where s.state in ('delayed', 'leased')
+        order by s.visible_at
+        limit 1);
+end
+$$;
+
+-- Due messages become ready, due timers become events, lost workers give back what they held.
+-- Bounded; every turn takes part.
+create function hotmesh._lease_sweep(take integer)
+returns integer
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_due bigint[];
+begin
+    v_due := array(
+        select s.id from streams s
+        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
+        order by s.visible_at
+        limit take
+        for update skip locked);
+    v_due := hotmesh._lease_spare(v_due);
+    if v_due = '{}' then
+        return 0;
+    end if;
+    perform hotmesh._lease_bury(array(
+        select s.id from streams s
+        where s.id = any (v_due) and s.state = 'leased'
+          and (s.kind = 'workflow' and s.attempt >= 5
+               or s.kind = 'activity'
+               and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
+    update streams s
+    set kind = case s.kind when 'timer' then 'event' else s.kind end,
+        name = case s.kind when 'timer' then 'result' else s.name end,
+        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
+        state = 'ready', worker = null
+    where s.id = any (v_due) and s.state <> 'dead';
+    return cardinality(v_due);
+end
+$$;
+
+-- A run whose last report waits in its job's inbox was not lost with its worker: it stays as it is
+-- until that report was applied.
+create function hotmesh._lease_spare(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_spared bigint[];
+begin
+    with spared as (
+        update streams s set visible_at = hotmesh.now() + interval '1 s'
+        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
+          and exists (
+              select from streams e
+              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
+        returning s.id)
+    select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
+    return array(select d from unnest(due) d where d <> all (v_spared));
+end
+$$;
+
+create function hotmesh._lease_bury(lost bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    if lost = '{}' then
+        return;
+    end if;
+    update streams s
+    set state = 'dead', visible_at = hotmesh.now(), error = jsonb_build_object(
+        'type', 'WorkerLostError', 'code', 597, 'attempt', s.attempt,
+        'message', format('worker %s took it %s times and never reported', s.worker, s.attempt))
+    where s.id = any (lost);
+    perform hotmesh._stream_tell_failure(lost, '{}');
 end
 $$;
 
@@ -1836,7 +1840,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    return hotmesh._stream_extend(ids, worker, lease);
+    return hotmesh._lease_extend(ids, worker, lease);
 end
 $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
@@ -1853,7 +1857,7 @@ declare
     v_count integer;
 begin
     perform hotmesh._enter(app);
-    v_count := hotmesh._stream_return(ids, worker);
+    v_count := hotmesh._lease_return(ids, worker);
     perform hotmesh._worker_gone(worker);
     perform hotmesh._worker_wake_useful(worker);
     return v_count;
@@ -3117,7 +3121,7 @@ declare
     v_all bigint[] := array(
         select distinct r.job_id from unnest(reports) r where r.job_id is not null);
 begin
-    select hotmesh._stream_held(array_agg(r.id), array_agg(r.token)) into v_held
+    select hotmesh._lease_held(array_agg(r.id), array_agg(r.token)) into v_held
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
     v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
@@ -3385,7 +3389,7 @@ begin
     from unnest(reports) r
     where not r.ends
     having count(*) > 0;
-    perform hotmesh._stream_alive(array_agg(r.id))
+    perform hotmesh._lease_alive(array_agg(r.id))
     from unnest(reports) r
     where r.running and r.attempt > 1
     having count(*) > 0;
@@ -3785,10 +3789,10 @@ begin
         return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
     end if;
     if want ? 'held' then
-        perform hotmesh._stream_reconcile(
+        perform hotmesh._lease_reconcile(
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
     end if;
-    perform hotmesh._stream_sweep(200);
+    perform hotmesh._lease_sweep(200);
     perform hotmesh._turn_kept(worker, v_lease);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
@@ -3803,7 +3807,7 @@ begin
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
         return next ('next', null, null, null, null, null, null, null, null, null, null, null,
-                     null, null, null, hotmesh._stream_next_due())::hotmesh.delivery;
+                     null, null, null, hotmesh._lease_next_due())::hotmesh.delivery;
     end if;
 end
 $$;
@@ -3874,7 +3878,7 @@ begin
             format('They were %s, %s, %s.', queue, worker, take),
             'Name both; take defaults to 1.');
     end if;
-    perform hotmesh._stream_sweep(100);
+    perform hotmesh._lease_sweep(100);
     v_names := hotmesh._claim_names(queue);
     v_ids := hotmesh._stream_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
@@ -3963,7 +3967,7 @@ begin
     if v_worker is null then
         return 'stale';
     end if;
-    perform hotmesh._stream_extend(array[id], v_worker, lease);
+    perform hotmesh._lease_extend(array[id], v_worker, lease);
     return 'ok';
 end
 $$;
