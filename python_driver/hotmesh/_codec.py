@@ -25,6 +25,7 @@ __all__ = [
     "dumps",
     "loads",
     "retry_policy",
+    "stored",
     "text",
     "whole",
 ]
@@ -70,6 +71,25 @@ def dumps(value: object, what: str, limit: int | None = VALUE_LIMIT) -> str:
 def loads(written: str | bytes) -> Any:
     """The value of a JSON text; whole numbers of any size come back exactly."""
     return json.loads(written)
+
+
+def stored(written: str) -> Any:
+    """The value of a JSON text as it will come back from jsonb, which orders the keys of objects."""
+    if "{" not in written and "-0.0" not in written:
+        return json.loads(written)
+    return json.loads(written, object_pairs_hook=_ordered, parse_float=_unsigned)
+
+
+def _ordered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < 2:
+        return found
+    keys = sorted((len(key.encode()), key.encode(), key) for key in found)
+    return {key: found[key] for _, _, key in keys}
+
+
+def _unsigned(number: str) -> float:
+    return float(number) + 0.0  # jsonb has no negative zero
 
 
 def text(value: object, what: str, limit: int = NAME_LIMIT) -> str:

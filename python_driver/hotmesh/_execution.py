@@ -144,6 +144,8 @@ class Execution:
         try:
             result = self.function(*self.args)
             if inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
                 raise InvalidArgumentError(
                     f'activity "{self.context.activity_name}" returned an awaitable',
                     hint="define it with `async def`",
@@ -157,13 +159,14 @@ class Execution:
             self.value, self.output = value, _CONSTANTS[value]
             return
         self.output = _codec.dumps(value, f'result of activity "{self.context.activity_name}"')
-        self.value = value if type(value) in (str, int) else _codec.loads(self.output)
+        self.value = value if type(value) in (str, int) else _codec.stored(self.output)
 
     def _fail(self, error: BaseException) -> None:
         self.output = None
         if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
             name = self.context.activity_name
-            told = FatalError(f'activity "{name}" raised {type(error).__name__}({error})')
+            text = errors.to_json(error)["message"]
+            told = FatalError(f'activity "{name}" raised {type(error).__name__}({text})')
             told.type = type(error).__name__
             error = told
         self.error = errors.to_json(error)
@@ -172,15 +175,21 @@ class Execution:
 
     def _finish(self, task: asyncio.Future[None]) -> None:
         self.server.busy -= 1
-        if not task.cancelled():
-            task.exception()
+        fault = None if task.cancelled() else task.exception()
+        if not self.finished and not self.abandoned:
+            lost = f'activity "{self.context.activity_name}" ended without a result'
+            self.error = {"type": type(fault).__name__, "message": lost, "code": 500}
         self._done(self)
 
     def abandon(self) -> None:
         """Nobody wants the result any more; an async activity is cancelled, a thread runs out."""
+        if self.abandoned:
+            return
         self.abandoned = True
         if self._task is not None:
             self._task.cancel()
+        else:  # it never began
+            self.server.busy -= 1
 
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}

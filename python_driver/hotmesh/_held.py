@@ -63,6 +63,7 @@ class Held:
         self.inline: dict[int, Execution] = {}
         self.finished: deque[Execution] = deque()
         self.asked_at = 0.0
+        self._unwanted: set[int] = set()
         self._clock = (clock, asyncio.get_running_loop().time())
 
     def set_clock(self, engine_time: float | None) -> None:
@@ -112,7 +113,7 @@ class Held:
         return report
 
     def _consume(self, execution: Execution, watch: Watch) -> str:
-        at = self.now()
+        at = round(self.now(), 6)  # what the journal keeps, so what a replay sees
         self.step(lambda: self.run.complete(execution.sequence, execution.value, at), watch)
         name = json.dumps(execution.context.activity_name)
         return (
@@ -134,14 +135,14 @@ class Held:
 
     def _commands(self) -> list[Command]:
         commands, self.run.commands = self.run.commands, []
-        for command in commands:
-            if command.kind == "cancel" and command.sequence in self.inline:
-                self.inline.pop(command.sequence).abandon()
+        self._unwanted = {command.sequence for command in commands if command.kind == "cancel"}
+        for sequence in self._unwanted & self.inline.keys():
+            self.inline.pop(sequence).abandon()
         return commands
 
     def _inline(self, command: Command) -> Execution | None:
         """An execution right here, if a worker of this process serves it and has a slot."""
-        if command.kind != "activity":
+        if command.kind != "activity" or command.sequence in self._unwanted:
             return None
         server = SERVERS.find(self.home, command.queue, command.name)
         if server is None:
@@ -161,7 +162,7 @@ class Held:
     def _finish(self, execution: Execution) -> None:
         if not execution.abandoned:
             self.finished.append(execution)
-            self.wake(self, execution)
+        self.wake(self, execution)
 
     wake: Callable[[Held, Execution], None]
 
@@ -224,10 +225,7 @@ class Held:
         """Forget the run; its coroutine's `finally` blocks run, with commands disabled."""
         self.holding = False
         for execution in self.inline.values():
-            if execution.since:
-                execution.abandon()
-            else:
-                execution.server.busy -= 1
+            execution.abandon()
         self.inline.clear()
         self.finished.clear()
         self.run.close()

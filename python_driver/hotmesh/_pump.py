@@ -350,6 +350,8 @@ class Pump:
         held = report.held
         held.flight = None
         held.cursor += report.consumed
+        if held.run.mismatch is not None:
+            _LOG.error("%s (%s)", held.run.mismatch, held.run.mismatch.hint)
         if held.over:
             self._forget(held)
             return
@@ -377,6 +379,10 @@ class Pump:
         held.evict()
 
     def _on_finish(self, held: Held, execution: Execution) -> None:
+        if execution.abandoned:
+            self._claimed.pop(execution.id or 0, None)
+            self._wake.set()
+            return
         if execution.id:
             self._finished.append(execution)
             held.finished.remove(execution)
