@@ -3174,6 +3174,7 @@ begin
     from unnest(reports) r
     cross join lateral (
         select 'result' as name, r.output as value
+        union all select 'error', r.error
         union all select 'outcome', r.outcome
         union all select 'result of step ' || (d.value ->> 'sequence'), d.value -> 'value'
         from jsonb_array_elements(r.done) d
@@ -3750,10 +3751,13 @@ returns interval
 language plpgsql
 as $$
 begin
-    if not hotmesh._is_number(coalesce(want -> 'lease', '15'), 0.1, 86400) then
+    if jsonb_typeof(want) is distinct from 'object'
+        or not hotmesh._is_number(coalesce(want -> 'lease', '15'), 0.1, 86400)
+    then
         perform hotmesh._refuse_argument(
-            format('bad lease: %s', left(want ->> 'lease', 60)),
-            'It is a number of seconds from 0.1 to 86400.', 'Leave it out for 15.');
+            format('bad want: %s', left(want::text, 100)),
+            'It is an object; its lease is a number of seconds from 0.1 to 86400.',
+            'Leave the lease out for 15.');
     end if;
     return make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
 end

@@ -88,6 +88,7 @@ begin
     from unnest(reports) r
     cross join lateral (
         select 'result' as name, r.output as value
+        union all select 'error', r.error
         union all select 'outcome', r.outcome
         union all select 'result of step ' || (d.value ->> 'sequence'), d.value -> 'value'
         from jsonb_array_elements(r.done) d
