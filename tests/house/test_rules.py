@@ -18,9 +18,13 @@ COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES, MAX_DEPTH = 100, 40
 # What the plan allows by name; everything else is refused.
 DOORS_WITHOUT_APP = {"now", "version", "protocol"}
 DOORS_THAT_DO_NOT_ENTER = DOORS_WITHOUT_APP | {"app_create", "app_drop", "app_upgrade"}
-EXTRA_PREFIXES = {"app": {"enter"}, "archive": {"job"}, "grant": {"app"}}
+EXTRA_PREFIXES = {"app": {"enter"}, "archive": {"job"}, "grant": {"app"}, "signal": {"job"}}
 CONDUCTORS = {"engine", "turn", "claim"}  # they act for every noun
-WRITES_ELSEWHERE = {"archive": {"jobs", "jobs_attributes", "streams"}, "inbox": {"streams"}}
+WRITES_ELSEWHERE = {
+    "archive": {"jobs", "jobs_attributes", "streams"},
+    "inbox": {"streams"},  # events are messages
+    "lease": {"streams"},
+}
 MAY_EXECUTE = {"_app_run"}  # tenants, keys and partitions; never on a hot path
 MAY_CALL_RUN = {"app", "archive", "grant"}
 STANDARD_CODES = {"22023", "42501", "40001", "0A000"}
