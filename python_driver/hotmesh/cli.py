@@ -252,7 +252,9 @@ def start(
         if not place.screen.as_json:
             place.screen.line(handle.workflow_id)
         if wait:
-            with place.screen.spinner(f"{workflow} is running; Ctrl-C leaves it running"):
+            with place.screen.spinner(
+                f"waiting for {handle.workflow_id}; Ctrl-C leaves it running"
+            ):
                 told["result"] = handle.result(timeout)
             if not place.screen.as_json:
                 place.screen.line(screen.compact(told["result"]))

@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from hotmesh import HotMeshError, SyncClient, embedded
 
@@ -37,8 +35,8 @@ LEASE = "2s"
 PATIENCE = 60.0
 
 SEEDS = """\
-select j.key as job_key, j.status as semaphore, j.entity as workflow, a.field as attribute,
-       a.value as value, j.created_at, j.updated_at
+select j.key as job_key, j.status as semaphore, j.entity as workflow,
+       a.field as attribute, a.value as value, j.created_at, j.updated_at
 from jobs j join jobs_attributes a on a.job_id = j.id
 where j.key = 'order-456' order by a.field"""
 
@@ -207,7 +205,7 @@ def prove(look: psycopg.Connection[Any], orders: list[Order], orphans: set[str],
     proof.says(
         number(look, "select count(*) from jobs") == len(rows) == len(orders)
         and dict(rows) == {key: outcome for key, (outcome, _) in truth.items()},
-        f"{len(rows)} of {len(orders)} orders have exactly one outcome, the one that the input asks for",
+        f"{len(rows)} of {len(orders)} orders have exactly one outcome, as the input wants it",
     )
     kinds = Counter(
         "backordered" if outcome == "backordered" else "reserved" for _, outcome in rows
@@ -247,15 +245,17 @@ def prove(look: psycopg.Connection[Any], orders: list[Order], orphans: set[str],
 
 def show_rows(look: psycopg.Connection[Any]) -> None:
     """The query of HotMesh's documents, as it stands there, and its rows."""
-    console.print(f"\n[dim]set search_path to {SCHEMA};[/]\n{SEEDS};", markup=True)
+    console.print(f"\n[dim]set search_path to {SCHEMA};[/]\n{SEEDS};\n")
     cursor = look.execute(SEEDS.encode())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in cursor.description or ():
-        table.add_column(column.name, no_wrap=column.name != "value")
-    for row in cursor:
-        told = [json.dumps(value) if i == 4 else str(value)[:19] for i, value in enumerate(row)]
-        table.add_row(*told)
-    console.print(table)
+    table = [[column.name for column in cursor.description or ()]]
+    for key, semaphore, workflow, field, value, *times in cursor:
+        shown = [f"{moment:%H:%M:%S}" for moment in times]
+        table.append([key, str(semaphore), workflow, field, json.dumps(value), *shown])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
+    for row in table:
+        line = " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print(line.rstrip(), markup=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -289,5 +289,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
     except HotMeshError as error:
         sys.exit(f"{error}\n{error.hint or ''}")
