@@ -15,32 +15,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import inspect
 import math
 import sys
 import threading
 import types
-import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
+from . import _asyncgens
+from .errors import ForbiddenInWorkflow
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     Ts = TypeVarTuple("Ts")
 
-__all__ = [
-    "Cancellable",
-    "ForbiddenInWorkflow",
-    "NeverYields",
-    "WorkflowFuture",
-    "WorkflowLoop",
-    "WorkflowTask",
-]
+__all__ = ["Cancellable", "NeverYields", "WorkflowFuture", "WorkflowLoop", "WorkflowTask"]
 
 T = TypeVar("T")
 
@@ -49,10 +43,6 @@ _MOST_CLOSES = 100
 _FIRST_SWEEP = 64
 _SPREAD = 0x9E3779B97F4A7C1
 _HASH_MASK = (1 << 60) - 1
-
-
-class ForbiddenInWorkflow(RuntimeError):
-    """Workflow code asked its loop for something that a replay can't repeat."""
 
 
 class NeverYields(RuntimeError):
@@ -213,8 +203,7 @@ class WorkflowLoop(_Refusals):
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[WorkflowTask[Any]] = []
         self._sweep_at = _FIRST_SWEEP
-        self._agens: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
-        self._stragglers: list[AsyncGenerator[Any, Any]] = []
+        self._agens = _asyncgens.AsyncGenerators()
         self._thread: int | None = None
         self._closed = False
         self.closing = False
@@ -283,7 +272,7 @@ class WorkflowLoop(_Refusals):
             for task in reversed(tasks):
                 if not task.done():
                     self._close_task(task)
-            self._close_agens()
+            self._agens.close(self._note)
         self._closed = True
 
     # --- the loop's own interface ----------------------------------------------------------------
@@ -456,7 +445,7 @@ class WorkflowLoop(_Refusals):
         if outer is not None and task is not None:
             asyncio._leave_task(outer, task)
         asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._agen_started, self._agen_dropped)
+        sys.set_asyncgen_hooks(self._agens.begin, self._agen_dropped)
         self._thread = threading.get_ident()
         try:
             yield
@@ -467,14 +456,6 @@ class WorkflowLoop(_Refusals):
             if outer is not None and task is not None:
                 asyncio._enter_task(outer, task)
 
-    # --- async generators ------------------------------------------------------------------------
-
-    def _agen_started(self, agen: AsyncGenerator[Any, Any]) -> None:
-        if self._agens is None:
-            self._agens = weakref.WeakSet()
-            _watch_collector()
-        self._agens.add(agen)
-
     def _agen_dropped(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Finish a generator whose last reference went.
 
@@ -483,34 +464,11 @@ class WorkflowLoop(_Refusals):
         elsewhere, is kept for :meth:`close`.
         """
         if self.closing:
-            self._close_agen(agen)
-        elif self._thread != threading.get_ident() or _collecting():
-            self._stragglers.append(agen)
+            _asyncgens.close(agen, self._note)
+        elif self._thread != threading.get_ident() or _asyncgens.collecting():
+            self._agens.keep(agen)
         else:
             self.call_soon(self.create_task, agen.aclose())
-
-    def _close_agens(self) -> None:
-        agens, self._stragglers = self._stragglers, []
-        if self._agens is not None:
-            agens.extend(self._agens)
-            self._agens.clear()
-        for agen in agens:
-            self._close_agen(agen)
-
-    def _close_agen(self, agen: AsyncGenerator[Any, Any]) -> None:
-        closer = agen.aclose()
-        try:
-            closer.send(None)
-        except (StopIteration, StopAsyncIteration):
-            return
-        except BaseException as error:
-            self._note("an async generator raised while its workflow was evicted", error)
-            return
-        self._note("an async generator awaited while its workflow was evicted", asyncgen=agen)
-        try:
-            closer.close()
-        except BaseException as error:
-            self._note("an async generator raised while its workflow was evicted", error)
 
     # --- eviction --------------------------------------------------------------------------------
 
@@ -596,25 +554,3 @@ def _innermost_module(coro: Any) -> str | None:
         module = frame.f_globals.get("__name__")
         coro = coro.cr_await
     return module
-
-
-# --- the cyclic collector ------------------------------------------------------------------------
-
-_collections_under_way: set[int] = set()
-
-
-def _collecting() -> bool:
-    return threading.get_ident() in _collections_under_way
-
-
-def _note_collection(phase: str, info: dict[str, int]) -> None:
-    if phase == "start":
-        _collections_under_way.add(threading.get_ident())
-    else:
-        _collections_under_way.discard(threading.get_ident())
-
-
-def _watch_collector() -> None:
-    """Learn from now on when the cyclic collector is at work."""
-    if _note_collection not in gc.callbacks:
-        gc.callbacks.append(_note_collection)

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from hotmesh import _loop
-from hotmesh._loop import ForbiddenInWorkflow, NeverYields, WorkflowLoop, WorkflowTask
+from hotmesh._loop import NeverYields, WorkflowLoop, WorkflowTask
+from hotmesh.errors import ForbiddenInWorkflow
 
 SINCE_3_11 = pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
 
