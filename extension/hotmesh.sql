@@ -2708,7 +2708,8 @@ begin
         perform hotmesh._engine_check_options(request.options);
         if pg_column_size(request.options) > v_limit then
             perform hotmesh._job_refuse_large(
-                format('options of "%s"', request.workflow), pg_column_size(request.options), v_limit);
+                format('options of "%s"', request.workflow),
+                pg_column_size(request.options), v_limit);
         end if;
     end if;
 end
