@@ -91,10 +91,11 @@ async def create_worker(
 
 
 def overhead(world: World, app: str) -> Overhead:
-    """Taken from a run of one no-op job, which is two turns that write: a claim and a settle."""
-    world.start(app, "noop", [PAYLOAD])
-    run = serve(world, app, 1, 1)
-    return Overhead(int(run.commits) - run.round_trips, int(run.flushes) - 2)
+    """Taken from a run of no-op jobs, whose turns all write; long enough for LISTEN to be proven."""
+    jobs = 30
+    world.start(app, "noop", [PAYLOAD] * jobs)
+    run = serve(world, app, jobs, 1)
+    return Overhead(int(run.commits) - run.round_trips, int(run.flushes) - run.round_trips)
 
 
 def serve(world: World, app: str, expect: int, concurrent: int, less: Overhead = Overhead()) -> Run:
