@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _codec, errors
 from ._execution import SERVERS, Execution, Server
@@ -30,7 +30,7 @@ ANNOUNCE_AFTER = 1.0
 class Report:
     """The JSON text that goes into a turn, and what becomes true when it was applied."""
 
-    __slots__ = ("body", "consumed", "held", "keep", "running", "starts")
+    __slots__ = ("body", "commands", "consumed", "held", "keep", "running", "starts")
 
     def __init__(self, held: Held, body: str, consumed: int, running: bool, keep: bool) -> None:
         self.held = held
@@ -39,6 +39,7 @@ class Report:
         self.running = running
         self.keep = keep
         self.starts: list[Execution] = []
+        self.commands = 0
 
     @property
     def size(self) -> int:
@@ -88,7 +89,9 @@ class Held:
 
     def report(self, watch: Watch) -> Report:
         """Consume what has finished inline, and say what the engine must write."""
-        done, commands, starts = [], [], []
+        done: list[str] = []
+        commands: list[str] = []
+        starts: list[Execution] = []
         while self.finished:
             execution = self.finished.popleft()
             self.inline.pop(execution.sequence, None)
@@ -97,19 +100,20 @@ class Held:
             elif execution.output is not None:
                 done.append(self._consume(execution, watch))
         for command in self._commands():
-            execution = self._inline(command)
-            if execution is None:
+            here = self._inline(command)
+            if here is None:
                 commands.append(_command(command))
             elif self.announce:
                 commands.append(_command(command, announced=True))
             else:
-                starts.append(execution)
+                starts.append(here)
         commands += self._overdue()
         running = bool(self.inline)
         body = self._body(done, commands, running)
         keep = not any('"announced":true' in text for text in commands)
         report = Report(self, body, len(done), running, keep)
         report.starts = starts
+        report.commands = len(commands)
         return report
 
     def _consume(self, execution: Execution, watch: Watch) -> str:

@@ -57,6 +57,9 @@ REPORT_BYTES = 8_000_000
 PATIENCE_SECONDS = 0.05
 """How long a report for a locked job is tried again before it is left in the job's inbox."""
 
+_PASSING = ("40", "53", "57")
+"""Classes of SQLSTATE that a repeat may cure."""
+
 Function = Callable[..., Coroutine[Any, Any, Any]]
 
 
@@ -120,7 +123,8 @@ class Pump:
             except HotMeshError as error:
                 _LOG.warning("worker %s: %s; once more in %.1f s", self.name, error, pause)
             except Exception:
-                _LOG.exception("worker %s met a defect; once more in %.1f s", self.name, pause)
+                _LOG.exception("worker %s met a defect, and hands back what it holds", self.name)
+                self._let_go()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 5.0)
 
@@ -129,6 +133,17 @@ class Pump:
         self.stopping = True
         self.server.open = False
         self._wake.set()
+
+    def _let_go(self) -> None:
+        """Forget everything; the next turn hands it back."""
+        self._in_doubt = True
+        for held in list(self._runs.values()):
+            self._forget(held)
+        for execution in self._claimed.values():
+            execution.abandon()
+        self._claimed.clear()
+        self._finished.clear()
+        self._again.clear()
 
     async def close(self) -> None:
         """Hand back what is still held and sign off."""
@@ -149,7 +164,9 @@ class Pump:
         try:
             await self.session.run(_calls.worker_stop(self.session.app_id, self.name, ids))
         except HotMeshError as error:
-            _LOG.warning("worker %s could not sign off, its leases will run out: %s", self.name, error)
+            _LOG.warning(
+                "worker %s could not sign off, its leases will run out: %s", self.name, error
+            )
 
     @property
     def quiet(self) -> bool:
@@ -294,8 +311,12 @@ class Pump:
             rows = await self._send(texts, want)
         except HotMeshError:
             self._in_doubt = True
-            self._again += reports
             self._finished += finished
+            for report in reports:
+                if report.running and report.commands:
+                    self._forget(report.held)  # the engine could take its commands for new ones
+                else:
+                    self._again.append(report)
             raise
         self._in_doubt = False
         self._settle(reports, finished, rows)
@@ -317,9 +338,19 @@ class Pump:
                 middle = len(texts) // 2
                 first = await self._send(texts[:middle], "{}")
                 return first + await self._send(texts[middle:], "{}")
-            return await self.session.run(
-                _calls.turn(app, self.name, f"[{texts[0]}]", '{"isolate":true}')
-            )
+            return await self._send_alone(texts[0])
+
+    async def _send_alone(self, text: str) -> list[Delivery]:
+        """The engine records on the job why it refuses this report; if it can't, the run is lost."""
+        call = _calls.turn(self.session.app_id, self.name, f"[{text}]", '{"isolate":true}')
+        try:
+            return await self.session.run(call)
+        except HotMeshError as error:
+            if error.sqlstate is None or error.sqlstate[:2] in _PASSING:
+                raise
+            _LOG.error("worker %s: a report can't be told: %s", self.name, error)
+            lost = Delivery(*[None] * len(Delivery._fields))
+            return [lost._replace(answer="stale", id=json.loads(text)["id"])]
 
     # --- what became of reports ------------------------------------------------------------------
 

@@ -258,4 +258,3 @@ def _mismatch(info: RunInfo, recorded: Step | None, found: Command | None) -> No
         hint="run the old code, or guard the change with workflow.patched(...)",
         job_id=info.workflow_id,
     )
-

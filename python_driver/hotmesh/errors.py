@@ -343,7 +343,9 @@ def _describe(error: BaseException, depth: int, seen: set[int]) -> dict[str, Any
     told: dict[str, Any] = {
         "type": _clean(_attribute(error, "type") or type(error).__name__, 200),
         "message": _clean(_text_of(error), MESSAGE_LIMIT),
-        "code": _code({"code": getattr(error, "code", None)} if isinstance(error, HotMeshError) else {})
+        "code": _code(
+            {"code": getattr(error, "code", None)} if isinstance(error, HotMeshError) else {}
+        )
         or 500,
     }
     if trace := _attribute(error, "traceback") or _trace(error):
