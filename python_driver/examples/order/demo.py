@@ -34,6 +34,10 @@ APP, SCHEMA = "order-demo", "order_demo"
 LEASE = "2s"
 PATIENCE = 60.0
 
+BUSY = """\
+select count(*) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and state = 'active'"""
+
 SEEDS = """\
 select j.key as job_key, j.status as semaphore, j.entity as workflow,
        a.field as attribute, a.value as value, j.created_at, j.updated_at
@@ -144,6 +148,10 @@ def kill(look: psycopg.Connection[Any], process: subprocess.Popen[bytes]) -> set
         if held(look):
             process.kill()
             process.wait()
+            for _ in range(200):  # what the server had begun for it, it ends
+                if number(look, BUSY) == 0:
+                    break
+                time.sleep(0.01)
             return held(look)
         process.send_signal(signal.SIGCONT)
         time.sleep(0.01)
