@@ -11,20 +11,21 @@ import csv
 import functools
 import json
 import os
+import random
 from pathlib import Path
 
 from hotmesh import activity
 
 INVENTORY = Path(__file__).with_name("inventory.csv")
-LATENCY = 0.05
-"""Seconds; what a warehouse behind a network would take to answer."""
+LATENCY = (0.02, 0.08)
+"""Seconds, from and to; what a warehouse behind a network would take to answer."""
 
 
 async def check_inventory(item_id: str) -> int:
     """How many pieces of an item are in stock."""
     available = _stock()[item_id]
     _note("check_inventory", item_id, available)
-    await asyncio.sleep(LATENCY)
+    await asyncio.sleep(random.uniform(*LATENCY))
     return available
 
 
@@ -32,14 +33,14 @@ async def reserve_item(item_id: str, quantity: int) -> str:
     """Put pieces aside for this order; the number of the reservation."""
     reservation = f"R-{activity.context().workflow_id}"
     _note("reserve_item", item_id, {"number": reservation, "quantity": quantity})
-    await asyncio.sleep(LATENCY)
+    await asyncio.sleep(random.uniform(*LATENCY))
     return reservation
 
 
 async def notify_backorder(item_id: str) -> None:
     """Tell purchasing that there is not enough of an item."""
     _note("notify_backorder", item_id, None)
-    await asyncio.sleep(LATENCY)
+    await asyncio.sleep(random.uniform(*LATENCY))
 
 
 @functools.cache
