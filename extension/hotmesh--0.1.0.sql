@@ -1501,6 +1501,21 @@ end
 $$;
 
 -- 32_lease.sql
+create function hotmesh._lease_check(lease interval)
+returns interval
+language plpgsql
+as $$
+begin
+    if lease is null or lease <= interval '0' or lease > interval '1 day' then
+        perform hotmesh._refuse_argument(
+            format('bad lease: %s', lease),
+            'A lease lasts longer than nothing and at most a day.',
+            'Leave it out for 15 s.');
+    end if;
+    return lease;
+end
+$$;
+
 -- The messages of a report that its sender still holds. A row that is locked this instant
 -- (its lease is being extended or given up) is left out.
 create function hotmesh._lease_held(ids bigint[], tokens integer[])
@@ -1840,6 +1855,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._lease_check(lease);
     return hotmesh._lease_extend(ids, worker, lease);
 end
 $$;
@@ -3843,21 +3859,6 @@ begin
 end
 $$;
 
-create function hotmesh._claim_lease(lease interval)
-returns interval
-language plpgsql
-as $$
-begin
-    if lease is null or lease <= interval '0' or lease > interval '1 day' then
-        perform hotmesh._refuse_argument(
-            format('bad lease: %s', lease),
-            'A lease lasts longer than nothing and at most a day.',
-            'Leave it out for 15 s.');
-    end if;
-    return lease;
-end
-$$;
-
 create function hotmesh.stream_claim(
     app text, queue text, worker text, take integer default 1, lease interval default '15 s')
 returns table (id bigint, token integer, name text, args jsonb, attempt integer, key text)
@@ -3874,7 +3875,7 @@ declare
     v_ids bigint[];
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._claim_lease(lease);
+    perform hotmesh._lease_check(lease);
     if coalesce(queue, '') = '' or coalesce(worker, '') = ''
         or take is null or take not between 1 and 1000
     then
@@ -3964,7 +3965,7 @@ declare
     v_worker text;
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._claim_lease(lease);
+    perform hotmesh._lease_check(lease);
     select s.worker into v_worker
     from streams s
     where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased'

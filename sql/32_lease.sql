@@ -6,6 +6,21 @@
 --@ state
 
 --@ behaviour
+create or replace function hotmesh._lease_check(lease interval)
+returns interval
+language plpgsql
+as $$
+begin
+    if lease is null or lease <= interval '0' or lease > interval '1 day' then
+        perform hotmesh._refuse_argument(
+            format('bad lease: %s', lease),
+            'A lease lasts longer than nothing and at most a day.',
+            'Leave it out for 15 s.');
+    end if;
+    return lease;
+end
+$$;
+
 -- The messages of a report that its sender still holds. A row that is locked this instant
 -- (its lease is being extended or given up) is left out.
 create or replace function hotmesh._lease_held(ids bigint[], tokens integer[])

@@ -196,6 +196,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._lease_check(lease);
     return hotmesh._lease_extend(ids, worker, lease);
 end
 $$;

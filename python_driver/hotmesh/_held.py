@@ -42,6 +42,11 @@ class Report:
         self.commands = 0
 
     @property
+    def tells(self) -> bool:
+        """Whether there is anything in it that must be written."""
+        return self.consumed > 0 or self.commands > 0 or self.held.over
+
+    @property
     def size(self) -> int:
         """Characters of the text."""
         return len(self.body)

@@ -39,6 +39,9 @@ POLL_SECONDS = 1.0
 POLL_LISTENING_SECONDS = 2.0
 """The same when they do: then polling only mends what a lost notification broke."""
 
+PAUSE_SECONDS = 0.05
+"""How long a worker waits for what it has just begun, before it looks for other work."""
+
 SHORTLY_SECONDS = 0.02
 """When a worker that has become idle looks for the last time before it sleeps."""
 
@@ -93,6 +96,7 @@ class Pump:
         self._wake = asyncio.Event()
         self._in_doubt = False
         self._was_idle = False
+        self._started = False
         self._seen_at = 0.0
         self._fetching: set[asyncio.Task[None]] = set()
         self._watch = Watch()
@@ -189,12 +193,16 @@ class Pump:
 
     async def _round(self) -> None:
         self._wake.clear()
+        self._started = False
         reports, finished = self._collect()
+        if self._started and not reports and not finished:
+            await self._rest(PAUSE_SECONDS)
+            return
         rows = await self._turn(reports, finished, self._want())
         given = self._dispatch(rows)
         if reports or finished or given or self._dirty or self._again:
             if not self._dirty and not self._finished and (self._busy or self._again):
-                await self._rest(0.002 if self._again else NEWS_SECONDS)
+                await self._rest(0.002 if self._again else PAUSE_SECONDS)
             return
         if self._busy and not self._free:
             await self._rest(NEWS_SECONDS)
@@ -292,9 +300,13 @@ class Pump:
             _, held = self._dirty.popitem(last=False)
             if held.flight is None and held.holding:
                 held.asked_at = now
-                held.flight = held.report(self._watch)
-                reports.append(held.flight)
-                size += held.flight.size
+                report = held.report(self._watch)
+                if report.starts and not report.tells:
+                    self._start(report)
+                    continue
+                held.flight = report
+                reports.append(report)
+                size += report.size
         finished: list[Execution] = []
         while self._finished and size < REPORT_BYTES:
             execution = self._finished.pop()
@@ -387,13 +399,18 @@ class Pump:
             self._forget(held)
             return
         held.holding = report.running
-        for execution in report.starts:
-            if not execution.abandoned:
-                execution.start()
+        self._start(report)
         if held.finished:
             self._dirty[held.id] = held
         if not held.holding:
             self._remember(held)
+
+    def _start(self, report: Report) -> None:
+        """Begin what runs inline, now that everything before it is committed."""
+        for execution in report.starts:
+            if not execution.abandoned:
+                execution.start()
+                self._started = True
 
     def _remember(self, held: Held) -> None:
         self._runs.move_to_end(held.id)
