@@ -16,15 +16,15 @@ _BEGIN, _END = "<!-- results: made by run.py --publish -->\n", "<!-- end of resu
 console = Console()
 
 
-def figure(value: Any) -> str:
-    """A number with three digits that count."""
+def figure(value: Any, digits: int = 3) -> str:
+    """A number with as many digits as count."""
     if not isinstance(value, float | int):
         return str(value)
     if value == 0:
         return "0"
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:.{digits}g}"
 
 
 def heading(key: str) -> str:
@@ -99,7 +99,7 @@ def show_claims(claims: list[dict[str, Any]]) -> None:
     table = Table("claim", "bound", "seen", "", title="claims", title_justify="left")
     for claim in claims:
         verdict = "[green]kept[/]" if claim["kept"] else "[red]not kept[/]"
-        table.add_row(claim["claim"], _bound(claim), figure(claim["seen"]), verdict)
+        table.add_row(claim["claim"], _bound(claim), figure(claim["seen"], 4), verdict)
     console.print(table)
 
 
@@ -136,7 +136,7 @@ def _markdown(report: dict[str, Any]) -> list[str]:
     for claim in report["claims"]:
         verdict = "kept" if claim["kept"] else "**not kept**"
         lines.append(
-            f"| {claim['claim']} | {_bound(claim)} | {figure(claim['seen'])} | {verdict} |"
+            f"| {claim['claim']} | {_bound(claim)} | {figure(claim['seen'], 4)} | {verdict} |"
         )
     for result in report["results"]:
         lines += ["", f"**{result['scenario']}**: {result['what']}", ""]
