@@ -26,8 +26,14 @@ def listener(caller_dsn: str) -> Iterator[Connection]:
 
 
 def heard(listener: Connection) -> list[str]:
-    """The workers that were woken so far."""
-    return [note.channel.removeprefix("hotmesh_") for note in listener.notifies(timeout=0.05)]
+    """The workers that were woken so far: what comes before a note that we send ourselves."""
+    listener.execute("notify hotmesh_idle, 'end'")
+    woken = []
+    for note in listener.notifies(timeout=10):
+        if note.payload == "end":
+            break
+        woken.append(note.channel.removeprefix("hotmesh_"))
+    return woken
 
 
 def idle(connection: Connection, name: str = "idle", **serves: list[tuple[str, str]]) -> Hand:
