@@ -215,7 +215,8 @@ class Held:
             return f'{{"output":{output}}}'
         except BaseException as error:
             if not isinstance(error, Exception | asyncio.CancelledError):
-                wrapped = HotMeshError(f"the workflow raised {type(error).__name__}({error})")
+                text = errors.to_json(error)["message"]
+                wrapped = HotMeshError(f"the workflow raised {type(error).__name__}({text})")
                 wrapped.type = type(error).__name__
                 error = wrapped
             return f'{{"error":{json.dumps(errors.to_json(error))}}}'

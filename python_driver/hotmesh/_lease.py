@@ -24,6 +24,10 @@ BLOCKED_SECONDS = 2.0
 """How long one step of workflow code may keep the loop before it is named in the log."""
 
 
+MISSES = 3
+"""How often in a row an extension must miss a message until it is taken for lost."""
+
+
 class Watch:
     """What the worker's loop is busy with: set around each step of workflow code."""
 
@@ -55,6 +59,7 @@ class LeaseKeeper(threading.Thread):
         worker: str,
         lease: float,
         held: Callable[[], list[int]],
+        lost: Callable[[list[int]], object],
         watch: Watch,
     ) -> None:
         super().__init__(name=f"hotmesh-lease-{worker}", daemon=True)
@@ -62,6 +67,8 @@ class LeaseKeeper(threading.Thread):
         self._worker = worker
         self._lease = lease
         self._held = held
+        self._lost = lost
+        self._missed: dict[int, int] = {}
         self._watch = watch
         self._stopped = threading.Event()
 
@@ -82,9 +89,14 @@ class LeaseKeeper(threading.Thread):
             return
         app = self._session.app_id
         try:
-            self._session.run(_calls.worker_extend(app, self._worker, ids, self._lease))
+            kept = self._session.run(_calls.worker_extend(app, self._worker, ids, self._lease))
         except HotMeshError as error:
             _LOG.warning("worker %s could not extend its leases: %s", self._worker, error)
+            return
+        # a row that is locked this instant is left out too: only a whole lease of misses counts
+        self._missed = {id: self._missed.get(id, 0) + 1 for id in set(ids) - set(kept)}
+        if gone := [id for id, times in self._missed.items() if times >= MISSES]:
+            self._lost(gone)
 
     def stop(self) -> None:
         """End the thread; it closes its connection."""

@@ -8,6 +8,7 @@ due, or the poll interval is over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -94,6 +95,7 @@ class Pump:
         self._finished: list[Execution] = []
         self._again: list[Report] = []
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._in_doubt = False
         self._was_idle = False
         self._started = False
@@ -109,7 +111,9 @@ class Pump:
         """Reach the database, begin to listen and to keep leases."""
         await self.session.ensure()
         keeper = SyncSession(self.session.source, self.session.app_id, provision=False)
-        self._keeper = LeaseKeeper(keeper, self.name, self.lease, self.held_ids, self._watch)
+        self._keeper = LeaseKeeper(
+            keeper, self.name, self.lease, self.held_ids, self._lost, self._watch
+        )
         self._keeper.start()
         self._listener = Listener(
             self.session, f"hotmesh_{self.name}", lambda payload: self._wake.set()
@@ -127,7 +131,7 @@ class Pump:
             except HotMeshError as error:
                 _LOG.warning("worker %s: %s; once more in %.1f s", self.name, error, pause)
             except Exception:
-                _LOG.exception("worker %s met a defect, and hands back what it holds", self.name)
+                _LOG.exception("worker %s met a defect, and lets go what it holds", self.name)
                 self._let_go()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 5.0)
@@ -138,9 +142,21 @@ class Pump:
         self.server.open = False
         self._wake.set()
 
+    def _lost(self, ids: list[int]) -> None:
+        """These messages are gone, or somebody else's: stop. Called from another thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._drop, ids)
+
+    def _drop(self, ids: list[int]) -> None:
+        for id in ids:
+            if (execution := self._claimed.pop(id, None)) is not None:
+                execution.abandon()
+            if (held := self._runs.get(id)) is not None and held.holding:
+                self._forget(held)
+        self._wake.set()
+
     def _let_go(self) -> None:
-        """Forget everything; the next turn hands it back."""
-        self._in_doubt = True
+        """Forget everything; its leases run out, so that what caused the defect is parked in the end."""
         for held in list(self._runs.values()):
             self._forget(held)
         for execution in self._claimed.values():
@@ -429,6 +445,8 @@ class Pump:
     def _on_finish(self, held: Held, execution: Execution) -> None:
         if execution.abandoned:
             self._claimed.pop(execution.id or 0, None)
+            if held.inline.pop(execution.sequence, None) is not None and held.holding:
+                self._dirty[held.id] = held
             self._wake.set()
             return
         if execution.id:
