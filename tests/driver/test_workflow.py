@@ -1,0 +1,586 @@
+"""Workflows on real workers: asyncio as people know it, durable calls, errors, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hotmesh import MemFlow, errors, workflow
+from hotmesh.errors import FatalError, JobFailedError, MaxedError
+from support.engine import APP
+from support.flows import FAST, House, opened, wait_for
+
+SINCE_3_11 = pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
+acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
+
+
+@pytest.fixture
+async def house(dsn: str) -> AsyncIterator[House]:
+    async with opened(dsn) as house:
+        yield house
+
+
+async def echo(value: Any) -> Any:
+    return value
+
+
+async def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+# --- the documents' example -----------------------------------------------------------------------
+
+
+async def check_inventory(item_id: str) -> int:
+    return {"item-123": 5}.get(item_id, 0)
+
+
+async def reserve_item(item_id: str, qty: int) -> str:
+    return f"reserved {qty} of {item_id}"
+
+
+async def notify_backorder(item_id: str) -> None:
+    return None
+
+
+activities = [check_inventory, reserve_item, notify_backorder]
+
+
+async def order_workflow(item_id: str, qty: int) -> str:
+    acts = MemFlow.workflow.proxy_activities(
+        activities,
+        task_queue="inventory-tasks",
+        retry_policy={
+            "maximum_attempts": 5,
+            "backoff_coefficient": 2,
+            "maximum_interval": "60s",
+        },
+    )
+    if await acts.check_inventory(item_id) >= qty:
+        return str(await acts.reserve_item(item_id, qty))
+    await acts.notify_backorder(item_id)
+    return "backordered"
+
+
+@pytest.mark.parametrize("third", [None, "inventory-activities"])
+async def test_the_order_example_runs_as_it_is_written(dsn: str, third: str | None) -> None:
+    c = dsn
+    await MemFlow.register_activity_worker(
+        connection=c,
+        app_id=APP,
+        task_queue="inventory-tasks",
+        activities=activities,
+        activity_task_queue=third,
+    )
+    await MemFlow.Worker.create(
+        connection=c, app_id=APP, task_queue="orders", workflow=order_workflow
+    )
+    client = MemFlow.Client(connection=c, app_id=APP)
+    try:
+        handle = await client.workflow.start(
+            args=["item-123", 5],
+            task_queue="orders",
+            workflow_name="order_workflow",
+            workflow_id="order-456",
+        )
+        assert await handle.result(timeout=20) == "reserved 5 of item-123"
+        handle = await client.workflow.start(
+            args=["item-9", 1],
+            task_queue="orders",
+            workflow_name="order_workflow",
+            workflow_id="order-457",
+        )
+        assert await handle.result(timeout=20) == "backordered"
+    finally:
+        await client.close()
+        await MemFlow.shutdown()
+
+
+async def test_an_activity_worker_serves_its_third_argument_too(house: House) -> None:
+    async def by_other_name() -> Any:
+        return await workflow.execute_activity(echo, 1, task_queue="inventory-activities")
+
+    await house.activity_worker(
+        echo, queue="inventory-tasks", activity_task_queue="inventory-activities"
+    )
+    await house.worker(by_other_name)
+    assert await house.run(by_other_name) == 1
+
+
+# --- asyncio --------------------------------------------------------------------------------------
+
+
+async def gathered() -> Any:
+    return await asyncio.gather(*(acts.echo(n) for n in range(20)))
+
+
+async def all_of() -> Any:
+    return await workflow.all(acts.echo(1), acts.echo(2))
+
+
+async def raced() -> Any:
+    tasks = [asyncio.create_task(acts.for_ever()), asyncio.create_task(acts.echo("won"))]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    return [len(pending), *(task.result() for task in done)]
+
+
+async def timed_out() -> Any:
+    try:
+        return await asyncio.wait_for(acts.for_ever(), 0.05)
+    except asyncio.TimeoutError:
+        return "timed out"
+
+
+async def in_time() -> Any:
+    return await asyncio.wait_for(acts.echo("in time"), 3600)
+
+
+async def slept() -> Any:
+    before = workflow.now()
+    await asyncio.sleep(0.05)
+    return (workflow.now() - before).total_seconds() >= 0.05
+
+
+async def tasks_in_tasks() -> Any:
+    async def inner(n: int) -> Any:
+        return await acts.echo(await acts.echo(n))
+
+    async def outer(n: int) -> Any:
+        return await asyncio.gather(*(asyncio.create_task(inner(n * 10 + k)) for k in range(3)))
+
+    return await asyncio.gather(outer(1), outer(2))
+
+
+async def shielded() -> Any:
+    kept = acts.echo("kept")
+    try:
+        await asyncio.wait_for(asyncio.shield(asyncio.sleep(0.1, "x")), 0.01)
+    except asyncio.TimeoutError:
+        return await kept
+
+
+async def early_and_late() -> Any:
+    early = acts.echo("early")
+    late = await acts.echo("late")
+    return [await early, late]
+
+
+async def unawaited() -> Any:
+    acts.echo("nobody")
+    acts.fail("nobody")
+    return await acts.echo("somebody")
+
+
+async def synchronised() -> Any:
+    queue: asyncio.Queue[Any] = asyncio.Queue(2)
+    lock, semaphore, event = asyncio.Lock(), asyncio.Semaphore(2), asyncio.Event()
+    order: list[int] = []
+
+    async def produce(n: int) -> None:
+        async with semaphore, lock:
+            await queue.put(await acts.echo(n))
+
+    async def consume() -> None:
+        for _ in range(4):
+            order.append(await queue.get())
+        event.set()
+
+    await asyncio.gather(consume(), *(produce(n) for n in range(4)))
+    await event.wait()
+    return order
+
+
+FLOWS = {
+    gathered: list(range(20)),
+    all_of: [1, 2],
+    raced: [1, "won"],
+    timed_out: "timed out",
+    in_time: "in time",
+    slept: True,
+    tasks_in_tasks: [[10, 11, 12], [20, 21, 22]],
+    shielded: "kept",
+    early_and_late: ["early", "late"],
+    unawaited: "somebody",
+    synchronised: [0, 1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("flow", list(FLOWS), ids=lambda flow: flow.__name__)
+async def test_asyncio_means_what_it_means(house: House, flow: Any) -> None:
+    await house.activity_worker(echo, fail, for_ever)
+    await house.worker(flow)
+    assert await house.run(flow) == FLOWS[flow]
+
+
+@SINCE_3_11
+async def test_a_task_group_runs_and_cancels_its_tasks(house: House) -> None:
+    async def grouped() -> Any:
+        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+            one, two = group.create_task(acts.echo(1)), group.create_task(acts.echo(2))
+        try:
+            async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+                group.create_task(acts.for_ever())
+                group.create_task(acts.fail("no"))
+        except BaseException as caught:
+            return [one.result(), two.result(), len(caught.exceptions)]  # type: ignore[attr-defined]
+
+    await house.activity_worker(echo, fail, for_ever)
+    await house.worker(grouped)
+    assert await house.run(grouped) == [1, 2, 1]
+
+
+async def test_what_was_cancelled_frees_its_slot_and_leaves_no_message(house: House) -> None:
+    async def hurried() -> Any:
+        for _ in range(3):
+            try:
+                await asyncio.wait_for(acts.for_ever(), 0.01)
+            except asyncio.TimeoutError:
+                pass
+        return await acts.echo("free")
+
+    await house.activity_worker(echo, for_ever, max_concurrent_activities=1, lease=1)
+    worker = await house.worker(hurried)
+    assert await house.run(hurried, key="o-1") == "free"
+    assert house.one("select count(*) from my_app.streams") == 0
+    for each in house.workers:
+        await wait_for(lambda each=each: each._pump.quiet, what=f"{each.name} to be quiet")  # type: ignore[misc]
+    assert worker._pump.held_ids() == []
+
+
+async def test_an_activity_that_ran_over_a_second_and_is_cancelled_is_forgotten(
+    house: House,
+) -> None:
+    async def impatient() -> Any:
+        try:
+            await asyncio.wait_for(acts.for_ever(), 1.5)
+        except asyncio.TimeoutError:
+            return "late"
+
+    worker = await house.worker(impatient, activities=None)
+    await house.activity_worker(for_ever)
+    assert await house.run(impatient) == "late"
+    await wait_for(lambda: worker._pump.quiet, what="the worker to be quiet")
+    assert worker._pump.held_ids() == []
+
+
+async def test_a_workflow_that_returns_leaves_its_unawaited_long_activity_behind(
+    house: House,
+) -> None:
+    async def careless() -> Any:
+        acts.for_ever()
+        await asyncio.sleep(1.3)
+        return "gone"
+
+    worker = await house.worker(careless)
+    await house.activity_worker(for_ever)
+    assert await house.run(careless) == "gone"
+    await wait_for(lambda: worker._pump.quiet, what="the worker to be quiet")
+    began = time.monotonic()
+    await worker.shutdown()
+    assert time.monotonic() - began < 5
+
+
+# --- its own errors -------------------------------------------------------------------------------
+
+
+async def raises_value_error() -> None:
+    raise ValueError("mine")
+
+
+async def exits() -> None:
+    sys.exit("bye")
+
+
+async def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+async def cancels_itself() -> None:
+    raise asyncio.CancelledError("me")
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class WordlessExit(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+async def wordless() -> None:
+    raise WordlessError
+
+
+async def wordless_exit() -> None:
+    raise WordlessExit
+
+
+async def returns_a_set() -> Any:
+    return {1}
+
+
+async def returns_nan() -> Any:
+    return [float("nan")]
+
+
+async def returns_too_much() -> Any:
+    return "x" * (16 * 1024 * 1024 + 1)
+
+
+async def opens_a_socket() -> None:
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+async def looks_up_a_name() -> None:
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+
+async def uses_a_thread() -> None:
+    await asyncio.to_thread(time.sleep, 0)
+
+
+async def uses_an_executor() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0)
+
+
+async def reads_a_socket() -> None:
+    with socket.socket() as sock:
+        await asyncio.get_running_loop().sock_recv(sock, 1)
+
+
+async def runs_a_program() -> None:
+    await asyncio.create_subprocess_exec("true")
+
+
+async def never_yields() -> None:
+    while True:
+        await asyncio.sleep(0)
+
+
+async def passes_a_set() -> None:
+    await acts.echo({1, 2})
+
+
+async def passes_nul() -> None:
+    await acts.echo("\x00")
+
+
+async def bad_policy() -> None:
+    workflow.proxy_activities(retry_policy={"maximum_attempts": -1})
+
+
+async def bad_queue() -> None:
+    workflow.proxy_activities(task_queue="")
+
+
+async def bad_sleep() -> None:
+    await workflow.sleep_for("60")
+
+
+async def sleeps_absurdly() -> None:
+    await asyncio.sleep(1e300)
+
+
+async def names_a_ghost() -> None:
+    await workflow.proxy_activities([echo]).ghost()
+
+
+ENDS = {
+    raises_value_error: ("ValueError", "mine"),
+    exits: ("SystemExit", "bye"),
+    interrupts: ("KeyboardInterrupt", ""),
+    cancels_itself: ("CancelledError", ""),
+    wordless: ("WordlessError", "no message"),
+    wordless_exit: ("WordlessExit", ""),
+    returns_a_set: ("InvalidArgumentError", "returns_a_set"),
+    returns_nan: ("InvalidArgumentError", "nan"),
+    returns_too_much: ("PayloadTooLargeError", "16,777,216"),
+    opens_a_socket: ("ForbiddenInWorkflow", "activity"),
+    looks_up_a_name: ("ForbiddenInWorkflow", "activity"),
+    uses_a_thread: ("ForbiddenInWorkflow", "activity"),
+    uses_an_executor: ("ForbiddenInWorkflow", "activity"),
+    reads_a_socket: ("ForbiddenInWorkflow", "activity"),
+    runs_a_program: ("ForbiddenInWorkflow", ""),
+    never_yields: ("NeverYields", "never yields"),
+    passes_a_set: ("InvalidArgumentError", "args of activity echo[0]"),
+    passes_nul: ("InvalidArgumentError", "NUL"),
+    bad_policy: ("InvalidArgumentError", "maximum_attempts"),
+    bad_queue: ("InvalidArgumentError", "task_queue"),
+    bad_sleep: ("InvalidArgumentError", "60"),
+    sleeps_absurdly: ("", ""),
+    names_a_ghost: ("AttributeError", "ghost"),
+}
+
+
+@pytest.mark.parametrize("flow", list(ENDS), ids=lambda flow: flow.__name__)
+async def test_a_workflow_that_ends_badly_fails_its_job_and_no_other(
+    house: House, flow: Any
+) -> None:
+    await house.activity_worker(echo)
+    await house.worker(flow, in_time)
+    bad, good = await house.start(flow, key="bad"), await house.start(in_time)
+    with pytest.raises(JobFailedError) as caught:
+        await bad.result(timeout=20)
+    kind, text = ENDS[flow]
+    assert caught.value.job_id == "bad"
+    assert text in str(caught.value)
+    assert kind in (caught.value.type, "")
+    assert await good.result(timeout=20) == "in time"
+    assert await house.run(in_time) == "in time"
+
+
+async def test_wrong_arguments_fail_the_job_as_a_type_error(house: House) -> None:
+    await house.worker(order_workflow)
+    with pytest.raises(JobFailedError, match="missing 1 required positional argument") as caught:
+        await house.run(order_workflow, "item-1")
+    assert caught.value.type == "TypeError"
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_an_uncaught_failure_of_an_activity_is_the_failure_of_the_job(house: House) -> None:
+    async def careless() -> None:
+        await acts.fail("no stock")
+
+    await house.activity_worker(fail)
+    await house.worker(careless)
+    handle = await house.start(careless, key="o-1")
+    with pytest.raises(MaxedError, match="no stock") as caught:
+        await handle.result(timeout=20)
+    assert (caught.value.code, caught.value.type, caught.value.job_id) == (597, "ValueError", "o-1")
+    assert await handle.status() < 0
+    state = await handle.state(metadata=True)
+    assert state["metadata"]["err"]["message"] == "no stock"
+
+
+async def test_a_workflow_may_catch_and_go_on(house: House) -> None:
+    async def careful() -> Any:
+        try:
+            await acts.fail("no stock")
+        except MaxedError as error:
+            return await acts.echo(["instead of", str(error), repr(error.__cause__)])
+
+    await house.activity_worker(echo, fail)
+    await house.worker(careful)
+    assert await house.run(careful) == ["instead of", "no stock", "ValueError('no stock')"]
+
+
+async def test_a_workflow_is_run_again_only_under_a_policy_given_to_its_start(
+    house: House,
+) -> None:
+    lives: list[str] = []
+
+    async def moody() -> str:
+        lives.append(workflow.context().workflow_id)
+        if lives.count("again") == 1 or workflow.context().workflow_id == "once":
+            raise ValueError("bad day")
+        return "good day"
+
+    await house.worker(moody)
+    with pytest.raises(JobFailedError, match="bad day"):
+        await house.run(moody, key="once")
+    assert await house.run(moody, key="again", retry_policy=FAST) == "good day"
+    assert lives == ["once", "again", "again"]
+
+
+async def test_a_fatal_error_of_the_workflow_itself_is_not_run_again(house: House) -> None:
+    lives = []
+
+    async def final() -> None:
+        lives.append(1)
+        raise FatalError("over")
+
+    await house.worker(final)
+    with pytest.raises(FatalError, match="over"):
+        await house.run(final, retry_policy=FAST)
+    assert lives == [1]
+
+
+# --- code that blocks -----------------------------------------------------------------------------
+
+
+async def test_code_that_blocks_is_named_and_keeps_its_leases(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+
+    async def blocks() -> str:
+        opened = gate.wait(20)  # as time.sleep would: nothing else can run in this loop
+        return "opened" if opened else "never"
+
+    worker = await house.worker(blocks, lease=1)
+    handle = await house.start(blocks, key="o-1")
+    left: list[Any] = []
+
+    def watch() -> None:
+        """Open the gate once the block was named, and the lease outlived itself."""
+        until = time.monotonic() + 15
+        while time.monotonic() < until and "has blocked its worker" not in caplog.text:
+            time.sleep(0.05)  # the loop of this test is what is blocked
+        left.append(
+            house.one("select extract(epoch from visible_at - now()) > 0 from my_app.streams")
+        )
+        gate.set()
+
+    with caplog.at_level(logging.WARNING, "hotmesh"):
+        thread = threading.Thread(target=watch)
+        thread.start()
+        assert await handle.result(timeout=20) == "opened"
+        thread.join()
+    assert left == [True]
+    assert '"o-1" has blocked its worker for over 2 s' in caplog.text
+    assert "gate.wait" in caplog.text or "threading.py" in caplog.text
+    assert worker._pump.held_ids() == []
+
+
+# --- what a workflow knows ------------------------------------------------------------------------
+
+
+async def test_a_workflow_knows_itself_and_its_time_is_that_of_its_events(house: House) -> None:
+    async def about() -> Any:
+        it = workflow.context()
+        return [it.workflow_id, it.workflow_name, it.task_queue, it.attempt, time.time() > 0,
+                workflow.now().tzinfo is not None]  # fmt: skip
+
+    await house.worker(about)
+    assert await house.run(about, key="o-1") == ["o-1", "about", "orders", 1, True, True]
+
+
+def test_workflow_calls_outside_of_a_workflow_are_refused() -> None:
+    for call in (workflow.now, workflow.random, workflow.uuid4, workflow.context):
+        with pytest.raises(errors.InvalidArgumentError, match="outside of a workflow"):
+            call()
+    with pytest.raises(errors.InvalidArgumentError, match="outside of a workflow"):
+        acts.echo(1)
+
+
+async def test_named_arguments_are_put_in_order_and_unknown_ones_refused(house: House) -> None:
+    known = workflow.proxy_activities([reserve_item], task_queue="acts")
+
+    async def by_name() -> Any:
+        first = await known.reserve_item(qty=2, item_id="i")
+        try:
+            await known.reserve_item(count=2)
+        except TypeError as error:
+            return [first, str(error)]
+
+    await house.activity_worker(reserve_item)
+    await house.worker(by_name)
+    first, refused = await house.run(by_name)
+    assert first == "reserved 2 of i"
+    assert "item_id" in refused or "count" in refused
