@@ -103,7 +103,9 @@ comment on column hotmesh.streams.error is 'The last failure.';
 comment on column hotmesh.streams.created_at is 'When it was enqueued.';
 create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
 where state = 'ready';
-create index streams_due on hotmesh.streams (visible_at) where state in ('delayed', 'leased');
+-- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
+create index streams_due on hotmesh.streams (visible_at)
+where state in ('delayed', 'leased') and visible_at > '-infinity';
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
 
 -- 31_inbox.sql
@@ -1613,7 +1615,7 @@ begin
     return (
         select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
         from streams s
-        where s.state in ('delayed', 'leased')
+        where s.state in ('delayed', 'leased') and s.visible_at > '-infinity'
         order by s.visible_at
         limit 1);
 end
@@ -1631,7 +1633,8 @@ declare
 begin
     v_due := array(
         select s.id from streams s
-        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
+        where s.state in ('delayed', 'leased') and s.visible_at > '-infinity'
+          and s.visible_at <= v_now
         order by s.visible_at
         limit take
         for update skip locked);
@@ -1662,14 +1665,19 @@ returns bigint[]
 language plpgsql
 as $$
 declare
+    v_kept bigint[];
     v_spared bigint[];
 begin
+    if due = '{}' then
+        return due;
+    end if;
+    v_kept := hotmesh._inbox_jobs(
+        array(select s.job_id from streams s where s.id = any (due) and s.kind = 'workflow'),
+        '{report}');
     with spared as (
         update streams s set visible_at = hotmesh.now() + interval '1 s'
-        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
-          and exists (
-              select from streams e
-              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
+        where s.id = any (due) and s.job_id = any (v_kept)
+          and s.kind = 'workflow' and s.state = 'leased'
         returning s.id)
     select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
     return array(select d from unnest(due) d where d <> all (v_spared));
@@ -2128,6 +2136,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_sort = off
 as $$
 begin
     perform hotmesh._enter(app);
@@ -3105,6 +3115,7 @@ comment on function hotmesh.job_history(text, text, text, integer) is
 name, state, value, cursor, time]. Raises MSH40.';
 
 -- 91_report.sql
+-- `offset 0` makes it one look by id per report, whatever the planner thinks of an empty app.
 create function hotmesh._report_read(reports jsonb)
 returns hotmesh.report[]
 language plpgsql
@@ -3119,7 +3130,11 @@ begin
                      then 'quiet' end,
                 false, null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
-        left join streams s on s.id = r.id and s.token = r.token and s.state = 'leased'
+        left join lateral (
+            select m.kind, m.job_id, m.dimension, m.retry_policy, m.attempt, m.error
+            from streams m
+            where m.id = r.id and m.token = r.token and m.state = 'leased'
+            offset 0) s on true
         order by s.job_id);
 end
 $$;

@@ -71,7 +71,9 @@ comment on column hotmesh.streams.error is 'The last failure.';
 comment on column hotmesh.streams.created_at is 'When it was enqueued.';
 create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
 where state = 'ready';
-create index streams_due on hotmesh.streams (visible_at) where state in ('delayed', 'leased');
+-- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
+create index streams_due on hotmesh.streams (visible_at)
+where state in ('delayed', 'leased') and visible_at > '-infinity';
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
 
 --@ behaviour

@@ -118,7 +118,7 @@ begin
     return (
         select greatest(0, extract(epoch from s.visible_at - hotmesh.now()))
         from streams s
-        where s.state in ('delayed', 'leased')
+        where s.state in ('delayed', 'leased') and s.visible_at > '-infinity'
         order by s.visible_at
         limit 1);
 end
@@ -136,7 +136,8 @@ declare
 begin
     v_due := array(
         select s.id from streams s
-        where s.state in ('delayed', 'leased') and s.visible_at <= v_now
+        where s.state in ('delayed', 'leased') and s.visible_at > '-infinity'
+          and s.visible_at <= v_now
         order by s.visible_at
         limit take
         for update skip locked);
@@ -167,14 +168,19 @@ returns bigint[]
 language plpgsql
 as $$
 declare
+    v_kept bigint[];
     v_spared bigint[];
 begin
+    if due = '{}' then
+        return due;
+    end if;
+    v_kept := hotmesh._inbox_jobs(
+        array(select s.job_id from streams s where s.id = any (due) and s.kind = 'workflow'),
+        '{report}');
     with spared as (
         update streams s set visible_at = hotmesh.now() + interval '1 s'
-        where s.id = any (due) and s.kind = 'workflow' and s.state = 'leased'
-          and exists (
-              select from streams e
-              where e.job_id = s.job_id and e.kind = 'event' and e.name = 'report')
+        where s.id = any (due) and s.job_id = any (v_kept)
+          and s.kind = 'workflow' and s.state = 'leased'
         returning s.id)
     select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
     return array(select d from unnest(due) d where d <> all (v_spared));

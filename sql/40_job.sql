@@ -304,6 +304,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_sort = off
 as $$
 begin
     perform hotmesh._enter(app);

@@ -14,6 +14,7 @@ comment on type hotmesh.report is
 'What a worker reports of one message it holds, with what the engine knows of that message.';
 
 --@ behaviour
+-- `offset 0` makes it one look by id per report, whatever the planner thinks of an empty app.
 create or replace function hotmesh._report_read(reports jsonb)
 returns hotmesh.report[]
 language plpgsql
@@ -28,7 +29,11 @@ begin
                      then 'quiet' end,
                 false, null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
-        left join streams s on s.id = r.id and s.token = r.token and s.state = 'leased'
+        left join lateral (
+            select m.kind, m.job_id, m.dimension, m.retry_policy, m.attempt, m.error
+            from streams m
+            where m.id = r.id and m.token = r.token and m.state = 'leased'
+            offset 0) s on true
         order by s.job_id);
 end
 $$;
