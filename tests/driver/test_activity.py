@@ -13,6 +13,7 @@ import pytest
 
 from hotmesh import activity, errors, workflow
 from hotmesh.errors import FatalError, HotMeshError, JobFailedError, MaxedError
+from support.apart import apart
 from support.flows import FAST, House, opened, wait_for
 
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
@@ -188,7 +189,7 @@ async def test_whatever_an_activity_raises_reaches_its_workflow_and_nothing_else
         await house.worker(say, call)
     else:
         await house.worker(say, call)
-        async with apart(house, boom, boom_sync, fine):
+        async with apart(house.dsn, boom, boom_sync, fine):
             await check(house, name, kind)
         return
     await check(house, name, kind)
@@ -198,43 +199,6 @@ async def check(house: House, name: str, kind: str) -> None:
     found = await house.run(say, name, kind)
     assert found[0] in ("MaxedError", "FatalError"), found
     assert await house.run(call, "fine") == "fine"
-
-
-class apart:  # noqa: N801
-    """A worker of activities in a thread with a loop of its own: not inline, but through the stream."""
-
-    def __init__(self, house: House, *activities: Any, **more: Any) -> None:
-        self.house, self.activities, self.more = house, activities, more
-        self.ready, self.stop = threading.Event(), asyncio.Event()
-        self.failure: BaseException | None = None
-
-    async def _serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        async with opened(self.house.dsn) as other:
-            await other.activity_worker(*self.activities, **self.more)
-            self.ready.set()
-            await self.stop.wait()
-
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except BaseException as error:
-            self.failure = error
-            self.ready.set()
-
-    async def __aenter__(self) -> apart:
-        self.thread = threading.Thread(target=self._main)
-        self.thread.start()
-        await asyncio.to_thread(self.ready.wait)
-        if self.failure:
-            raise self.failure
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.loop.call_soon_threadsafe(self.stop.set)
-        await asyncio.to_thread(self.thread.join)
-        if self.failure:
-            raise self.failure
 
 
 async def test_attempts_used_up_arrive_as_597_with_the_original_as_cause(house: House) -> None:
@@ -411,7 +375,7 @@ async def test_a_result_that_json_cannot_carry_fails_at_once_and_says_where(
         await house.activity_worker(give)
         found = await house.run(say, "give")
     else:
-        async with apart(house, give):
+        async with apart(house.dsn, give):
             found = await house.run(say, "give")
     assert found[0] == "FatalError", found
     assert 'result of activity "give"' in found[1]
@@ -442,7 +406,7 @@ async def test_a_result_looks_to_the_code_just_as_in_every_replay(house: House) 
     await house.worker(flow)
     await house.activity_worker(give)
     await house.run(flow, key="inline")
-    async with apart(house, give):
+    async with apart(house.dsn, give):
         await house.workers[1].shutdown()
         await house.run(flow, key="streamed")
     assert seen["inline"] == seen["streamed"]
@@ -484,7 +448,7 @@ async def test_no_more_activities_run_at_once_than_the_worker_has_slots(
         await house.activity_worker(work, max_concurrent_activities=3)
         await house.run(many)
     else:
-        async with apart(house, work, max_concurrent_activities=3):
+        async with apart(house.dsn, work, max_concurrent_activities=3):
             await house.run(many)
     assert most == 3
 
