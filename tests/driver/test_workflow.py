@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -195,8 +196,7 @@ async def synchronised() -> Any:
             await queue.put(await acts.echo(n))
 
     async def consume() -> None:
-        for _ in range(4):
-            order.append(await queue.get())
+        order.extend([await queue.get() for _ in range(4)])
         event.set()
 
     await asyncio.gather(consume(), *(produce(n) for n in range(4)))
@@ -246,10 +246,8 @@ async def test_a_task_group_runs_and_cancels_its_tasks(house: House) -> None:
 async def test_what_was_cancelled_frees_its_slot_and_leaves_no_message(house: House) -> None:
     async def hurried() -> Any:
         for _ in range(3):
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(acts.for_ever(), 0.01)
-            except asyncio.TimeoutError:
-                pass
         return await acts.echo("free")
 
     await house.activity_worker(echo, for_ever, max_concurrent_activities=1, lease=1)

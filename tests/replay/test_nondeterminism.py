@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -120,10 +121,8 @@ def test_after_a_mismatch_the_code_asks_for_nothing_even_if_it_catches_the_error
 ) -> None:
     async def stubborn() -> Any:
         for _ in range(6):
-            try:
+            with contextlib.suppress(Exception):
                 await acts.new()
-            except Exception:
-                pass
 
     async def in_a_gap() -> Any:
         await asyncio.gather(acts.before(), acts.between(), asyncio.sleep(1))

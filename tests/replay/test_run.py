@@ -213,8 +213,7 @@ def test_queue_event_lock_and_semaphore_work_between_tasks_of_a_workflow() -> No
             started.set()
 
         async def consume() -> None:
-            for _ in range(3):
-                seen.append(await queue.get())
+            seen.extend([await queue.get() for _ in range(3)])
 
         await asyncio.gather(produce(), consume(), started.wait())
         return seen
