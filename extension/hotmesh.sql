@@ -397,6 +397,17 @@ begin
 end
 $$;
 
+-- What a value takes as text; a stored large one may be compressed many times over.
+create or replace function hotmesh._bytes(value jsonb)
+returns bigint
+language sql
+immutable
+parallel safe
+as $$
+    select case when pg_column_size(value) < 2000 then pg_column_size(value)
+                else octet_length(value::text) end
+$$;
+
 create or replace function hotmesh._setting(name text, fallback bigint)
 returns bigint
 language plpgsql
@@ -1110,18 +1121,19 @@ begin
 end
 $$;
 
--- Topics (queue and function) with ready work for this worker, the most urgent and oldest first.
+-- Topics (queue and function) that have ready work for this worker, as places in the arrays, the
+-- oldest and most urgent first.
 create or replace function hotmesh._stream_heads(
     kind text, queues text[], names text[], worker text)
-returns table (queue text, name text)
+returns setof integer
 language plpgsql
 as $$
 declare
     v_grace timestamptz := hotmesh.now() - interval '100 ms';
 begin
     return query
-    select t.queue, t.name
-    from unnest(queues, names) as t (queue, name)
+    select t.place::integer
+    from unnest(queues, names) with ordinality as t (queue, name, place)
     cross join lateral (
         select s.priority, s.id
         from streams s
@@ -1134,6 +1146,27 @@ begin
 end
 $$;
 
+create or replace function hotmesh._stream_lease(ids bigint[], worker text, lease interval)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    if ids = '{}' then
+        return;
+    end if;
+    update streams s
+    set state = 'leased',
+        cursor = case when s.worker = _stream_lease.worker then s.cursor end,
+        worker = _stream_lease.worker,
+        token = s.token + 1,
+        attempt = s.attempt + 1,
+        visible_at = v_now + lease
+    where s.id = any (ids);
+end
+$$;
+
 create or replace function hotmesh._stream_claim(
     kind text, queues text[], names text[], worker text, take integer, lease interval)
 returns bigint[]
@@ -1142,33 +1175,27 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_ids bigint[] := '{}';
-    v_head record;
+    v_place integer;
+    v_places integer[] := '{1}';
 begin
-    for v_head in
-        select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h
-    loop
+    if cardinality(names) <> 1 then
+        v_places := array(
+            select h from hotmesh._stream_heads(kind, queues, names, worker) h);
+    end if;
+    foreach v_place in array v_places loop
         exit when cardinality(v_ids) >= take;
         v_ids := v_ids || array(
             select s.id
             from streams s
             where s.state = 'ready' and s.kind = _stream_claim.kind
-              and s.queue = v_head.queue and s.name = v_head.name
+              and s.queue = queues[v_place] and s.name = names[v_place]
               and (s.worker is null or s.worker = _stream_claim.worker
                    or s.visible_at <= v_now - interval '100 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);
     end loop;
-    if v_ids <> '{}' then
-        update streams s
-        set state = 'leased',
-            cursor = case when s.worker = _stream_claim.worker then s.cursor end,
-            worker = _stream_claim.worker,
-            token = s.token + 1,
-            attempt = s.attempt + 1,
-            visible_at = v_now + lease
-        where s.id = any (v_ids);
-    end if;
+    perform hotmesh._stream_lease(v_ids, worker, lease);
     return v_ids;
 end
 $$;
@@ -2310,7 +2337,7 @@ begin
                        then '[null]' else '[]' end::jsonb
         from (
             select (a::hotmesh.jobs_attributes) as step,
-                   coalesce(sum(pg_column_size(a.value)) over (
+                   coalesce(sum(hotmesh._bytes(a.value)) over (
                        order by a.sequence
                        rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes a
@@ -2330,7 +2357,7 @@ begin
     return (
         select a.value from jobs_attributes a
         where a.job_id = _attribute_input.job_id and a.field = 'input'
-          and pg_column_size(a.value) <= size_limit);
+          and hotmesh._bytes(a.value) <= size_limit);
 end
 $$;
 
@@ -2552,7 +2579,7 @@ begin
                        then '[null]' else '[]' end::jsonb
         from (
             select a.sequence, a.kind, a.name, a.state, a.value, a.cursor, a.updated_at,
-                   coalesce(sum(pg_column_size(a.value)) over (
+                   coalesce(sum(hotmesh._bytes(a.value)) over (
                        order by a.sequence
                        rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes_archive a
@@ -3606,7 +3633,7 @@ begin
         select f.id
         from (
             select s.id,
-                   coalesce(sum(pg_column_size(s.args)) over (
+                   coalesce(sum(hotmesh._bytes(s.args)) over (
                        order by s.priority desc, s.id
                        rows between unbounded preceding and 1 preceding), 0) as before
             from streams s
@@ -3689,21 +3716,21 @@ language plpgsql
 as $$
 declare
     v_take integer := coalesce((want ->> kind)::integer, 0);
+    v_queues text[];
+    v_names text[];
 begin
     if v_take <= 0 then
         return '{}';
     end if;
-    return hotmesh._stream_claim(
-        kind,
-        array(
-            select q
-            from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n)
-            where want -> 'kinds' ->> (n - 1)::integer = kind),
-        array(
-            select f
-            from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n)
-            where want -> 'kinds' ->> (n - 1)::integer = kind),
-        worker, least(v_take, 1000), lease);
+    select array_agg(q.value order by q.n),
+           array_agg(want -> 'names' ->> q.n::integer - 1 order by q.n)
+    into v_queues, v_names
+    from jsonb_array_elements_text(want -> 'queues') with ordinality as q (value, n)
+    where want -> 'kinds' ->> q.n::integer - 1 = kind;
+    if v_queues is null then
+        return '{}';
+    end if;
+    return hotmesh._stream_claim(kind, v_queues, v_names, worker, least(v_take, 1000), lease);
 end
 $$;
 
@@ -3913,8 +3940,9 @@ begin
     end if;
     perform hotmesh._lease_sweep(100);
     v_names := hotmesh._claim_names(queue);
-    v_ids := hotmesh._stream_claim(
-        'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
+    v_ids := case when v_names = '{}' then '{}' else hotmesh._stream_claim(
+        'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,
+        lease) end;
     return query
     select c.id, c.token, c.name, c.args, c.attempt, c.key
     from hotmesh._delivery_activities(v_ids) c;

@@ -92,6 +92,17 @@ begin
 end
 $$;
 
+-- What a value takes as text; a stored large one may be compressed many times over.
+create or replace function hotmesh._bytes(value jsonb)
+returns bigint
+language sql
+immutable
+parallel safe
+as $$
+    select case when pg_column_size(value) < 2000 then pg_column_size(value)
+                else octet_length(value::text) end
+$$;
+
 create or replace function hotmesh._setting(name text, fallback bigint)
 returns bigint
 language plpgsql

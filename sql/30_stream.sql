@@ -92,18 +92,19 @@ begin
 end
 $$;
 
--- Topics (queue and function) with ready work for this worker, the most urgent and oldest first.
+-- Topics (queue and function) that have ready work for this worker, as places in the arrays, the
+-- oldest and most urgent first.
 create or replace function hotmesh._stream_heads(
     kind text, queues text[], names text[], worker text)
-returns table (queue text, name text)
+returns setof integer
 language plpgsql
 as $$
 declare
     v_grace timestamptz := hotmesh.now() - interval '100 ms';
 begin
     return query
-    select t.queue, t.name
-    from unnest(queues, names) as t (queue, name)
+    select t.place::integer
+    from unnest(queues, names) with ordinality as t (queue, name, place)
     cross join lateral (
         select s.priority, s.id
         from streams s
@@ -116,6 +117,27 @@ begin
 end
 $$;
 
+create or replace function hotmesh._stream_lease(ids bigint[], worker text, lease interval)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    if ids = '{}' then
+        return;
+    end if;
+    update streams s
+    set state = 'leased',
+        cursor = case when s.worker = _stream_lease.worker then s.cursor end,
+        worker = _stream_lease.worker,
+        token = s.token + 1,
+        attempt = s.attempt + 1,
+        visible_at = v_now + lease
+    where s.id = any (ids);
+end
+$$;
+
 create or replace function hotmesh._stream_claim(
     kind text, queues text[], names text[], worker text, take integer, lease interval)
 returns bigint[]
@@ -124,33 +146,27 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_ids bigint[] := '{}';
-    v_head record;
+    v_place integer;
+    v_places integer[] := '{1}';
 begin
-    for v_head in
-        select h.queue, h.name from hotmesh._stream_heads(kind, queues, names, worker) h
-    loop
+    if cardinality(names) <> 1 then
+        v_places := array(
+            select h from hotmesh._stream_heads(kind, queues, names, worker) h);
+    end if;
+    foreach v_place in array v_places loop
         exit when cardinality(v_ids) >= take;
         v_ids := v_ids || array(
             select s.id
             from streams s
             where s.state = 'ready' and s.kind = _stream_claim.kind
-              and s.queue = v_head.queue and s.name = v_head.name
+              and s.queue = queues[v_place] and s.name = names[v_place]
               and (s.worker is null or s.worker = _stream_claim.worker
                    or s.visible_at <= v_now - interval '100 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);
     end loop;
-    if v_ids <> '{}' then
-        update streams s
-        set state = 'leased',
-            cursor = case when s.worker = _stream_claim.worker then s.cursor end,
-            worker = _stream_claim.worker,
-            token = s.token + 1,
-            attempt = s.attempt + 1,
-            visible_at = v_now + lease
-        where s.id = any (v_ids);
-    end if;
+    perform hotmesh._stream_lease(v_ids, worker, lease);
     return v_ids;
 end
 $$;

@@ -185,7 +185,7 @@ begin
                        then '[null]' else '[]' end::jsonb
         from (
             select (a::hotmesh.jobs_attributes) as step,
-                   coalesce(sum(pg_column_size(a.value)) over (
+                   coalesce(sum(hotmesh._bytes(a.value)) over (
                        order by a.sequence
                        rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes a
@@ -205,7 +205,7 @@ begin
     return (
         select a.value from jobs_attributes a
         where a.job_id = _attribute_input.job_id and a.field = 'input'
-          and pg_column_size(a.value) <= size_limit);
+          and hotmesh._bytes(a.value) <= size_limit);
 end
 $$;
 

@@ -204,7 +204,7 @@ begin
                        then '[null]' else '[]' end::jsonb
         from (
             select a.sequence, a.kind, a.name, a.state, a.value, a.cursor, a.updated_at,
-                   coalesce(sum(pg_column_size(a.value)) over (
+                   coalesce(sum(hotmesh._bytes(a.value)) over (
                        order by a.sequence
                        rows between unbounded preceding and 1 preceding), 0) as before
             from jobs_attributes_archive a

@@ -51,7 +51,7 @@ begin
         select f.id
         from (
             select s.id,
-                   coalesce(sum(pg_column_size(s.args)) over (
+                   coalesce(sum(hotmesh._bytes(s.args)) over (
                        order by s.priority desc, s.id
                        rows between unbounded preceding and 1 preceding), 0) as before
             from streams s
@@ -134,21 +134,21 @@ language plpgsql
 as $$
 declare
     v_take integer := coalesce((want ->> kind)::integer, 0);
+    v_queues text[];
+    v_names text[];
 begin
     if v_take <= 0 then
         return '{}';
     end if;
-    return hotmesh._stream_claim(
-        kind,
-        array(
-            select q
-            from jsonb_array_elements_text(want -> 'queues') with ordinality as t (q, n)
-            where want -> 'kinds' ->> (n - 1)::integer = kind),
-        array(
-            select f
-            from jsonb_array_elements_text(want -> 'names') with ordinality as t (f, n)
-            where want -> 'kinds' ->> (n - 1)::integer = kind),
-        worker, least(v_take, 1000), lease);
+    select array_agg(q.value order by q.n),
+           array_agg(want -> 'names' ->> q.n::integer - 1 order by q.n)
+    into v_queues, v_names
+    from jsonb_array_elements_text(want -> 'queues') with ordinality as q (value, n)
+    where want -> 'kinds' ->> q.n::integer - 1 = kind;
+    if v_queues is null then
+        return '{}';
+    end if;
+    return hotmesh._stream_claim(kind, v_queues, v_names, worker, least(v_take, 1000), lease);
 end
 $$;
 

@@ -53,8 +53,9 @@ begin
     end if;
     perform hotmesh._lease_sweep(100);
     v_names := hotmesh._claim_names(queue);
-    v_ids := hotmesh._stream_claim(
-        'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take, lease);
+    v_ids := case when v_names = '{}' then '{}' else hotmesh._stream_claim(
+        'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,
+        lease) end;
     return query
     select c.id, c.token, c.name, c.args, c.attempt, c.key
     from hotmesh._delivery_activities(v_ids) c;
