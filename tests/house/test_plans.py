@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.clock import Clock
 from support.hand import Connection, Hand, activity, body, done, start, timer
 from support.plans import recorded
 
@@ -114,8 +115,9 @@ def questions(connection: Connection, closed: str, opened: str) -> Calls:
 
 
 @pytest.fixture
-def warm(admin: Connection) -> Connection:
+def warm(admin: Connection, clock: Clock) -> Connection:
     """A session whose plans, generic ones too, were made while the app was empty."""
+    clock.freeze()  # or leases run out while the rows come, and are swept
     for number in range(7):
         a_day(admin, f"warm{number}")
     return admin
