@@ -1614,18 +1614,21 @@ begin
 end
 $$;
 
--- A worker that lost an answer says what it holds; what it does not know of is ready again.
-create or replace function hotmesh._lease_reconcile(worker text, held bigint[])
+-- A worker that lost an answer says what it holds; what it does not know of is ready again. Its
+-- leases end before `lease` has passed, so what is delayed for longer is not looked at.
+create or replace function hotmesh._lease_reconcile(worker text, held bigint[], lease interval)
 returns void
 language plpgsql
 as $$
+declare
+    v_until timestamptz := hotmesh.now() + lease;
 begin
     perform hotmesh._lease_return(
         array(
             select s.id
             from streams s
-            where s.state = 'leased' and s.worker = _lease_reconcile.worker
-              and s.id <> all (held)),
+            where s.state = 'leased' and s.visible_at > '-infinity' and s.visible_at <= v_until
+              and s.worker = _lease_reconcile.worker and s.id <> all (held)),
         worker);
 end
 $$;
@@ -3525,6 +3528,9 @@ begin
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._stream_drop(array(
+        select k.id from unnest(v_jobs) as k (id)
+        where not exists (select from jobs j where j.id = k.id and j.closed_at is null)));
     if cardinality(v_ids) >= take then  -- they would hide what came after them
         perform hotmesh._inbox_postpone(array(
             select j.id from jobs j
@@ -3865,7 +3871,8 @@ begin
     end if;
     if want ? 'held' then
         perform hotmesh._lease_reconcile(
-            worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
+            worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
+            v_lease);
     end if;
     perform hotmesh._lease_sweep(200);
     perform hotmesh._turn_kept(worker, v_lease);

@@ -78,18 +78,21 @@ begin
 end
 $$;
 
--- A worker that lost an answer says what it holds; what it does not know of is ready again.
-create or replace function hotmesh._lease_reconcile(worker text, held bigint[])
+-- A worker that lost an answer says what it holds; what it does not know of is ready again. Its
+-- leases end before `lease` has passed, so what is delayed for longer is not looked at.
+create or replace function hotmesh._lease_reconcile(worker text, held bigint[], lease interval)
 returns void
 language plpgsql
 as $$
+declare
+    v_until timestamptz := hotmesh.now() + lease;
 begin
     perform hotmesh._lease_return(
         array(
             select s.id
             from streams s
-            where s.state = 'leased' and s.worker = _lease_reconcile.worker
-              and s.id <> all (held)),
+            where s.state = 'leased' and s.visible_at > '-infinity' and s.visible_at <= v_until
+              and s.worker = _lease_reconcile.worker and s.id <> all (held)),
         worker);
 end
 $$;

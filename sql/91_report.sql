@@ -385,6 +385,9 @@ begin
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._stream_drop(array(
+        select k.id from unnest(v_jobs) as k (id)
+        where not exists (select from jobs j where j.id = k.id and j.closed_at is null)));
     if cardinality(v_ids) >= take then  -- they would hide what came after them
         perform hotmesh._inbox_postpone(array(
             select j.id from jobs j

@@ -120,7 +120,8 @@ begin
     end if;
     if want ? 'held' then
         perform hotmesh._lease_reconcile(
-            worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h));
+            worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
+            v_lease);
     end if;
     perform hotmesh._lease_sweep(200);
     perform hotmesh._turn_kept(worker, v_lease);

@@ -94,6 +94,7 @@ def a_day(connection: Connection, name: str) -> Calls:
     pages["nothing to do"] = turn(
         Hand(connection, name, [("none", "none")], []), workflow=1, activity=1, seen=True, idle=True
     )
+    pages["what is held"] = turn(mine, held=[run.id for run in runs[:9]])
     pages |= questions(connection, f"{name}-7", f"{name}-11")
     pages["claim by hand"] = buffers(
         connection, "select * from hotmesh.stream_claim('my-app', 'default', %s, 10)", name

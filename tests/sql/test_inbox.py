@@ -296,3 +296,19 @@ def test_a_result_that_nobody_waits_for_any_more_does_not_move_the_run(
         (1, "cancelled"),
         (2, "done"),
     ]
+
+
+def test_what_was_kept_for_a_job_that_has_closed_is_dropped(
+    db: Connection, caller: Connection
+) -> None:
+    """Somebody had locked it while the job settled, so it was left over."""
+    job = start(caller, "a")
+    hand = Hand(caller)
+    hand.settle(hand.take())
+    db.execute(
+        "insert into my_app.streams (kind, name, state, job_id, args, visible_at, created_at)"
+        " values ('event', 'report', 'ready', %s, '{}', now(), now())",
+        [job],
+    )
+    hand.turn()
+    assert messages(db) == []

@@ -671,3 +671,36 @@ def test_a_user_who_holds_a_key_to_another_app_gets_nothing_from_this_one(
     assert Hand(caller).claim() == []
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         caller.execute("select * from hotmesh.turn('other', 'hand')")
+
+
+# --- an answer that was lost ----------------------------------------------------------------------
+
+
+def test_a_worker_that_lost_an_answer_says_what_it_holds_and_gets_the_rest_again(
+    caller: Connection,
+) -> None:
+    for key in "abc":
+        start(caller, key)
+    hand = Hand(caller)
+    known = hand.claim()[0]
+    lost = hand.claim(take=2)
+    again = hand.claim(take=9, held=[known.id])
+    assert sorted(run.key for run in again) == sorted(run.key for run in lost)
+    assert [run.attempt for run in again] == [1, 1]
+    assert [hand.settle(run) for run in lost] == ["stale", "stale"]
+    assert [hand.settle(run) for run in [known, *again]] == ["ok"] * 3
+
+
+def test_what_others_hold_is_not_given_up(caller: Connection) -> None:
+    start(caller, "a")
+    run = Hand(caller, "other").take()
+    assert Hand(caller).claim(held=[]) == []
+    assert Hand(caller, "other").settle(run) == "ok"
+
+
+@pytest.mark.parametrize("held", ['"all"', "{}", '["x"]', "5"])
+def test_what_is_held_is_a_list_of_messages(db: Connection, caller: Connection, held: str) -> None:
+    start(caller, "a")
+    Hand(caller).take()
+    with unchanged(db), pytest.raises(psycopg.DataError):
+        caller.execute(TURN, ["hand", "[]", f'{{"held": {held}}}'])
