@@ -87,6 +87,7 @@ class Pump:
         self.server = Server(self.home, activity_slots)
         self.lease = lease
         self.stopping = False
+        self._at_once = False
         self._workflow_slots = workflow_slots
         self._remembered = remembered
         self._runs: OrderedDict[int, Held] = OrderedDict()
@@ -123,7 +124,7 @@ class Pump:
     async def run(self) -> None:
         """Turn until told to stop, then until nothing is under way any more."""
         pause = 0.05
-        while not (self.stopping and self.quiet):
+        while not self._at_once and not (self.stopping and self.quiet):
             try:
                 await self._round()
                 pause = 0.05
@@ -136,9 +137,10 @@ class Pump:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 5.0)
 
-    def stop(self) -> None:
-        """Claim nothing more; finish what runs."""
+    def stop(self, at_once: bool = False) -> None:
+        """Claim nothing more; finish what runs, or `at_once` not even that."""
         self.stopping = True
+        self._at_once |= at_once  # a task that is cancelled just as it wakes may never notice
         self.server.open = False
         self._wake.set()
 
@@ -174,6 +176,7 @@ class Pump:
             task.cancel()
         if self._keeper is not None:
             self._keeper.stop()
+            await asyncio.to_thread(self._keeper.join, 2.0)
         if self._listener is not None:
             await self._listener.close()
         for held in list(self._runs.values()):

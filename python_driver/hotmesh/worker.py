@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import os
 import signal
-import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -25,7 +24,8 @@ DEFAULT_LEASE = "15s"
 GRACE_SECONDS = 10.0
 """How long `shutdown` lets running activities finish before it hands them back."""
 
-_OPEN: weakref.WeakSet[Worker] = weakref.WeakSet()
+_OPEN: set[Worker] = set()
+"""Workers work until they are shut down, also those that nobody refers to."""
 
 
 class Worker:
@@ -38,6 +38,8 @@ class Worker:
         self._pump = pump
         self._task = asyncio.create_task(pump.run(), name=f"hotmesh {pump.name}")
         self._closed = False
+        self._told = False
+        _OPEN.difference_update({w for w in _OPEN if w._task.get_loop().is_closed()})
         _OPEN.add(self)
 
     @classmethod
@@ -74,7 +76,8 @@ class Worker:
         functions = named(activities, "activities")
         if not served and not functions:
             raise InvalidArgumentError(
-                "a worker needs something to serve", hint="pass workflow=, workflows= or activities="
+                "a worker needs something to serve",
+                hint="pass workflow=, workflows= or activities=",
             )
         queue = _codec.text(task_queue, "task_queue")
         worker = await _pump(
@@ -105,7 +108,7 @@ class Worker:
             for number in signals:
                 with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                     loop.remove_signal_handler(number)
-            await self.shutdown()
+            await (shutdown_all() if self._told else self.shutdown())
 
     async def _stopping(self) -> None:
         while not self._pump.stopping and not self._task.done():
@@ -113,16 +116,16 @@ class Worker:
 
     async def shutdown(self, grace: Duration = GRACE_SECONDS) -> None:
         """Claim nothing more, let what runs finish within `grace`, hand back the rest."""
+        seconds = durations.parse(grace, "grace")
         if self._closed:
             return
         self._closed = True
         _OPEN.discard(self)
         self._pump.stop()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._task), durations.parse(grace, "grace"))
+        await asyncio.wait([self._task], timeout=seconds)
+        self._pump.stop(at_once=True)
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
         await self._pump.close()
         await self._pump.session.close()
 
@@ -167,6 +170,7 @@ async def register_activity_worker(
 def _stop_all() -> None:
     """A signal is for the whole process: every worker stops."""
     for worker in list(_OPEN):
+        worker._told = True
         worker._pump.stop()
 
 

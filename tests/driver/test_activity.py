@@ -165,7 +165,8 @@ BOOM: dict[str, Any] = {
 
 
 if sys.version_info >= (3, 11):
-    BOOM["group"] = lambda: BaseExceptionGroup("two", [ValueError("a"), SystemExit(1)])
+    BOOM["group"] = lambda: BaseExceptionGroup(  # noqa: F821
+        "two", [ValueError("a"), SystemExit(1)])
 
 
 async def boom(kind: str) -> None:
