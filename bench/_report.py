@@ -82,16 +82,21 @@ def show(result: dict[str, Any]) -> None:
         console.print(f"[bold]{title}[/] [red]{result['failure']}[/]")
         return
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    for row in result["rows"]:
-        table.add_column(row["case"], justify="right")
-    for key in _keys(result):
-        table.add_row(heading(key), *(figure(row.get(key, "")) for row in result["rows"]))
+    head, *lines = _grid(result)
+    for column in head:
+        table.add_column(column, justify="right" if column else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
     console.print(table)
 
 
-def _keys(result: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(key for row in result["rows"] for key in row if key != "case"))
+def _grid(result: dict[str, Any]) -> list[list[str]]:
+    """A line per value, as there are more values than cases; with many cases, a line per case."""
+    rows = result["rows"]
+    keys = list(dict.fromkeys(key for row in rows for key in row if key != "case"))
+    grid = [["", *(row["case"] for row in rows)]]
+    grid += [[heading(key), *(figure(row.get(key, "")) for row in rows)] for key in keys]
+    return [list(line) for line in zip(*grid, strict=True)] if len(rows) > 2 else grid
 
 
 def show_claims(claims: list[dict[str, Any]]) -> None:
@@ -147,12 +152,5 @@ def _markdown(report: dict[str, Any]) -> list[str]:
 def _markdown_table(result: dict[str, Any]) -> list[str]:
     if "failure" in result:
         return [f"Not measured: {result['failure']}"]
-    rows = result["rows"]
-    lines = [
-        "| | " + " | ".join(row["case"] for row in rows) + " |",
-        "|---" * (len(rows) + 1) + "|",
-    ]
-    return lines + [
-        f"| {heading(key)} | " + " | ".join(figure(row.get(key, "")) for row in rows) + " |"
-        for key in _keys(result)
-    ]
+    head, *lines = ["| " + " | ".join(line) + " |" for line in _grid(result)]
+    return [head, "|---" * (head.count("|") - 1) + "|", *lines]
