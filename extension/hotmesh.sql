@@ -3974,7 +3974,6 @@ begin
     end if;
     select a.answer into v_verdict
     from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
-    perform hotmesh._turn_route();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
 end

@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from support.clock import Clock
-from support.hand import Connection, Hand, activity, journal, messages, one, start, unchanged
+from support.hand import Connection, Hand, activity, journal, messages, one, start, timer, unchanged
 from support.sessions import Session
 
 Sessions = Callable[..., tuple[Session, ...]]
@@ -157,6 +157,25 @@ def test_an_answer_in_a_users_transaction_counts_when_it_commits(
         assert complete(caller, message, token, 1) == "ok"
     assert complete(caller, message, token, 2) == "ok"
     assert [step[4] for step in Hand(caller).take().history] == [2]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_an_answer_in_an_open_transaction_locks_no_job_but_its_own(
+    db: Connection, caller: Connection, sessions: Sessions, clock: Clock
+) -> None:
+    """Another job's alarm has gone off and was not filed yet."""
+    start(caller, "b")
+    hand = Hand(caller)
+    other = hand.take()
+    hand.report(other, commands=[timer(1, 5)], running=True)
+    clock.advance("5 seconds")
+    [(message, token, *_)] = claim(caller)
+    (user,) = sessions("user")
+    user.begin()
+    assert complete(user.conn, message, token, 1) == "ok"
+    assert [step[0] for step in hand.news(other, running=True)] == [1]
+    assert hand.report(other, cursor=1, outcome={"output": 1}) == "ok"
+    user.commit()
 
 
 @pytest.mark.usefixtures("waiting")
