@@ -12,6 +12,7 @@ import contextvars
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from types import ModuleType
 from typing import Any
 
@@ -120,17 +121,21 @@ class Execution:
     def start(self) -> None:
         """Begin; the slot was taken before. Must be called in the worker's loop."""
         loop = asyncio.get_running_loop()
-        self.since = loop.time()
-        context = contextvars.copy_context()
-        context.run(in_run.set, None)
-        context.run(in_activity.set, self.context)
-        if inspect.iscoroutinefunction(self.function):
-            self._task = context.run(loop.create_task, self._run_async())
+        self.since = monotonic()
+        if self.server.is_async(self.function):
+            self._task = loop.create_task(self._run_async())
         else:
+            context = contextvars.copy_context()
             self._task = loop.run_in_executor(self.server.threads, context.run, self._run_sync)
         self._task.add_done_callback(self._finish)
 
+    def _enter(self) -> None:
+        """Say to the code that it is an activity; the context is that of its task or thread."""
+        in_run.set(None)
+        in_activity.set(self.context)
+
     async def _run_async(self) -> None:
+        self._enter()
         try:
             self._keep(await self.function(*self.args))
         except asyncio.CancelledError:
@@ -141,6 +146,7 @@ class Execution:
             self._fail(error)
 
     def _run_sync(self) -> None:
+        self._enter()
         try:
             result = self.function(*self.args)
             if inspect.isawaitable(result):
@@ -203,6 +209,7 @@ class Server:
         self.slots = slots
         self.busy = 0
         self.functions: dict[tuple[str, str], Function] = {}
+        self._async: set[Function] = set()
         self.threads = ThreadPoolExecutor(max(slots, 1), thread_name_prefix="hotmesh-activity")
         self.open = True
 
@@ -214,6 +221,11 @@ class Server:
     def add(self, queue: str, functions: Mapping[str, Function]) -> None:
         """Serve these functions on a queue."""
         self.functions.update({(queue, name): function for name, function in functions.items()})
+        self._async.update(filter(inspect.iscoroutinefunction, functions.values()))
+
+    def is_async(self, function: Function) -> bool:
+        """Whether a function that is served here is an `async def`."""
+        return function in self._async
 
 
 class Servers:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import _codec, errors
@@ -70,23 +71,23 @@ class Held:
         self.finished: deque[Execution] = deque()
         self.asked_at = 0.0
         self._unwanted: set[int] = set()
-        self._clock = (clock, asyncio.get_running_loop().time())
+        self._clock = (clock, monotonic())
 
     def set_clock(self, engine_time: float | None) -> None:
         """Note the engine's time, seconds; between answers it goes on by this process's clock."""
         if engine_time is not None:
-            self._clock = (engine_time, asyncio.get_running_loop().time())
+            self._clock = (engine_time, monotonic())
 
     def now(self) -> float:
         """The engine's time, never before what the run has seen."""
         engine, here = self._clock
-        return max(self.run.time, engine + asyncio.get_running_loop().time() - here)
+        return max(self.run.time, engine + monotonic() - here)
 
     # --- what the run does ------------------------------------------------------------------------
 
     def step(self, action: Callable[[], object], watch: Watch) -> None:
         """Let workflow code run, watched."""
-        watch.step = (asyncio.get_running_loop().time(), self.run.info.workflow_id)
+        watch.step = (monotonic(), self.run.info.workflow_id)
         try:
             action()
         finally:
@@ -177,7 +178,7 @@ class Held:
 
     def _overdue(self) -> list[str]:
         """Announce what has been running for long without a row of its own."""
-        late = asyncio.get_running_loop().time() - ANNOUNCE_AFTER
+        late = monotonic() - ANNOUNCE_AFTER
         commands = []
         for execution in self.inline.values():
             if execution.id is None and 0 < execution.since < late and not execution.finished:

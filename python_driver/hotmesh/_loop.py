@@ -21,8 +21,7 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -43,6 +42,9 @@ _MOST_CLOSES = 100
 _FIRST_SWEEP = 64
 _SPREAD = 0x9E3779B97F4A7C1
 _HASH_MASK = (1 << 60) - 1
+
+_Outer = tuple["asyncio.AbstractEventLoop | None", "asyncio.Task[Any] | None", Any]
+"""The running loop, current task and generator hooks around a drain."""
 
 
 class NeverYields(RuntimeError):
@@ -237,7 +239,8 @@ class WorkflowLoop(_Refusals):
         ready = self._ready
         if not ready:
             return
-        with self._running():
+        outer = self._enter()
+        try:
             take = ready.popleft
             for _ in range(max_callbacks):
                 if not ready:
@@ -253,6 +256,8 @@ class WorkflowLoop(_Refusals):
                     f"workflow code never yields to a durable call: {max_callbacks} callbacks ran,"
                     " and more are ready"
                 )
+        finally:
+            self._leave(outer)
 
     def close(self) -> None:
         """Evict the workflow: run the ``finally`` blocks of all that is suspended.
@@ -268,11 +273,14 @@ class WorkflowLoop(_Refusals):
         self.closing = True
         self._ready.clear()
         tasks, self._tasks = self._tasks, []
-        with self._running():
+        outer = self._enter()
+        try:
             for task in reversed(tasks):
                 if not task.done():
                     self._close_task(task)
             self._agens.close(self._note)
+        finally:
+            self._leave(outer)
         self._closed = True
 
     # --- the loop's own interface ----------------------------------------------------------------
@@ -430,9 +438,8 @@ class WorkflowLoop(_Refusals):
         if len(self.unhandled) < _MOST_UNHANDLED:
             self.unhandled.append({"message": message, "exception": error, **more})
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Be the thread's running loop, and give its place back to the loop around.
+    def _enter(self) -> _Outer:
+        """Become the thread's running loop; returns what was there, for :meth:`_leave`.
 
         Since Python 3.14 a thread, not a loop, has a current task: the task around must be left
         before ours can be entered. Leaving and entering is asyncio's documented way to do that.
@@ -447,14 +454,16 @@ class WorkflowLoop(_Refusals):
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(self._agens.begin, self._agen_dropped)
         self._thread = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._thread = None
-            sys.set_asyncgen_hooks(*hooks)
-            asyncio._set_running_loop(outer)
-            if outer is not None and task is not None:
-                asyncio._enter_task(outer, task)
+        return outer, task, hooks
+
+    def _leave(self, around: _Outer) -> None:
+        """Give its place back to the loop around."""
+        outer, task, hooks = around
+        self._thread = None
+        sys.set_asyncgen_hooks(*hooks)
+        asyncio._set_running_loop(outer)
+        if outer is not None and task is not None:
+            asyncio._enter_task(outer, task)
 
     def _agen_dropped(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Finish a generator whose last reference went.

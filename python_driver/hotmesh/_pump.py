@@ -17,6 +17,7 @@ import socket
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from time import monotonic
 from typing import Any
 
 from . import _calls
@@ -298,7 +299,7 @@ class Pump:
             "queues": [topic[1] for topic in topics],
             "names": [topic[2] for topic in topics],
         }
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if self._in_doubt:
             want["held"] = self.held_ids()
         if idle or self._was_idle or now - self._seen_at > SEEN_SECONDS:
@@ -311,7 +312,7 @@ class Pump:
         """The reports that are due now, up to the size of a batch."""
         reports, self._again = self._again, []
         size = sum(report.size for report in reports)
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         for held in self._runs.values():
             if held.holding and held.inline and now - held.asked_at > self._news_seconds:
                 self._dirty.setdefault(held.id, held)
@@ -389,7 +390,7 @@ class Pump:
         self, reports: list[Report], finished: list[Execution], rows: Sequence[Delivery]
     ) -> None:
         verdicts = {row.id: row.answer for row in rows if row.answer in ("stale", "busy", "kept")}
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         for execution in finished:
             if verdicts.get(execution.id) == "busy":
                 self._finished.append(execution)
