@@ -244,8 +244,8 @@ def _advice(value: object) -> str | None:
 
 # --- shapes that the doors know -------------------------------------------------------------------
 
-_ATTEMPTS_LIMIT = 1_000_000_000
-_COEFFICIENT_LIMIT = 1_000_000
+_ATTEMPTS_LIMIT = 1_000_000
+_COEFFICIENT_LIMIT = 1_000
 
 
 def whole(value: object, what: str, low: int, high: int) -> int:

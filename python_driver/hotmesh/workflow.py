@@ -52,7 +52,7 @@ class ActivityProxy(Generic[T]):
             raise AttributeError(name)
         if self._functions and name not in self._functions:
             raise AttributeError(f"{self._what} has no activity {name!r}")
-        function = self._functions.get(name, name)
+        function = self._functions.get(_codec.text(name, "the name of an activity"), name)
 
         def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
             return _activity(name, function, args, kwargs, self._task_queue, self._policy)
