@@ -1367,6 +1367,21 @@ begin
 end
 $$;
 
+-- What can't even be recorded on its job waits for a person.
+create or replace function hotmesh._stream_park(id bigint, failure jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'dead', visible_at = hotmesh.now(), error = failure
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.id = _stream_park.id and m.state = 'leased'
+        for update skip locked));
+end
+$$;
+
 -- A parked workflow is served again. A dead activity stays dead: its failure was told.
 create or replace function hotmesh._stream_revive(id bigint)
 returns boolean
@@ -3595,7 +3610,7 @@ as $$
     select jsonb_build_array(
         jsonb_build_object(
             'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
-            'keep', true)
+            'keep', true, 'refused', true)
         || case when report ? 'cursor'
                 then jsonb_build_object('outcome', jsonb_build_object('error', error))
                 else jsonb_build_object('error', error) end)
@@ -3781,8 +3796,8 @@ end
 $$;
 
 -- The one place that catches everything: a report that fails alone is recorded on its job, so that
--- it costs nobody else anything. What a repeat may cure (serialization, deadlock, shutdown, out of
--- resources) passes through.
+-- it costs nobody else anything; if not even that can be done, its message is parked. What a repeat
+-- may cure (serialization, deadlock, shutdown, out of resources) passes through.
 create or replace function hotmesh._isolate(reports jsonb, worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
@@ -3804,10 +3819,13 @@ exception
         v_error := jsonb_build_object(
             'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'detail', v_detail,
             'message', format('the engine refused a report: %s', v_message));
+        if reports -> 0 ? 'refused' then
+            perform hotmesh._stream_park((reports -> 0 ->> 'id')::bigint, v_error);
+            return;
+        end if;
         return query
         select (a).*
-        from hotmesh._report_apply(
-            hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+        from hotmesh._isolate(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
 end
 $$;
 

@@ -338,6 +338,21 @@ begin
 end
 $$;
 
+-- What can't even be recorded on its job waits for a person.
+create or replace function hotmesh._stream_park(id bigint, failure jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'dead', visible_at = hotmesh.now(), error = failure
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.id = _stream_park.id and m.state = 'leased'
+        for update skip locked));
+end
+$$;
+
 -- A parked workflow is served again. A dead activity stays dead: its failure was told.
 create or replace function hotmesh._stream_revive(id bigint)
 returns boolean

@@ -452,7 +452,7 @@ as $$
     select jsonb_build_array(
         jsonb_build_object(
             'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
-            'keep', true)
+            'keep', true, 'refused', true)
         || case when report ? 'cursor'
                 then jsonb_build_object('outcome', jsonb_build_object('error', error))
                 else jsonb_build_object('error', error) end)

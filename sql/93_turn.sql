@@ -30,8 +30,8 @@ end
 $$;
 
 -- The one place that catches everything: a report that fails alone is recorded on its job, so that
--- it costs nobody else anything. What a repeat may cure (serialization, deadlock, shutdown, out of
--- resources) passes through.
+-- it costs nobody else anything; if not even that can be done, its message is parked. What a repeat
+-- may cure (serialization, deadlock, shutdown, out of resources) passes through.
 create or replace function hotmesh._isolate(reports jsonb, worker text, lease interval)
 returns setof hotmesh.delivery
 language plpgsql
@@ -53,10 +53,13 @@ exception
         v_error := jsonb_build_object(
             'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'detail', v_detail,
             'message', format('the engine refused a report: %s', v_message));
+        if reports -> 0 ? 'refused' then
+            perform hotmesh._stream_park((reports -> 0 ->> 'id')::bigint, v_error);
+            return;
+        end if;
         return query
         select (a).*
-        from hotmesh._report_apply(
-            hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+        from hotmesh._isolate(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
 end
 $$;
 

@@ -513,6 +513,37 @@ def test_isolated_reports_are_judged_one_by_one(db: Connection, caller: Connecti
     assert one(caller, "select hotmesh.job_status('my-app', 'bad')") < 0
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_job_whose_row_refuses_to_close_is_parked_and_stops_nobody(
+    db: Connection, caller: Connection, sessions: Sessions, kept: bool
+) -> None:
+    """Its owner has put a trigger on the table; not even the failure can be written."""
+    db.execute(
+        "create function public.refuse() returns trigger language plpgsql as"
+        " $$ begin raise 'not on my watch'; end $$;"
+        " create trigger refuse before update of status on my_app.jobs"
+        " for each row when (old.key = 'bad') execute function public.refuse()"
+    )
+    start(caller, "bad")
+    hand = Hand(caller)
+    bad = hand.take()
+    start(caller, "good")
+    if kept:
+        (locker,) = sessions("locker")
+        locker.begin()
+        locker.run("select from my_app.jobs where key = 'bad' for update")
+        assert hand.report(bad, outcome={"output": 1}, keep=True) == "kept"
+        locker.rollback()
+    else:
+        hand.turn(body(bad, outcome={"output": 1}), isolate=True)
+    assert hand.settle(hand.take(), 1) == "ok"
+    stuck = db.execute("select key, reason, message from hotmesh.stuck_jobs").fetchall()
+    assert stuck == [("bad", "parked", "the engine refused a report: not on my watch")]
+    db.execute("drop trigger refuse on my_app.jobs")
+    caller.execute("select hotmesh.stream_revive('my-app', %s)", [bad.id])
+    assert hand.settle(hand.take(), 1) == "ok"
+
+
 @pytest.mark.parametrize("state", ["40001", "40P01", "53100", "57014", "57P01"])
 def test_what_a_repeat_may_cure_passes_through(
     db: Connection, caller: Connection, state: str
