@@ -198,40 +198,6 @@ def test_a_timer_may_be_brought_forward(db: Connection, caller: Connection) -> N
     assert [step[0] for step in hand.take().history] == [1]
 
 
-# --- the sweep ------------------------------------------------------------------------------------
-
-
-def test_a_sweep_is_bounded_and_goes_by_due_time(
-    db: Connection, caller: Connection, time: Clock
-) -> None:
-    db.execute(
-        "insert into my_app.streams (kind, state, queue, name, visible_at, created_at)"
-        " select 'activity', 'delayed', 'default', 'pay', hotmesh.now() + g * interval '1 s',"
-        "        hotmesh.now() from generate_series(1000, 1, -1) g"
-    )
-    time.advance("1 hour")
-    Hand(caller).turn()
-    assert states(db, "activity").count("ready") == 200
-    assert set(states(db, "activity")[-200:]) == {"ready"}
-    for _ in range(4):
-        Hand(caller).turn()
-    assert states(db, "activity").count("ready") == 1000
-
-
-def test_a_locked_row_that_is_due_does_not_stop_the_sweep(
-    db: Connection, caller: Connection, time: Clock, sessions: Sessions
-) -> None:
-    for key in "ab":
-        start(caller, key, delay=1)
-    (locker,) = sessions("locker")
-    locker.begin()
-    locker.run("select from my_app.streams order by id limit 1 for update")
-    time.advance("1 minute")
-    assert Hand(caller).take().key == "b"
-    locker.rollback()
-    assert Hand(caller).take().key == "a"
-
-
 # --- dead letters ---------------------------------------------------------------------------------
 
 
@@ -281,58 +247,3 @@ def test_the_table_refuses_nonsense(
     with pytest.raises(errors.CheckViolation) as caught:
         db.execute(f"update my_app.streams set {change}")
     assert caught.value.diag.constraint_name == law
-
-
-def test_a_worker_that_leaves_gives_back_what_it_holds_and_nothing_else(
-    db: Connection, caller: Connection
-) -> None:
-    for key in "ab":
-        start(caller, key)
-    first = Hand(caller, "mine").claim()[0]
-    second = Hand(caller, "yours").claim()[0]
-    stop = "select hotmesh.worker_stop('my-app', 'mine', %s)"
-    assert one(caller, stop, [first.id, second.id, 10**15]) == 1
-    assert states(db) == ["ready", "leased"]
-    again = Hand(caller, "third").take()
-    assert (again.id, again.attempt, again.token) == (first.id, 1, 2)
-    assert Hand(caller, "mine").settle(first) == "stale"
-
-
-def test_a_lease_is_extended_for_its_worker_only(
-    db: Connection, caller: Connection, time: Clock
-) -> None:
-    start(caller, "a")
-    run = Hand(caller, "mine").take()
-    extend = "select hotmesh.worker_extend('my-app', %s, %s, '1 hour')"
-    assert one(caller, extend, "yours", [run.id]) == []
-    assert one(caller, extend, "mine", [run.id, 10**15]) == [run.id]
-    time.advance("59 minutes")
-    assert Hand(caller, "other").claim() == []
-    time.advance("1 minute")
-    assert Hand(caller, "other").take().id == run.id
-    assert one(caller, extend, "mine", [run.id]) == []
-
-
-def test_a_lease_row_that_is_locked_is_left_for_the_next_time(
-    caller: Connection, sessions: Sessions
-) -> None:
-    start(caller, "a")
-    run = Hand(caller).take()
-    (locker,) = sessions("locker")
-    locker.begin()
-    locker.run("select from my_app.streams for update")
-    caller.execute("set statement_timeout = '5s'")
-    assert one(caller, "select hotmesh.worker_extend('my-app', 'hand', %s)", [run.id]) == []
-    locker.rollback()
-    assert one(caller, "select hotmesh.worker_extend('my-app', 'hand', %s)", [run.id]) == [run.id]
-
-
-@pytest.mark.parametrize("lease", ["-1 s", "0", "2 days", None])
-def test_a_bad_lease_is_refused(caller: Connection, lease: str | None) -> None:
-    start(caller, "a")
-    run = Hand(caller).take()
-    with pytest.raises(psycopg.Error) as caught:
-        caller.execute(
-            "select hotmesh.worker_extend('my-app', 'hand', %s, %s::interval)", [[run.id], lease]
-        )
-    assert caught.value.sqlstate == "22023"
