@@ -312,3 +312,24 @@ def test_what_was_kept_for_a_job_that_has_closed_is_dropped(
     )
     hand.turn()
     assert messages(db) == []
+
+
+@pytest.mark.parametrize("running", [{}, {"running": True}])
+def test_more_news_than_an_answer_carries_come_with_the_next_ones(
+    db: Connection, caller: Connection, running: dict[str, bool]
+) -> None:
+    start(caller, "a")
+    hand = Hand(caller)
+    run = hand.take()
+    hand.report(run, commands=[activity(number + 1) for number in range(1200)], **running)
+    while tasks := hand.claim("activity", 1000):
+        hand.turn(*[body(task, output=task.sequence) for task in tasks])
+    told = [] if running else (run := hand.take()).history
+    cursor = run.cursor
+    for _ in range(6):
+        for row in hand.turn(body(run, cursor=cursor, **running), workflow=1):
+            if row.answer in ("events", "task"):
+                told, cursor = told + row.history, row.cursor
+    assert sorted(step[0] for step in told) == list(range(1, 1201))
+    assert [step[5] for step in told] == list(range(1, 1201))
+    assert len(journal(db, "a")) == 1200
