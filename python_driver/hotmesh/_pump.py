@@ -423,7 +423,7 @@ class Pump:
         if held.finished:
             self._dirty[held.id] = held
         if not held.holding:
-            self._remember(held)
+            self._runs.move_to_end(held.id)
 
     def _start(self, report: Report) -> None:
         """Begin what runs inline, now that everything before it is committed."""
@@ -432,13 +432,12 @@ class Pump:
                 execution.start()
                 self._started = True
 
-    def _remember(self, held: Held) -> None:
-        self._runs.move_to_end(held.id)
-        if len(self._runs) > self._remembered + self._workflow_slots:
-            for other in list(self._runs.values()):
-                if not other.holding:
-                    self._forget(other)
-                    return
+    def _evict(self) -> None:
+        """Keep to the number of remembered runs; after the news of a turn were told, never before."""
+        surplus = len(self._runs) - self._remembered - self._workflow_slots
+        if surplus > 0:
+            for held in [held for held in self._runs.values() if not held.holding][:surplus]:
+                self._forget(held)
 
     def _forget(self, held: Held) -> None:
         self._runs.pop(held.id, None)
@@ -477,6 +476,7 @@ class Pump:
             else:
                 continue
             given += 1
+        self._evict()
         return given
 
     def _claimed_activity(self, row: Delivery) -> None:

@@ -15,6 +15,7 @@ from hotmesh import workflow
 from hotmesh._replay import Step
 from hotmesh.errors import MaxedError, from_json, to_json
 from support.offline import EPOCH, Life, told
+from support.programs import Program, interpret, programs
 
 SINCE_3_11 = pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
 acts = workflow.proxy_activities()
@@ -388,63 +389,6 @@ def test_an_answer_to_a_cancelled_call_is_consumed_and_ignored() -> None:
 
 
 # --- any program ----------------------------------------------------------------------------------
-
-Program = Any
-"""("act", n) | ("sleep", n) | ("seq", [p…]) | ("all", [p…]) | ("first", [p…]) | ("limit", p)"""
-
-leaves = st.one_of(
-    st.tuples(st.just("act"), st.integers(0, 9)),
-    st.tuples(st.just("sleep"), st.integers(1, 5)),
-    st.tuples(st.just("fail"), st.integers(0, 9)),
-)
-programs: st.SearchStrategy[Program] = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
-        st.tuples(st.just("seq"), st.lists(inner, min_size=1, max_size=3)),
-        st.tuples(st.just("all"), st.lists(inner, min_size=1, max_size=3)),
-        st.tuples(st.just("first"), st.lists(inner, min_size=1, max_size=3)),
-        st.tuples(st.just("limit"), inner),
-    ),
-    max_leaves=8,
-)
-
-
-async def _first(parts: list[Any]) -> Any:
-    tasks = [asyncio.create_task(interpret(part)) for part in parts]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    return [tasks.index(task) for task in done] + [task.result() for task in done]
-
-
-async def _limited(part: Any) -> Any:
-    try:
-        return await asyncio.wait_for(interpret(part), 3)
-    except asyncio.TimeoutError:
-        return "late"
-
-
-async def _caught(name: str) -> Any:
-    try:
-        return await getattr(acts, name)()
-    except Exception as error:
-        return f"caught {error}"
-
-
-async def interpret(program: Program) -> Any:
-    """Run a program as a workflow would."""
-    kind, rest = program
-    if kind == "act":
-        return await getattr(acts, f"act{rest}")()
-    if kind == "fail":
-        return await _caught(f"fail{rest}")
-    if kind == "sleep":
-        return await asyncio.sleep(rest, "slept")
-    if kind == "seq":
-        return [await interpret(part) for part in rest]
-    if kind == "all":
-        return await asyncio.gather(*(interpret(part) for part in rest))
-    return await (_first(rest) if kind == "first" else _limited(rest))
 
 
 def live(program: Program, choose: Callable[[int], int]) -> tuple[Life, list[Any]]:

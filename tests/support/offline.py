@@ -24,9 +24,13 @@ class Life:
     """
 
     def __init__(
-        self, function: Function, args: Sequence[Any] = (), history: Sequence[Step] = ()
+        self,
+        function: Function,
+        args: Sequence[Any] = (),
+        history: Sequence[Step] = (),
+        job_id: int = 7,
     ) -> None:
-        self.run = new_run(function)
+        self.run = new_run(function, job_id)
         self.journal = {step.sequence: step for step in history}
         self.asked: list[Command] = []
         self.run.start(list(args), list(history))
