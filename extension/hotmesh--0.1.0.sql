@@ -1098,13 +1098,15 @@ create function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
 language plpgsql
 as $$
+declare
+    v_now timestamptz := hotmesh.now();
 begin
     insert into streams (
         kind, state, queue, name, priority, job_id, dimension, sequence,
         args, retry_policy, attempt, token, visible_at, worker, created_at)
     select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
            coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
-           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, hotmesh.now()
+           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now
     from unnest(messages) m;
 end
 $$;
@@ -2050,9 +2052,11 @@ create function hotmesh._job_advance(ids bigint[], cursors bigint[])
 returns void
 language plpgsql
 as $$
+declare
+    v_now timestamptz := hotmesh.now();
 begin
     update jobs j
-    set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
+    set cursor = cursors[array_position(ids, j.id)], updated_at = v_now
     where j.id = any (ids);
 end
 $$;
@@ -2735,12 +2739,22 @@ begin
 end
 $$;
 
-create function hotmesh._engine_check_request(request hotmesh.job_request)
+create function hotmesh._engine_refuse_names(request hotmesh.job_request)
 returns void
 language plpgsql
 as $$
-declare
-    v_limit bigint := hotmesh._setting('value_limit', 16777216);
+begin
+    perform hotmesh._engine_check_name('key', request.key, 1000);
+    perform hotmesh._engine_check_name('queue', request.queue, 500);
+    perform hotmesh._engine_check_name('entity', request.entity, 500);
+end
+$$;
+
+create function hotmesh._engine_check_request(
+    request hotmesh.job_request, size_limit bigint)
+returns void
+language plpgsql
+as $$
 begin
     if coalesce(request.workflow, '') = '' or octet_length(request.workflow) > 500 then
         perform hotmesh._refuse_argument(
@@ -2752,23 +2766,26 @@ begin
             format('args of "%s" are no JSON array', request.workflow),
             format('They were %s.', coalesce(left(request.args::text, 200), 'null')),
             'Positional arguments come as an array, for instance ''["item-123", 5]''.');
-    elsif pg_column_size(request.args) > v_limit then
+    elsif pg_column_size(request.args) > size_limit then
         perform hotmesh._job_refuse_large(
-            format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
+            format('args of "%s"', request.workflow), pg_column_size(request.args), size_limit);
     elsif jsonb_typeof(coalesce(request.options, '{}')) <> 'object' then
         perform hotmesh._refuse_argument(
             'options are no JSON object', left(request.options::text, 200),
             'For instance {"on_conflict": "existing"}.');
     end if;
-    perform hotmesh._engine_check_name('key', request.key, 1000);
-    perform hotmesh._engine_check_name('queue', request.queue, 500);
-    perform hotmesh._engine_check_name('entity', request.entity, 500);
+    if octet_length(request.key) not between 1 and 1000
+        or octet_length(request.queue) not between 1 and 500
+        or octet_length(request.entity) not between 1 and 500
+    then
+        perform hotmesh._engine_refuse_names(request);
+    end if;
     if request.options <> '{}' then
         perform hotmesh._engine_check_options(request.options);
-        if pg_column_size(request.options) > v_limit then
+        if pg_column_size(request.options) > size_limit then
             perform hotmesh._job_refuse_large(
                 format('options of "%s"', request.workflow),
-                pg_column_size(request.options), v_limit);
+                pg_column_size(request.options), size_limit);
         end if;
     end if;
 end
@@ -2809,14 +2826,15 @@ begin
 end
 $$;
 
-create function hotmesh._engine_request(request hotmesh.job_request)
+create function hotmesh._engine_request(
+    request hotmesh.job_request, size_limit bigint)
 returns hotmesh.job_request
 language plpgsql
 as $$
 declare
     v_options jsonb := coalesce(nullif(request.options, 'null'), '{}');
 begin
-    perform hotmesh._engine_check_request(request);
+    perform hotmesh._engine_check_request(request, size_limit);
     request.id := nextval('hotmesh.ids');
     request.key := coalesce(request.key, replace(gen_random_uuid()::text, '-', ''));
     request.queue := coalesce(request.queue, request.entity, 'default');
@@ -2825,7 +2843,10 @@ begin
     if v_options <> '{}' then
         request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
         request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
-        request.visible_at := hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');
+        if v_options ? 'delay' then
+            request.visible_at :=
+                hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');
+        end if;
     end if;
     return request;
 end
@@ -2914,7 +2935,8 @@ begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._engine_open(array[hotmesh._engine_request(
         (null, key, workflow, queue, entity, args, options,
-         null, null, null)::hotmesh.job_request)]);
+         null, null, null)::hotmesh.job_request,
+        hotmesh._setting('value_limit', 16777216))]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
 end
@@ -2947,13 +2969,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ids bigint[];
+    v_limit bigint;
 begin
     perform hotmesh._enter(app);
     perform hotmesh._engine_check_list(requests);
+    v_limit := hotmesh._setting('value_limit', 16777216);
     v_ids := hotmesh._engine_open(array(
         select hotmesh._engine_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
-             null, null, null)::hotmesh.job_request)
+             null, null, null)::hotmesh.job_request,
+            v_limit)
         from jsonb_to_recordset(requests) as r (
             key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
     return query
@@ -3192,7 +3217,7 @@ language plpgsql
 as $$
 declare
     v_held bigint[];
-    v_inbox bigint[];
+    v_inbox bigint[] := '{}';
     v_locked bigint[];
     v_kept bigint[];
     v_all bigint[] := array(
@@ -3201,8 +3226,10 @@ begin
     select hotmesh._lease_held(array_agg(r.id), array_agg(r.token)) into v_held
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
-    v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
-        || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    if exists (select from unnest(reports) r where r.verdict = 'quiet') then
+        v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
+            || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    end if;
     v_locked := hotmesh._job_lock(array(
         select r.job_id
         from unnest(reports) r
@@ -3409,12 +3436,16 @@ declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
     v_cursors bigint[] := array(
         select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_told bigint[];
     v_events hotmesh.streams[];
     v_news hotmesh.jobs_attributes[];
 begin
-    perform hotmesh._signal_meet(v_jobs);
-    v_events := hotmesh._inbox_take(v_jobs);
-    v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
+    v_told := hotmesh._inbox_jobs(v_jobs, '{result,signal}');
+    if v_told <> '{}' then
+        perform hotmesh._signal_meet(v_told);
+        v_events := hotmesh._inbox_take(v_told);
+        v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
+    end if;
     for i in 1 .. cardinality(reports) loop
         reports[i].cursor := v_cursors[i];
         reports[i].ends := hotmesh._report_ends(reports[i]);
@@ -3666,6 +3697,7 @@ as $$
 declare
     v_locked bigint[];
     v_runs hotmesh.report[];
+    v_now double precision := extract(epoch from hotmesh.now());
 begin
     v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
     if cardinality(v_locked) < cardinality(ids) then
@@ -3695,7 +3727,7 @@ begin
                         s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
            extract(epoch from j.created_at)::double precision,
-           extract(epoch from hotmesh.now())::double precision
+           v_now
     from unnest(v_runs) r
     join streams s on s.id = r.id
     join jobs j on j.id = s.job_id;

@@ -81,13 +81,15 @@ create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
 language plpgsql
 as $$
+declare
+    v_now timestamptz := hotmesh.now();
 begin
     insert into streams (
         kind, state, queue, name, priority, job_id, dimension, sequence,
         args, retry_policy, attempt, token, visible_at, worker, created_at)
     select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
            coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
-           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, hotmesh.now()
+           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now
     from unnest(messages) m;
 end
 $$;

@@ -173,9 +173,11 @@ create or replace function hotmesh._job_advance(ids bigint[], cursors bigint[])
 returns void
 language plpgsql
 as $$
+declare
+    v_now timestamptz := hotmesh.now();
 begin
     update jobs j
-    set cursor = cursors[array_position(ids, j.id)], updated_at = hotmesh.now()
+    set cursor = cursors[array_position(ids, j.id)], updated_at = v_now
     where j.id = any (ids);
 end
 $$;

@@ -19,12 +19,22 @@ begin
 end
 $$;
 
-create or replace function hotmesh._engine_check_request(request hotmesh.job_request)
+create or replace function hotmesh._engine_refuse_names(request hotmesh.job_request)
 returns void
 language plpgsql
 as $$
-declare
-    v_limit bigint := hotmesh._setting('value_limit', 16777216);
+begin
+    perform hotmesh._engine_check_name('key', request.key, 1000);
+    perform hotmesh._engine_check_name('queue', request.queue, 500);
+    perform hotmesh._engine_check_name('entity', request.entity, 500);
+end
+$$;
+
+create or replace function hotmesh._engine_check_request(
+    request hotmesh.job_request, size_limit bigint)
+returns void
+language plpgsql
+as $$
 begin
     if coalesce(request.workflow, '') = '' or octet_length(request.workflow) > 500 then
         perform hotmesh._refuse_argument(
@@ -36,23 +46,26 @@ begin
             format('args of "%s" are no JSON array', request.workflow),
             format('They were %s.', coalesce(left(request.args::text, 200), 'null')),
             'Positional arguments come as an array, for instance ''["item-123", 5]''.');
-    elsif pg_column_size(request.args) > v_limit then
+    elsif pg_column_size(request.args) > size_limit then
         perform hotmesh._job_refuse_large(
-            format('args of "%s"', request.workflow), pg_column_size(request.args), v_limit);
+            format('args of "%s"', request.workflow), pg_column_size(request.args), size_limit);
     elsif jsonb_typeof(coalesce(request.options, '{}')) <> 'object' then
         perform hotmesh._refuse_argument(
             'options are no JSON object', left(request.options::text, 200),
             'For instance {"on_conflict": "existing"}.');
     end if;
-    perform hotmesh._engine_check_name('key', request.key, 1000);
-    perform hotmesh._engine_check_name('queue', request.queue, 500);
-    perform hotmesh._engine_check_name('entity', request.entity, 500);
+    if octet_length(request.key) not between 1 and 1000
+        or octet_length(request.queue) not between 1 and 500
+        or octet_length(request.entity) not between 1 and 500
+    then
+        perform hotmesh._engine_refuse_names(request);
+    end if;
     if request.options <> '{}' then
         perform hotmesh._engine_check_options(request.options);
-        if pg_column_size(request.options) > v_limit then
+        if pg_column_size(request.options) > size_limit then
             perform hotmesh._job_refuse_large(
                 format('options of "%s"', request.workflow),
-                pg_column_size(request.options), v_limit);
+                pg_column_size(request.options), size_limit);
         end if;
     end if;
 end
@@ -93,14 +106,15 @@ begin
 end
 $$;
 
-create or replace function hotmesh._engine_request(request hotmesh.job_request)
+create or replace function hotmesh._engine_request(
+    request hotmesh.job_request, size_limit bigint)
 returns hotmesh.job_request
 language plpgsql
 as $$
 declare
     v_options jsonb := coalesce(nullif(request.options, 'null'), '{}');
 begin
-    perform hotmesh._engine_check_request(request);
+    perform hotmesh._engine_check_request(request, size_limit);
     request.id := nextval('hotmesh.ids');
     request.key := coalesce(request.key, replace(gen_random_uuid()::text, '-', ''));
     request.queue := coalesce(request.queue, request.entity, 'default');
@@ -109,7 +123,10 @@ begin
     if v_options <> '{}' then
         request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
         request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
-        request.visible_at := hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');
+        if v_options ? 'delay' then
+            request.visible_at :=
+                hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');
+        end if;
     end if;
     return request;
 end
@@ -198,7 +215,8 @@ begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._engine_open(array[hotmesh._engine_request(
         (null, key, workflow, queue, entity, args, options,
-         null, null, null)::hotmesh.job_request)]);
+         null, null, null)::hotmesh.job_request,
+        hotmesh._setting('value_limit', 16777216))]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
 end
@@ -231,13 +249,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ids bigint[];
+    v_limit bigint;
 begin
     perform hotmesh._enter(app);
     perform hotmesh._engine_check_list(requests);
+    v_limit := hotmesh._setting('value_limit', 16777216);
     v_ids := hotmesh._engine_open(array(
         select hotmesh._engine_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
-             null, null, null)::hotmesh.job_request)
+             null, null, null)::hotmesh.job_request,
+            v_limit)
         from jsonb_to_recordset(requests) as r (
             key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
     return query

@@ -46,7 +46,7 @@ language plpgsql
 as $$
 declare
     v_held bigint[];
-    v_inbox bigint[];
+    v_inbox bigint[] := '{}';
     v_locked bigint[];
     v_kept bigint[];
     v_all bigint[] := array(
@@ -55,8 +55,10 @@ begin
     select hotmesh._lease_held(array_agg(r.id), array_agg(r.token)) into v_held
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
-    v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
-        || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    if exists (select from unnest(reports) r where r.verdict = 'quiet') then
+        v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
+            || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    end if;
     v_locked := hotmesh._job_lock(array(
         select r.job_id
         from unnest(reports) r
@@ -263,12 +265,16 @@ declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
     v_cursors bigint[] := array(
         select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_told bigint[];
     v_events hotmesh.streams[];
     v_news hotmesh.jobs_attributes[];
 begin
-    perform hotmesh._signal_meet(v_jobs);
-    v_events := hotmesh._inbox_take(v_jobs);
-    v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
+    v_told := hotmesh._inbox_jobs(v_jobs, '{result,signal}');
+    if v_told <> '{}' then
+        perform hotmesh._signal_meet(v_told);
+        v_events := hotmesh._inbox_take(v_told);
+        v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
+    end if;
     for i in 1 .. cardinality(reports) loop
         reports[i].cursor := v_cursors[i];
         reports[i].ends := hotmesh._report_ends(reports[i]);

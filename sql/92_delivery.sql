@@ -75,6 +75,7 @@ as $$
 declare
     v_locked bigint[];
     v_runs hotmesh.report[];
+    v_now double precision := extract(epoch from hotmesh.now());
 begin
     v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
     if cardinality(v_locked) < cardinality(ids) then
@@ -104,7 +105,7 @@ begin
                         s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
                 else '[]' end,
            extract(epoch from j.created_at)::double precision,
-           extract(epoch from hotmesh.now())::double precision
+           v_now
     from unnest(v_runs) r
     join streams s on s.id = r.id
     join jobs j on j.id = s.job_id;
