@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -73,8 +74,10 @@ class Execution:
     __slots__ = (
         "_done",
         "_task",
+        "_wanted",
         "abandoned",
         "args",
+        "asked",
         "context",
         "error",
         "function",
@@ -84,6 +87,7 @@ class Execution:
         "sequence",
         "server",
         "since",
+        "slot",
         "token",
         "value",
     )
@@ -109,7 +113,10 @@ class Execution:
         self.value: Any = None
         self.error: dict[str, Any] | None = None
         self.abandoned = False
+        self.slot = False
+        self.asked = monotonic()
         self.since = 0.0
+        self._wanted = False
         self._done = done
         self._task: asyncio.Future[None] | None = None
 
@@ -119,7 +126,18 @@ class Execution:
         return self.output is not None or self.error is not None
 
     def start(self) -> None:
-        """Begin; the slot was taken before. Must be called in the worker's loop."""
+        """Begin, or as soon as there is a slot. Must be called in the worker's loop."""
+        self._wanted = True
+        if self.slot:
+            self._begin()
+
+    def take_slot(self) -> None:
+        """It is this execution's turn; whoever reserved it may not have said `start` yet."""
+        self.slot = True
+        if self._wanted:
+            self._begin()
+
+    def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         self.since = monotonic()
         if self.server.is_async(self.function):
@@ -180,7 +198,7 @@ class Execution:
             self.error["code"] = 598  # a result that JSON can't carry will not get better
 
     def _finish(self, task: asyncio.Future[None]) -> None:
-        self.server.busy -= 1
+        self.server.release(self)
         fault = None if task.cancelled() else task.exception()
         if not self.finished and not self.abandoned:
             lost = f'activity "{self.context.activity_name}" ended without a result'
@@ -195,7 +213,7 @@ class Execution:
         if self._task is not None:
             self._task.cancel()
         else:  # it never began
-            self.server.busy -= 1
+            self.server.release(self)
 
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
@@ -208,6 +226,7 @@ class Server:
         self.home = home
         self.slots = slots
         self.busy = 0
+        self.waiting: deque[Execution] = deque()
         self.functions: dict[tuple[str, str], Function] = {}
         self._async: set[Function] = set()
         self.threads = ThreadPoolExecutor(max(slots, 1), thread_name_prefix="hotmesh-activity")
@@ -217,6 +236,28 @@ class Server:
     def free(self) -> int:
         """How many activities may begin now."""
         return self.slots - self.busy if self.open else 0
+
+    def has_room(self, wait: bool) -> bool:
+        """Whether one more may be reserved: for a free slot, or with `wait` for one to come."""
+        return self.free > 0 or (wait and self.open and len(self.waiting) < self.slots)
+
+    def reserve(self, execution: Execution) -> None:
+        """Give it a slot, or a place in the line for one."""
+        if self.busy < self.slots:
+            self.busy += 1
+            execution.take_slot()
+        else:
+            self.waiting.append(execution)
+
+    def release(self, execution: Execution) -> None:
+        """Take its slot, or its place in the line, away from an execution."""
+        if not execution.slot:
+            self.waiting.remove(execution)
+            return
+        execution.slot = False
+        self.busy -= 1
+        while self.waiting and self.busy < self.slots:
+            self.reserve(self.waiting.popleft())
 
     def add(self, queue: str, functions: Mapping[str, Function]) -> None:
         """Serve these functions on a queue."""
@@ -246,10 +287,10 @@ class Servers:
             if not servers or loop.is_closed():
                 del self._servers[loop]
 
-    def find(self, home: tuple[str, str], queue: str, name: str) -> Server | None:
-        """A worker of this app that serves the activity here and has a free slot."""
+    def find(self, home: tuple[str, str], queue: str, name: str, wait: bool) -> Server | None:
+        """A worker of this app that serves the activity here and has room for it."""
         for server in self._servers.get(asyncio.get_running_loop(), ()):
-            if server.home == home and (queue, name) in server.functions and server.free > 0:
+            if server.home == home and (queue, name) in server.functions and server.has_room(wait):
                 return server
         return None
 

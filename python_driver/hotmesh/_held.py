@@ -133,15 +133,7 @@ class Held:
 
     def _failed(self, execution: Execution) -> str:
         """The first attempt has failed inline: from here on it is the stream's business."""
-        command = Command(
-            execution.sequence,
-            "activity",
-            execution.context.activity_name,
-            execution.context.task_queue,
-            _codec.dumps(execution.args, "args", None),
-            execution.policy,
-        )
-        return _command(command, announced=True, error=json.dumps(execution.error))
+        return _command(_again(execution), announced=True, error=json.dumps(execution.error))
 
     def _commands(self) -> list[Command]:
         commands, self.run.commands = self.run.commands, []
@@ -154,7 +146,7 @@ class Held:
         """An execution right here, if a worker of this process serves it and has a slot."""
         if command.kind != "activity" or command.sequence in self._unwanted:
             return None
-        server = SERVERS.find(self.home, command.queue, command.name)
+        server = SERVERS.find(self.home, command.queue, command.name, not self.announce)
         if server is None:
             return None
         return self._execution(server, command)
@@ -165,7 +157,7 @@ class Held:
         args = _codec.loads(command.args)
         execution = Execution(server, function, context, args, self._finish, command.sequence)
         execution.policy = command.retry_policy
-        server.busy += 1
+        server.reserve(execution)
         self.inline[command.sequence] = execution
         return execution
 
@@ -177,21 +169,19 @@ class Held:
     wake: Callable[[Held, Execution], None]
 
     def _overdue(self) -> list[str]:
-        """Announce what has been running for long without a row of its own."""
+        """Announce what has been running for long; what still waits for a slot goes to others."""
         late = monotonic() - ANNOUNCE_AFTER
         commands = []
-        for execution in self.inline.values():
-            if execution.id is None and 0 < execution.since < late and not execution.finished:
+        for execution in list(self.inline.values()):
+            if execution.id is not None or execution.finished or execution.asked > late:
+                continue
+            if execution.slot:
                 execution.id = 0  # asked for; the answer brings the real one
-                command = Command(
-                    execution.sequence,
-                    "activity",
-                    execution.context.activity_name,
-                    execution.context.task_queue,
-                    _codec.dumps(execution.args, "args", None),
-                    execution.policy,
-                )
-                commands.append(_command(command, announced=True))
+                commands.append(_command(_again(execution), announced=True))
+            else:
+                del self.inline[execution.sequence]
+                execution.abandon()
+                commands.append(_command(_again(execution)))
         return commands
 
     def _body(self, done: list[str], commands: list[str], running: bool) -> str:
@@ -240,6 +230,18 @@ class Held:
         self.inline.clear()
         self.finished.clear()
         self.run.close()
+
+
+def _again(execution: Execution) -> Command:
+    """The command from which an inline execution was made."""
+    return Command(
+        execution.sequence,
+        "activity",
+        execution.context.activity_name,
+        execution.context.task_queue,
+        _codec.dumps(execution.args, "args", None),
+        execution.policy,
+    )
 
 
 def _command(command: Command, announced: bool = False, error: str = "") -> str:

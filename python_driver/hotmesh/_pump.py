@@ -201,6 +201,7 @@ class Pump:
             or self._dirty
             or self._again
             or self.server.busy
+            or self.server.waiting
             or any(held.inline for held in self._runs.values())
         )
 
@@ -486,7 +487,7 @@ class Pump:
         execution = Execution(self.server, function, context, row.args or [], self._on_claimed)
         execution.id, execution.token = row.id, row.token
         self._claimed[row.id] = execution
-        self.server.busy += 1
+        self.server.reserve(execution)
         execution.start()
 
     def _on_claimed(self, execution: Execution) -> None:
