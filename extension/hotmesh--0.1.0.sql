@@ -107,6 +107,8 @@ where state = 'ready';
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+create index streams_news on hotmesh.streams (name, job_id)
+where kind = 'event' and state = 'ready';
 
 -- 31_inbox.sql
 
@@ -1454,20 +1456,26 @@ begin
 end
 $$;
 
-create function hotmesh._inbox_unrouted(take integer)
+-- Jobs for which there is news to file, each found by one look, however much there is for one.
+create function hotmesh._inbox_unfiled(names text[], take integer)
 returns bigint[]
 language plpgsql
 as $$
 begin
     return array(
-        select distinct e.job_id
-        from unnest('{result,signal}'::text[]) as n (name)
-        cross join lateral (
-            select s.job_id
-            from streams s
-            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = n.name
-            order by s.priority desc, s.id
-            limit take) e);
+        with recursive found (name, job_id) as (
+            select n.name, (
+                select min(s.job_id) from streams s
+                where s.kind = 'event' and s.state = 'ready' and s.name = n.name)
+            from unnest(names) n (name)
+            union all
+            select f.name, (
+                select min(s.job_id) from streams s
+                where s.kind = 'event' and s.state = 'ready' and s.name = f.name
+                  and s.job_id > f.job_id)
+            from found f
+            where f.job_id is not null)
+        select f.job_id from found f where f.job_id is not null limit take);
 end
 $$;
 
@@ -1528,21 +1536,6 @@ begin
     select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept
     from taken t;
     return v_kept;
-end
-$$;
-
--- News of jobs that somebody else has locked: it makes room for other jobs' news for a while.
-create function hotmesh._inbox_postpone(job_ids bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    update streams s set state = 'delayed', visible_at = hotmesh.now() + interval '100 ms'
-    where s.id = any (array(
-        select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready'
-        limit 1000
-        for update skip locked));
 end
 $$;
 
@@ -3546,38 +3539,23 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_ids bigint[];
-    v_jobs bigint[];
+    v_jobs bigint[] := hotmesh._inbox_unfiled('{report}', take);
     v_locked bigint[];
 begin
-    select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs
-    from (
-        select s.id, s.job_id
-        from streams s
-        where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'report'
-        order by s.priority desc, s.id
-        limit take
-        for update skip locked) k;
-    if v_ids is null then
+    if v_jobs = '{}' then
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._stream_drop(array(
         select k.id from unnest(v_jobs) as k (id)
         where not exists (select from jobs j where j.id = k.id and j.closed_at is null)));
-    if cardinality(v_ids) >= take then  -- they would hide what came after them
-        perform hotmesh._inbox_postpone(array(
-            select j.id from jobs j
-            where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
-    end if;
-    v_ids := array(
+    return hotmesh._inbox_release(array(
         select s.id from streams s
-        where s.id = any (v_ids) and s.job_id = any (v_locked)
-          and not exists (
-              select from streams o
-              where o.job_id = s.job_id and o.kind = 'event' and o.name = 'report'
-                and o.id < s.id));
-    return hotmesh._inbox_release(v_ids);
+        where s.id = any (array(
+            select min(e.id) from streams e
+            where e.job_id = any (v_locked) and e.kind = 'event' and e.name = 'report'
+            group by e.job_id))
+        for update skip locked));
 end
 $$;
 
@@ -3799,7 +3777,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unrouted(200);
+    v_jobs bigint[] := hotmesh._inbox_unfiled('{result,signal}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -3809,8 +3787,6 @@ begin
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
-    perform hotmesh._inbox_postpone(array(
-        select o from unnest(v_open) o where o <> all (v_locked)));
     perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
 end
 $$;
@@ -3913,7 +3889,6 @@ begin
             v_lease);
     end if;
     perform hotmesh._lease_sweep(200);
-    perform hotmesh._turn_kept(worker, v_lease);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;

@@ -75,6 +75,8 @@ where state = 'ready';
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+create index streams_news on hotmesh.streams (name, job_id)
+where kind = 'event' and state = 'ready';
 
 --@ behaviour
 create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])

@@ -63,20 +63,26 @@ begin
 end
 $$;
 
-create or replace function hotmesh._inbox_unrouted(take integer)
+-- Jobs for which there is news to file, each found by one look, however much there is for one.
+create or replace function hotmesh._inbox_unfiled(names text[], take integer)
 returns bigint[]
 language plpgsql
 as $$
 begin
     return array(
-        select distinct e.job_id
-        from unnest('{result,signal}'::text[]) as n (name)
-        cross join lateral (
-            select s.job_id
-            from streams s
-            where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = n.name
-            order by s.priority desc, s.id
-            limit take) e);
+        with recursive found (name, job_id) as (
+            select n.name, (
+                select min(s.job_id) from streams s
+                where s.kind = 'event' and s.state = 'ready' and s.name = n.name)
+            from unnest(names) n (name)
+            union all
+            select f.name, (
+                select min(s.job_id) from streams s
+                where s.kind = 'event' and s.state = 'ready' and s.name = f.name
+                  and s.job_id > f.job_id)
+            from found f
+            where f.job_id is not null)
+        select f.job_id from found f where f.job_id is not null limit take);
 end
 $$;
 
@@ -137,20 +143,5 @@ begin
     select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept
     from taken t;
     return v_kept;
-end
-$$;
-
--- News of jobs that somebody else has locked: it makes room for other jobs' news for a while.
-create or replace function hotmesh._inbox_postpone(job_ids bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    update streams s set state = 'delayed', visible_at = hotmesh.now() + interval '100 ms'
-    where s.id = any (array(
-        select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state = 'ready'
-        limit 1000
-        for update skip locked));
 end
 $$;

@@ -375,38 +375,23 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_ids bigint[];
-    v_jobs bigint[];
+    v_jobs bigint[] := hotmesh._inbox_unfiled('{report}', take);
     v_locked bigint[];
 begin
-    select array_agg(k.id), array_agg(k.job_id) into v_ids, v_jobs
-    from (
-        select s.id, s.job_id
-        from streams s
-        where s.state = 'ready' and s.kind = 'event' and s.queue = '' and s.name = 'report'
-        order by s.priority desc, s.id
-        limit take
-        for update skip locked) k;
-    if v_ids is null then
+    if v_jobs = '{}' then
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._stream_drop(array(
         select k.id from unnest(v_jobs) as k (id)
         where not exists (select from jobs j where j.id = k.id and j.closed_at is null)));
-    if cardinality(v_ids) >= take then  -- they would hide what came after them
-        perform hotmesh._inbox_postpone(array(
-            select j.id from jobs j
-            where j.id = any (v_jobs) and j.id <> all (v_locked) and j.closed_at is null));
-    end if;
-    v_ids := array(
+    return hotmesh._inbox_release(array(
         select s.id from streams s
-        where s.id = any (v_ids) and s.job_id = any (v_locked)
-          and not exists (
-              select from streams o
-              where o.job_id = s.job_id and o.kind = 'event' and o.name = 'report'
-                and o.id < s.id));
-    return hotmesh._inbox_release(v_ids);
+        where s.id = any (array(
+            select min(e.id) from streams e
+            where e.job_id = any (v_locked) and e.kind = 'event' and e.name = 'report'
+            group by e.job_id))
+        for update skip locked));
 end
 $$;
 

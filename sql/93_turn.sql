@@ -13,7 +13,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unrouted(200);
+    v_jobs bigint[] := hotmesh._inbox_unfiled('{result,signal}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -23,8 +23,6 @@ begin
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
-    perform hotmesh._inbox_postpone(array(
-        select o from unnest(v_open) o where o <> all (v_locked)));
     perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
 end
 $$;
@@ -127,7 +125,6 @@ begin
             v_lease);
     end if;
     perform hotmesh._lease_sweep(200);
-    perform hotmesh._turn_kept(worker, v_lease);
     perform hotmesh._turn_route();
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
