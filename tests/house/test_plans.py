@@ -15,6 +15,7 @@ import pytest
 from support.clock import Clock
 from support.hand import Connection, Hand, activity, body, done, start, timer
 from support.plans import recorded
+from support.sessions import Session
 
 Calls = dict[str, int]
 TABLES = ("jobs", "jobs_attributes", "streams")
@@ -156,6 +157,38 @@ def test_no_statement_scans_a_table_that_has_grown(
         (table, plan.query) for plan in plans for table in TABLES if "Seq Scan" in plan.scans(table)
     }
     assert scans == set()
+
+
+def test_what_waits_for_a_locked_job_costs_the_others_nothing(
+    warm: Connection, db: Connection, sessions: Callable[..., tuple[Session, ...]]
+) -> None:
+    """Thousands of results of a fan-out, while a user holds the job."""
+    start(warm, "busy")
+    hand = Hand(warm, "fan")
+    commands = [activity(number + 1) for number in range(3000)]
+    [busy] = [run for run in hand.claim(take=1000) if run.key == "busy"]
+    hand.report(busy, commands=commands)
+    few = a_day(warm, "few")
+    (locker,) = sessions("locker")
+    locker.begin()
+    locker.run("select from my_app.jobs where key = 'busy' for update")
+    while tasks := hand.claim("activity", 1000):
+        hand.turn(*[body(task, output=1) for task in tasks])
+    piled = pile(db)
+    assert len(piled) > 2900
+    many = a_day(warm, "many")
+    dear = {call: (few[call], pages) for call, pages in many.items() if pages > 2 * few[call] + 30}
+    assert dear == {}
+    assert pile(db) == piled
+    locker.rollback()
+
+
+def pile(db: Connection) -> list[Any]:
+    """Where the results of `busy` lie; a row that is written again lies elsewhere."""
+    return db.execute(
+        "select s.ctid::text from my_app.streams s join my_app.jobs j on j.id = s.job_id"
+        " where j.key = 'busy' and s.kind = 'event' order by s.id"
+    ).fetchall()
 
 
 def test_the_measure_tells_a_scan_from_a_look(
