@@ -23,11 +23,13 @@ def client(dsn: str) -> Iterator[SyncClient]:
         yield client
 
 
-def start(client: SyncClient, name: str, count: int) -> list[SyncWorkflowHandle]:
+def start(
+    client: SyncClient, name: str, count: int, first: int = 0
+) -> list[SyncWorkflowHandle]:
     return client.workflow.start_many(
         [
             {"workflow_name": name, "workflow_id": f"{name}-{n}", "task_queue": "orders"}
-            for n in range(count)
+            for n in range(first, first + count)
         ]
     )
 
@@ -170,18 +172,20 @@ def test_connections_terminated_at_random_lose_nothing(
 ) -> None:
     for worker in [child(PROGRAM, HMSH_LEASE="2s") for _ in range(2)]:
         worker.wait_for_output("serving")
-    start(client, "mixed", 200)
-    terminated = 0
-    while (reached := closed(db)) < 200:
-        terminated += admin.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where datname = current_database() and application_name = 'hotmesh'"
-            "   and pid not in (%s, pg_backend_pid()) and backend_type = 'client backend'"
-            " order by random() limit 2",
-            [db.info.backend_pid],
-        ).rowcount
-        wait_until(lambda reached=reached: closed(db) >= min(reached + 5, 200), 30, "progress")  # type: ignore[misc]
-    assert terminated >= 10
+    terminated, started = 0, 0
+    while terminated < 20:  # more work until enough connections broke in the midst of it
+        start(client, "mixed", 50, first=started)
+        started += 50
+        for reached in range(started - 45, started, 5):
+            wait_until(lambda reached=reached: closed(db) >= reached, 30, "progress")  # type: ignore[misc]
+            terminated += admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and application_name = 'hotmesh'"
+                "   and pid not in (%s, pg_backend_pid()) and backend_type = 'client backend'"
+                " order by random() limit 2",
+                [db.info.backend_pid],
+            ).rowcount
+    wait_until(lambda: closed(db) == started, 30, "all to end")
     assert odd_journals(db, 6) == []
 
 
