@@ -104,7 +104,7 @@ def a_day(connection: Connection, name: str) -> Calls:
 
 
 def questions(connection: Connection, closed: str, opened: str) -> Calls:
-    pages = {}
+    pages: Calls = {}
     for key in (closed, opened):
         for call in ("job_status", "job_result", "job_state", "job_export", "job_history"):
             query = f"select hotmesh.{call}('my-app', %s)"

@@ -135,7 +135,7 @@ def test_an_empty_policy_is_the_default_policy(db: Connection) -> None:
 def failing(hand: Hand, clock: Clock, policy: Any) -> list[float]:
     """Fail an activity until nobody may try again; the pauses in between, seconds."""
     hand.report(hand.take(), commands=[activity(1, retry_policy=policy)])
-    pauses = []
+    pauses: list[float] = []
     while tasks := hand.claim("activity"):
         assert tasks[0].attempt == len(pauses) + 1
         assert hand.report(tasks[0], error={"type": "E", "message": "no"}) == "ok"

@@ -219,7 +219,7 @@ class Worker:
         """What the code does next: inline steps and commands, or the end."""
         done: list[Any] = []
         commands: list[Any] = []
-        body = {"id": run.id, "token": run.token, "cursor": run.cursor}
+        body: dict[str, Any] = {"id": run.id, "token": run.token, "cursor": run.cursor}
         for group in program(self.seed, run.key):
             self.begin(run, group, done, commands)
             if not self.finished(run, group, commands):
@@ -348,11 +348,12 @@ def check(
         steps = [step for group in program(seed, key) for step in group]
         assert [row[0] for row in mine] == [step.sequence for step in steps]
         for step, (_, state, value, _) in zip(steps, mine, strict=True):
-            expected = {
+            special: dict[str, list[tuple[str, Any]]] = {
                 "never": [("cancelled", None)],
                 "timer": [("done", None)],
                 "victim": [("cancelled", None), ("done", value_of(key, step.sequence))],
-            }.get(step.kind, [("done", value_of(key, step.sequence))])
+            }
+            expected = special.get(step.kind, [("done", value_of(key, step.sequence))])
             assert (state, value) in expected, (key, step)
             assert state == "cancelled" or (key, step.sequence) not in cancelled
         cursors = [row[3] for row in mine if row[3] is not None]
