@@ -521,7 +521,7 @@ async def test_code_that_blocks_is_named_and_keeps_its_leases(
         opened = gate.wait(20)  # as time.sleep would: nothing else can run in this loop
         return "opened" if opened else "never"
 
-    worker = await house.worker(blocks, lease=1)
+    worker = await house.worker(blocks, lease=1.8)
     handle = await house.start(blocks, key="o-1")
     left: list[Any] = []
 
