@@ -96,6 +96,7 @@ class Pump:
         self._claimed: dict[int, Execution] = {}
         self._finished: list[Execution] = []
         self._again: list[Report] = []
+        self._pause = 0.001
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._in_doubt = False
@@ -263,7 +264,9 @@ class Pump:
         poll = POLL_LISTENING_SECONDS if listening else POLL_SECONDS
         if self._busy:
             poll = self._news_seconds
-        await self._rest(poll if due is None else min(poll, max(due, 0.001)))
+        # what is due and was not served is locked by somebody: look less and less often
+        self._pause = min(self._pause * 2, 0.1) if due == 0 else 0.001
+        await self._rest(poll if due is None else min(poll, max(due, self._pause)))
 
     @property
     def _news_seconds(self) -> float:

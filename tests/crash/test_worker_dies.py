@@ -23,9 +23,7 @@ def client(dsn: str) -> Iterator[SyncClient]:
         yield client
 
 
-def start(
-    client: SyncClient, name: str, count: int, first: int = 0
-) -> list[SyncWorkflowHandle]:
+def start(client: SyncClient, name: str, count: int, first: int = 0) -> list[SyncWorkflowHandle]:
     return client.workflow.start_many(
         [
             {"workflow_name": name, "workflow_id": f"{name}-{n}", "task_queue": "orders"}

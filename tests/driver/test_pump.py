@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from hotmesh import _calls, workflow
@@ -117,6 +118,26 @@ async def test_an_idle_worker_makes_few_round_trips_and_picks_up_a_start_when_to
     assert asyncio.get_running_loop().time() - began > 1.5, "an idle worker polls too often"
     await wait_for(lambda: pump._was_idle)
     assert await house.run(five_steps, timeout=1.5) == [0, 1, 2, 3, 4]
+
+
+async def test_a_due_message_that_somebody_holds_locked_is_no_reason_to_hurry(
+    house: House,
+) -> None:
+    async def sleeps() -> str:
+        await asyncio.sleep(0.05)
+        return "slept"
+
+    turns = Turns(await house.worker(sleeps))
+    handle = await house.start(sleeps)
+    timer = "from my_app.streams where kind = 'timer'"
+    await wait_for(lambda: house.one(f"select count(*) {timer}") == 1)
+    with psycopg.connect(house.dsn) as other:
+        other.execute(f"select id {timer} for update".encode())
+        await wait_for(lambda: house.one(f"select visible_at < now() {timer}"))
+        before, began = len(turns.sent), asyncio.get_running_loop().time()
+        await wait_for(lambda: len(turns.sent) >= before + 12)
+        assert asyncio.get_running_loop().time() - began > 0.3
+    assert await handle.result(timeout=10) == "slept"
 
 
 async def test_without_notifications_a_start_is_found_by_polling(house: House) -> None:
