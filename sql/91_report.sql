@@ -140,7 +140,8 @@ as $$
 begin
     return array(
         select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
-                r.cursor + d.number, 0, null, to_timestamp(d.at))::hotmesh.jobs_attributes
+                r.cursor + d.number, 0, null,
+                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
         from unnest(reports) r
         cross join lateral rows from (
             jsonb_to_recordset(r.done) as (
@@ -190,12 +191,14 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('unknown command: %s', left(c.kind, 60)), 'Commands: activity, timer, wait, cancel.',
+        format('bad command: %s', left(c.kind, 60)),
+        'Commands: activity (with queue and name), timer, wait, cancel.',
         'Is the driver newer than the engine?')
     from unnest(reports) r
-    cross join lateral jsonb_to_recordset(r.commands) as c (kind text)
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
     where r.commands is not null
-      and coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel');
+      and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel')
+           or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
 end
 $$;
 

@@ -123,7 +123,8 @@ def restored(server: Server, dsn: str, tmp_path: Path, how: str) -> Iterator[str
 def test_a_restored_database_is_equal_and_its_jobs_finish(
     server: Server, db: Connection, caller: Connection, dsn: str, tmp_path: Path, how: str
 ) -> None:
-    ours = subprocess.run([bin_dir() / "pg_dump", "--version"], capture_output=True, text=True)
+    asked = [str(bin_dir() / "pg_dump"), "--version"]
+    ours = subprocess.run(asked, capture_output=True, text=True, check=True)
     if int(ours.stdout.split()[2].split(".")[0]) > db.info.server_version // 10_000:
         pytest.skip("a dump by a newer pg_dump is not for this server")
     held, token = work_in_every_state(caller)
