@@ -1663,7 +1663,7 @@ $$;
 
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
-create function hotmesh._lease_sweep(take integer)
+create function hotmesh._lease_sweep(take integer, only_queue text default null)
 returns integer
 language plpgsql
 as $$
@@ -1674,7 +1674,7 @@ begin
     v_due := array(
         select s.id from streams s
         where s.state in ('delayed', 'leased') and s.visible_at > '-infinity'
-          and s.visible_at <= v_now
+          and s.visible_at <= v_now and (only_queue is null or s.queue = only_queue)
         order by s.visible_at
         limit take
         for update skip locked);
@@ -3304,7 +3304,8 @@ as $$
 begin
     return array(
         select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
-                r.cursor + d.number, 0, null, to_timestamp(d.at))::hotmesh.jobs_attributes
+                r.cursor + d.number, 0, null,
+                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
         from unnest(reports) r
         cross join lateral rows from (
             jsonb_to_recordset(r.done) as (
@@ -3354,12 +3355,14 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('unknown command: %s', left(c.kind, 60)), 'Commands: activity, timer, wait, cancel.',
+        format('bad command: %s', left(c.kind, 60)),
+        'Commands: activity (with queue and name), timer, wait, cancel.',
         'Is the driver newer than the engine?')
     from unnest(reports) r
-    cross join lateral jsonb_to_recordset(r.commands) as c (kind text)
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
     where r.commands is not null
-      and coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel');
+      and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel')
+           or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
 end
 $$;
 
@@ -3958,7 +3961,8 @@ begin
             format('They were %s, %s, %s.', queue, worker, take),
             'Name both; take defaults to 1.');
     end if;
-    perform hotmesh._lease_sweep(100);
+    -- Of other queues nothing is touched: the caller may stay in its transaction.
+    perform hotmesh._lease_sweep(100, queue);
     v_names := hotmesh._claim_names(queue);
     v_ids := case when v_names = '{}' then '{}' else hotmesh._stream_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,

@@ -129,7 +129,7 @@ $$;
 
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
-create or replace function hotmesh._lease_sweep(take integer)
+create or replace function hotmesh._lease_sweep(take integer, only_queue text default null)
 returns integer
 language plpgsql
 as $$
@@ -140,7 +140,7 @@ begin
     v_due := array(
         select s.id from streams s
         where s.state in ('delayed', 'leased') and s.visible_at > '-infinity'
-          and s.visible_at <= v_now
+          and s.visible_at <= v_now and (only_queue is null or s.queue = only_queue)
         order by s.visible_at
         limit take
         for update skip locked);

@@ -51,7 +51,8 @@ begin
             format('They were %s, %s, %s.', queue, worker, take),
             'Name both; take defaults to 1.');
     end if;
-    perform hotmesh._lease_sweep(100);
+    -- Of other queues nothing is touched: the caller may stay in its transaction.
+    perform hotmesh._lease_sweep(100, queue);
     v_names := hotmesh._claim_names(queue);
     v_ids := case when v_names = '{}' then '{}' else hotmesh._stream_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,
