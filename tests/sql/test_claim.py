@@ -169,10 +169,15 @@ def test_an_answer_in_an_open_transaction_locks_no_job_but_its_own(
     other = hand.take()
     hand.report(other, commands=[timer(1, 5)], running=True)
     clock.advance("5 seconds")
-    [(message, token, *_)] = claim(caller)
     (user,) = sessions("user")
     user.begin()
+    user.run("select from my_app.jobs where key = 'b' for update")
+    hand.turn()
+    user.rollback()
+    [(message, token, *_)] = claim(caller)
+    user.begin()
     assert complete(user.conn, message, token, 1) == "ok"
+    hand.turn()
     assert [step[0] for step in hand.news(other, running=True)] == [1]
     assert hand.report(other, cursor=1, outcome={"output": 1}) == "ok"
     user.commit()
