@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ._lease import Watch
 
 __all__ = ["Held", "Report"]
+
+_LOG = logging.getLogger("hotmesh")
 
 ANNOUNCE_AFTER = 1.0
 """Seconds after which an activity that runs inline gets a row of its own, as a lease holds."""
@@ -92,6 +95,14 @@ class Held:
             action()
         finally:
             watch.step = None
+            self._tell_unhandled()
+
+    def _tell_unhandled(self) -> None:
+        """Log what asyncio would have logged, such as a failed task that nobody awaited."""
+        told, self.run.loop.unhandled = self.run.loop.unhandled, []
+        for context in told:
+            error, name = context.get("exception"), self.run.info.workflow_id
+            _LOG.warning('workflow "%s": %s', name, context.get("message"), exc_info=error)
 
     def report(self, watch: Watch) -> Report:
         """Consume what has finished inline, and say what the engine must write."""
@@ -230,6 +241,7 @@ class Held:
         self.inline.clear()
         self.finished.clear()
         self.run.close()
+        self._tell_unhandled()
 
 
 def _again(execution: Execution) -> Command:

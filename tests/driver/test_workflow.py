@@ -443,6 +443,25 @@ async def test_a_workflow_that_ends_badly_fails_its_job_and_no_other(
     assert await house.run(in_time) == "in time"
 
 
+async def test_code_that_raises_while_it_is_forgotten_is_logged(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def untidy() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise ValueError("in its finally block")
+
+    worker = await house.worker(untidy)
+    await house.start(untidy, key="o-1")
+    timers = "select count(*) from my_app.streams where kind = 'timer'"
+    await wait_for(lambda: house.one(timers) == 1)
+    with caplog.at_level(logging.WARNING, "hotmesh"):
+        await worker.shutdown()
+    assert 'workflow "o-1": a task raised while its workflow was evicted' in caplog.text
+    assert "in its finally block" in caplog.text
+
+
 async def test_wrong_arguments_fail_the_job_as_a_type_error(house: House) -> None:
     await house.worker(order_workflow)
     with pytest.raises(JobFailedError, match="missing 1 required positional argument") as caught:
