@@ -40,10 +40,11 @@ class _Pace:
     """The pauses between two looks: from 2 ms, longer each time nothing ended, up to 250 ms.
 
     A look that took long (there is much to ask for, or the server is busy) makes the pause longer,
-    so that waiting costs the server a fifth of one connection at most.
+    up to a second, so that waiting costs the server little. Not longer: when this process was
+    blocked, the look only seems to have taken long.
     """
 
-    FIRST, LAST, GROWTH, SHARE = 0.002, 0.25, 1.6, 4.0
+    FIRST, LAST, LONGEST, GROWTH, SHARE = 0.002, 0.25, 1.0, 1.6, 4.0
 
     def __init__(self) -> None:
         self._next = self.FIRST
@@ -54,7 +55,7 @@ class _Pace:
 
     def after(self, took: float, ended: bool) -> float:
         """The pause after a look of `took` seconds, that found something `ended` or not."""
-        pause = max(self._next, self.SHARE * took)
+        pause = max(self._next, min(self.SHARE * took, self.LONGEST))
         self._next = max(self._next / 2, self.FIRST) if ended else self._next * self.GROWTH
         self._next = min(self._next, self.LAST)
         return pause
