@@ -2376,21 +2376,28 @@ begin
 end
 $$;
 
--- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs
--- anew; what was done stays done.
+-- Before a run is tried again, its first failure is forgotten, and all that came after it: that is
+-- done anew, what was done before stays done. Returns the steps that are gone.
 create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
-returns void
+returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
+declare
+    v_first bigint := (
+        select min(a.cursor) from jobs_attributes a
+        where a.job_id = _attribute_forget.job_id
+          and a.dimension = _attribute_forget.dimension and a.state = 'failed');
+    v_gone hotmesh.jobs_attributes[];
 begin
-    delete from jobs_attributes a
-    where a.job_id = _attribute_forget.job_id
-      and a.dimension = _attribute_forget.dimension
-      and a.state = 'failed'
-      and a.cursor = (
-          select max(l.cursor)
-          from jobs_attributes l
-          where l.job_id = _attribute_forget.job_id and l.dimension = _attribute_forget.dimension);
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = _attribute_forget.job_id
+          and a.dimension = _attribute_forget.dimension
+          and a.sequence is not null and v_first is not null
+          and (a.cursor >= v_first or a.cursor is null)
+        returning (a::hotmesh.jobs_attributes) as step)
+    select coalesce(array_agg(g.step), '{}') into v_gone from gone g;
+    return v_gone;
 end
 $$;
 
@@ -3530,6 +3537,25 @@ begin
 end
 $$;
 
+-- What is forgotten loses its messages, and gives back the signals that it had taken.
+create or replace function hotmesh._report_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+declare
+    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
+begin
+    perform hotmesh._stream_cancel(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_send(w.job_id, w.name, coalesce(w.value, 'null'))
+    from (
+        select g.job_id, g.name, g.value from unnest(v_gone) g
+        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
+end
+$$;
+
 -- A run that is to be replayed later: it met other code, or its policy lets it try again.
 create or replace function hotmesh._report_again(report hotmesh.report)
 returns void
@@ -3541,7 +3567,7 @@ begin
             array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
         perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
     else
-        perform hotmesh._attribute_forget(report.job_id, report.dimension);
+        perform hotmesh._report_forget(report.job_id, report.dimension);
         perform hotmesh._stream_delay(
             report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
             report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));

@@ -209,21 +209,28 @@ begin
 end
 $$;
 
--- Before a run is tried again, the failure that ended it is forgotten, so that its activity runs
--- anew; what was done stays done.
+-- Before a run is tried again, its first failure is forgotten, and all that came after it: that is
+-- done anew, what was done before stays done. Returns the steps that are gone.
 create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
-returns void
+returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
+declare
+    v_first bigint := (
+        select min(a.cursor) from jobs_attributes a
+        where a.job_id = _attribute_forget.job_id
+          and a.dimension = _attribute_forget.dimension and a.state = 'failed');
+    v_gone hotmesh.jobs_attributes[];
 begin
-    delete from jobs_attributes a
-    where a.job_id = _attribute_forget.job_id
-      and a.dimension = _attribute_forget.dimension
-      and a.state = 'failed'
-      and a.cursor = (
-          select max(l.cursor)
-          from jobs_attributes l
-          where l.job_id = _attribute_forget.job_id and l.dimension = _attribute_forget.dimension);
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = _attribute_forget.job_id
+          and a.dimension = _attribute_forget.dimension
+          and a.sequence is not null and v_first is not null
+          and (a.cursor >= v_first or a.cursor is null)
+        returning (a::hotmesh.jobs_attributes) as step)
+    select coalesce(array_agg(g.step), '{}') into v_gone from gone g;
+    return v_gone;
 end
 $$;
 

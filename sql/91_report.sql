@@ -354,6 +354,25 @@ begin
 end
 $$;
 
+-- What is forgotten loses its messages, and gives back the signals that it had taken.
+create or replace function hotmesh._report_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+declare
+    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
+begin
+    perform hotmesh._stream_cancel(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_send(w.job_id, w.name, coalesce(w.value, 'null'))
+    from (
+        select g.job_id, g.name, g.value from unnest(v_gone) g
+        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
+end
+$$;
+
 -- A run that is to be replayed later: it met other code, or its policy lets it try again.
 create or replace function hotmesh._report_again(report hotmesh.report)
 returns void
@@ -365,7 +384,7 @@ begin
             array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
         perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
     else
-        perform hotmesh._attribute_forget(report.job_id, report.dimension);
+        perform hotmesh._report_forget(report.job_id, report.dimension);
         perform hotmesh._stream_delay(
             report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
             report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));

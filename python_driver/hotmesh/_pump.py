@@ -103,7 +103,7 @@ class Pump:
         self._was_idle = False
         self._started = False
         self._seen_at = 0.0
-        self._fetching: set[asyncio.Task[None]] = set()
+        self._fetching: dict[asyncio.Task[None], int] = {}
         self._watch = Watch()
         self._keeper: LeaseKeeper | None = None
         self._listener: Listener | None = None
@@ -209,7 +209,7 @@ class Pump:
     def held_ids(self) -> list[int]:
         """The messages whose leases must be kept. Called from another thread."""
         runs = [held.id for held in list(self._runs.values()) if held.holding]
-        return runs + list(self._claimed)
+        return runs + list(self._claimed) + list(self._fetching.values())
 
     # --- one round -------------------------------------------------------------------------------
 
@@ -539,8 +539,8 @@ class Pump:
             self._begin(row, _steps(row.history))
             return
         task = asyncio.create_task(self._fetch(row))
-        self._fetching.add(task)
-        task.add_done_callback(self._fetching.discard)
+        self._fetching[task] = row.id
+        task.add_done_callback(lambda done: self._fetching.pop(done))
 
     async def _fetch(self, row: Delivery) -> None:
         """Read a history that did not come with the claim, page by page."""
@@ -558,8 +558,8 @@ class Pump:
                 more = bool(page) and page[-1] is None
                 steps += _steps(page)
         except HotMeshError as error:
+            # its lease runs out, so that a history which nobody can read is parked in the end
             _LOG.warning("worker %s can't read %s: %s", self.name, row.key, error)
-            await self.session.run(_calls.worker_stop(app, self.name, [row.id or 0]))
             return
         self._begin(row, steps)
         self._wake.set()

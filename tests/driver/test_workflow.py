@@ -601,3 +601,32 @@ async def test_named_arguments_are_put_in_order_and_unknown_ones_refused(house: 
     first, refused = await house.run(by_name)
     assert first == "reserved 2 of i"
     assert "item_id" in refused or "count" in refused
+
+
+async def test_a_workflow_that_compensated_is_run_again_from_its_first_failure(house: House) -> None:
+    calls: list[str] = []
+
+    async def book() -> str:
+        calls.append("book")
+        return "booked"
+
+    async def pay() -> str:
+        calls.append("pay")
+        if calls.count("pay") == 1:
+            raise FatalError("card refused")
+        return "paid"
+
+    async def cancel() -> None:
+        calls.append("cancel")
+
+    async def trip() -> list[str]:
+        booked = await workflow.execute_activity(book)
+        try:
+            return [booked, await workflow.execute_activity(pay)]
+        except FatalError:
+            await workflow.execute_activity(cancel)
+            raise RuntimeError("the trip is off") from None
+
+    await house.worker(trip, activities=[book, pay, cancel])
+    assert await house.run(trip, retry_policy=FAST) == ["booked", "paid"]
+    assert calls == ["book", "pay", "cancel", "pay"]
