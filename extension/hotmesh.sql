@@ -3332,7 +3332,8 @@ begin
             with ordinality as d (sequence, kind, name, value, at, number)
         where r.done is not null
         union all
-        select (r.job_id, null, null, c.kind, c.name, 'open', r.dimension, c.sequence,
+        select (r.job_id, null, null, c.kind, c.name,
+                case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
                 null, 0, null, null)::hotmesh.jobs_attributes
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
@@ -3380,7 +3381,7 @@ begin
     from unnest(reports) r
     cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
     where r.commands is not null
-      and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'cancel')
+      and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'patch', 'cancel')
            or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
 end
 $$;

@@ -263,7 +263,7 @@ def _command(command: Command, announced: bool = False, error: str = "") -> str:
         parts.append(f'"args":{command.args}')
         if command.retry_policy:
             parts.append(f'"retry_policy":{command.retry_policy}')
-    if command.kind == "wait":
+    if command.kind in ("wait", "patch"):
         parts.append(f'"name":{json.dumps(command.name)}')
     if command.delay:
         parts.append(f'"delay":{command.delay!r}')

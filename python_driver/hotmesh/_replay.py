@@ -85,6 +85,7 @@ class Run:
         self._events: deque[Step] = deque()
         self._waiting: dict[int, Callable[[Step], object]] = {}
         self._randoms = 0
+        self._patches: dict[str, bool] = {}
         self._main: asyncio.Task[Any] | None = None
         self._never: NeverYields | None = None
         self._replay_until = 0
@@ -187,6 +188,21 @@ class Run:
         command = Command(operation.sequence, "wait", signal)
         self._ask(command, lambda step: self._resolve(operation, step))
         return operation
+
+    def patched(self, id: str) -> bool:
+        """Whether the code may take its new way: yes, unless an earlier life went the old one."""
+        if id not in self._patches:
+            recorded = self._recorded.get(self.sequence + 1)
+            if recorded is not None and (recorded.kind, recorded.name) == ("patch", id):
+                del self._recorded[self.next_sequence()]
+                self._patches[id] = True
+            elif self.sequence < self._replay_until:
+                self._patches[id] = False
+            else:
+                self._patches[id] = True
+                if not self.loop.closing:
+                    self.commands.append(Command(self.next_sequence(), "patch", id))
+        return self._patches[id]
 
     def random(self) -> Random:
         """A generator whose numbers are the same in each replay."""

@@ -22,9 +22,11 @@ __all__ = [
     "ActivityProxy",
     "all",
     "context",
+    "deprecate_patch",
     "execute_activity",
     "is_replaying",
     "now",
+    "patched",
     "proxy_activities",
     "random",
     "sleep",
@@ -200,6 +202,23 @@ def uuid4() -> str:
     """A UUID, the same in each replay."""
     bits = _context.current_run("workflow.uuid4()").random().getrandbits(128)
     return str(_uuid.UUID(int=bits, version=4))
+
+
+def patched(id: str) -> bool:
+    """Guard a change of workflow code: `if patched("my-change"): new way, else: old way`.
+
+    True in a run that gets here for the first time, which is journalled, and in its replays; False
+    in the replay of a run that went on from here before the change. Once no run of the old code is
+    open, replace the condition by :func:`deprecate_patch`, and drop that when its runs have closed.
+    """
+    run = _context.current_run("workflow.patched()")
+    return run.patched(_codec.text(id, "the id of a patch"))
+
+
+def deprecate_patch(id: str) -> None:
+    """Stand where :func:`patched` stood, after its old way was deleted."""
+    run = _context.current_run("workflow.deprecate_patch()")
+    run.patched(_codec.text(id, "the id of a patch"))
 
 
 def is_replaying() -> bool:
