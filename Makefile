@@ -47,16 +47,20 @@ ifneq ($(PGXS),)
 include $(PGXS)
 else
 # Neither PGXS nor a compiler is needed to copy text files.
-EXTDIR ?= $(addsuffix /extension,$(shell $(PG_CONFIG) --sharedir))
+EXTDIR ?= $(addsuffix /extension,$(shell $(PG_CONFIG) --sharedir 2>/dev/null))
+
+install uninstall: named
+.PHONY: named
+named:
+	@test -n '$(EXTDIR)' || { echo 'no Postgres: name its pg_config (PG_CONFIG=…) or a directory (EXTDIR=…)'; exit 1; }
 
 install:
-	@test -n '$(EXTDIR)' || { echo 'no Postgres: name its pg_config (PG_CONFIG=…) or a directory (EXTDIR=…)'; exit 1; }
 	mkdir -p '$(DESTDIR)$(EXTDIR)'
 	cp hotmesh.control $(DATA) '$(DESTDIR)$(EXTDIR)/'
 	cd '$(DESTDIR)$(EXTDIR)' && chmod 644 hotmesh.control $(notdir $(DATA))
 
 uninstall:
-	test -n '$(EXTDIR)' && cd '$(DESTDIR)$(EXTDIR)' && rm -f hotmesh.control $(notdir $(DATA))
+	cd '$(DESTDIR)$(EXTDIR)' && rm -f hotmesh.control $(notdir $(DATA))
 
 clean:
 	rm -rf .venv .ruff_cache .mypy_cache .pytest_cache .hypothesis python_driver/dist

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__, _calls, embedded
+from . import __version__, _calls, durations, embedded
 from . import install as engine
 from ._cli import jobs as looks
 from ._cli import screen
@@ -245,6 +245,7 @@ def start(
         "workflow_id": key,
         **options,  # type: ignore[typeddict-item]
     }
+    limit = None if timeout is None else durations.parse(timeout, "timeout")
     with place.client(provision=True) as client:
         handle = client.workflow.start(**request)
         told: dict[str, Any] = {"id": handle.workflow_id, "workflow": workflow}
@@ -255,7 +256,7 @@ def start(
             with place.screen.spinner(
                 f"waiting for {handle.workflow_id}; Ctrl-C leaves it running"
             ):
-                told["result"] = handle.result(timeout)
+                told["result"] = handle.result(limit)
             if not place.screen.as_json:
                 place.screen.line(screen.compact(told["result"]))
     if place.screen.as_json:

@@ -270,6 +270,12 @@ def test_wait_tells_how_a_workflow_failed(tool: Tool, worker: Start) -> None:
     only_a_sentence(said, 1, 'job "a" failed: ValueError: no luck')
 
 
+def test_a_timeout_that_is_no_duration_starts_nothing(tool: Tool) -> None:
+    said = tool("start", "total", "--id", "a", "--wait", "--timeout", "soon")
+    only_a_sentence(said, 1, "timeout: 'soon' is no duration")
+    only_a_sentence(tool("job", "a"), 1, "not found")
+
+
 def test_wait_ends_after_its_timeout_and_the_job_goes_on(tool: Tool) -> None:
     said = tool("start", "total", "--id", "a", "--wait", "--timeout", "10ms")
     only_a_sentence(said, 1, 'job "a" did not end within')
