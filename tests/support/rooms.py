@@ -221,10 +221,6 @@ def snippet(file: str, behaviour: str = "", state: str = "", header: str = "-- a
     return Room(file, f"{header}\n\n{STATE}\n{state}\n{BEHAVIOUR}\n{behaviour}\n")
 
 
-def room_path(room: Room) -> Path:
-    return next(file for file in room_files() if file.name == room.file)
-
-
 @dataclass(frozen=True)
 class Raise:
     """One `raise exception`: where, with which code, and what else it says."""
