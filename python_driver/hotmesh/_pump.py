@@ -540,7 +540,7 @@ class Pump:
             return
         task = asyncio.create_task(self._fetch(row))
         self._fetching[task] = row.id
-        task.add_done_callback(lambda done: self._fetching.pop(done))
+        task.add_done_callback(self._fetching.pop)
 
     async def _fetch(self, row: Delivery) -> None:
         """Read a history that did not come with the claim, page by page."""

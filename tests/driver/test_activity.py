@@ -166,7 +166,8 @@ BOOM: dict[str, Any] = {
 
 if sys.version_info >= (3, 11):
     BOOM["group"] = lambda: BaseExceptionGroup(  # noqa: F821
-        "two", [ValueError("a"), SystemExit(1)])
+        "two", [ValueError("a"), SystemExit(1)]
+    )
 
 
 async def boom(kind: str) -> None:

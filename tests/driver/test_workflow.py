@@ -603,7 +603,9 @@ async def test_named_arguments_are_put_in_order_and_unknown_ones_refused(house: 
     assert "item_id" in refused or "count" in refused
 
 
-async def test_a_workflow_that_compensated_is_run_again_from_its_first_failure(house: House) -> None:
+async def test_a_workflow_that_compensated_is_run_again_from_its_first_failure(
+    house: House,
+) -> None:
     calls: list[str] = []
 
     async def book() -> str:
