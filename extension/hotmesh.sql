@@ -1436,7 +1436,9 @@ begin
 end
 $$;
 
--- Files the news of jobs whose locks the caller holds and makes their waiting functions ready.
+-- Files the news of jobs whose locks the caller holds and makes their waiting functions ready. News
+-- of a function whose message is locked this instant (its lease is being extended) stay unfiled, so
+-- that a later turn comes back to it: filed news of a function that waits would wake nobody.
 -- Returns the workers that hold one that runs.
 create or replace function hotmesh._inbox_route(job_ids bigint[])
 returns text[]
@@ -1444,27 +1446,55 @@ language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_seen bigint[] := hotmesh._inbox_functions(job_ids);
+    v_places text[] := hotmesh._inbox_places(v_seen);
     v_holders text[];
 begin
-    update streams s set state = 'waiting'
-    where s.id = any (array(
-        select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.state in ('ready', 'delayed')
-          and m.name in ('result', 'signal')
-        for update skip locked));
+    update streams e
+    set state = case when e.job_id || e.dimension = any (v_places) then 'waiting' else 'ready' end
+    where e.id = any (array(
+        select n.id
+        from unnest(job_ids) as j (id)
+        cross join lateral (
+            select m.id from streams m
+            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'signal')
+              and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
+            for update skip locked) n));
     update streams s set state = 'ready', visible_at = v_now
-    where s.id = any (array(
-        select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state = 'waiting'
-          and exists (
-              select from streams e
-              where e.job_id = m.job_id and e.kind = 'event' and e.dimension = m.dimension)
-        for update skip locked));
+    where s.id = any (v_seen) and s.state = 'waiting'
+      and (select count(*) from (
+               select from streams e
+               where e.job_id = s.job_id and e.kind = 'event' and e.dimension = s.dimension
+               limit 1) one) > 0;
     select array_agg(distinct m.worker) into v_holders
     from streams m
-    where m.job_id = any (job_ids) and m.kind = 'workflow' and m.state in ('leased', 'ready')
-      and m.worker is not null;
+    where m.id = any (v_seen) and m.state in ('leased', 'ready') and m.worker is not null;
     return v_holders;
+end
+$$;
+
+-- The functions of these jobs whose messages can be locked now.
+create or replace function hotmesh._inbox_functions(job_ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select f.id
+        from unnest(job_ids) as j (id)
+        cross join lateral (
+            select m.id from streams m
+            where m.job_id = j.id and m.kind = 'workflow'
+            for update skip locked) f);
+end
+$$;
+
+create or replace function hotmesh._inbox_places(ids bigint[])
+returns text[]
+language plpgsql
+as $$
+begin
+    return array(select m.job_id || m.dimension from streams m where m.id = any (ids));
 end
 $$;
 
