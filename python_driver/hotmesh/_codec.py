@@ -73,6 +73,21 @@ def loads(written: str | bytes) -> Any:
     return json.loads(written)
 
 
+class Unreadable:
+    """Stands for a value that Postgres took and Python can't read; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def readable(written: str | bytes) -> Any:
+    """The value of a JSON text, or :class:`Unreadable`: one such value must not cost its neighbours."""
+    try:
+        return json.loads(written)
+    except (ValueError, RecursionError) as error:
+        return Unreadable(f"{type(error).__name__}: {str(error)[:200]}")
+
+
 def stored(written: str) -> Any:
     """The value of a JSON text as it will come back from jsonb, which orders the keys of objects."""
     if "{" not in written and "-0.0" not in written:

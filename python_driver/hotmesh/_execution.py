@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,16 @@ from ._context import in_activity, in_run
 from .activity import ActivityContext
 from .errors import FatalError, InvalidArgumentError
 
-__all__ = ["Execution", "Server", "Servers", "name_of", "named"]
+__all__ = [
+    "SERVERS",
+    "Execution",
+    "Server",
+    "Servers",
+    "name_of",
+    "named",
+    "refuse_unreadable",
+    "refuse_unreadable_run",
+]
 
 Function = Callable[..., Any]
 
@@ -178,6 +188,13 @@ class Execution:
         except BaseException as error:
             self._fail(error)
 
+    def body(self) -> str:
+        """The report of a message that was claimed, as JSON text."""
+        head = f'{{"id":{self.id},"token":{self.token},'
+        if self.error is not None:
+            return head + f'"error":{json.dumps(self.error)}}}'
+        return head + f'"output":{self.output}}}'
+
     def _keep(self, value: Any) -> None:
         if value is None or value is True or value is False:
             self.value, self.output = value, _CONSTANTS[value]
@@ -296,3 +313,16 @@ class Servers:
 
 
 SERVERS = Servers()
+
+
+def refuse_unreadable(reason: str) -> None:
+    """Runs in place of an activity whose arguments Python can't read."""
+    raise InvalidArgumentError(
+        f"its arguments or history can't be read: {reason}",
+        hint="the value came in by SQL; numbers have up to 4,000 digits, nesting up to 400 levels",
+    )
+
+
+async def refuse_unreadable_run(reason: str) -> None:
+    """Runs in place of a workflow whose arguments or history Python can't read."""
+    refuse_unreadable(reason)

@@ -22,11 +22,18 @@ from typing import Any
 
 from . import _calls
 from ._calls import Delivery
-from ._execution import SERVERS, Execution, Server
+from ._codec import Unreadable
+from ._execution import (
+    SERVERS,
+    Execution,
+    Server,
+    refuse_unreadable,
+    refuse_unreadable_run,
+)
 from ._held import Held, Report
 from ._lease import LeaseKeeper, Watch
 from ._listen import Listener
-from ._replay import Run, RunInfo, Step
+from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
 from .activity import ActivityContext
 from .errors import ConnectionLostError, HotMeshError
@@ -342,7 +349,7 @@ class Pump:
         self, reports: list[Report], finished: list[Execution], want: str
     ) -> list[Delivery]:
         """One turn; if the engine refuses the batch, once more by halves, down to one report."""
-        texts = [report.body for report in reports] + [_activity(done) for done in finished]
+        texts = [report.body for report in reports] + [done.body() for done in finished]
         try:
             rows = await self._send(texts, want)
         except HotMeshError:
@@ -486,8 +493,10 @@ class Pump:
     def _claimed_activity(self, row: Delivery) -> None:
         assert row.id is not None and row.queue is not None and row.name is not None
         context = ActivityContext(row.key, row.name, row.queue, row.attempt or 1)
-        function = self.server.functions[row.queue, row.name]
-        execution = Execution(self.server, function, context, row.args or [], self._on_claimed)
+        function, args = self.server.functions[row.queue, row.name], row.args or []
+        if isinstance(args, Unreadable):
+            function, args = refuse_unreadable, [args.reason]
+        execution = Execution(self.server, function, context, args, self._on_claimed)
         execution.id, execution.token = row.id, row.token
         self._claimed[row.id] = execution
         self.server.reserve(execution)
@@ -519,7 +528,11 @@ class Pump:
 
     def _tell(self, held: Held, row: Delivery) -> None:
         held.set_clock(row.due)
-        steps = _steps(row.history)
+        if isinstance(row.history, Unreadable):  # it comes back whole, and then its job fails
+            self._in_doubt = True
+            self._forget(held)
+            return
+        steps = steps_of(row.history)
         held.step(lambda: held.run.tell(steps), self._watch)
         held.cursor = held.run.cursor = row.cursor or held.cursor
         self._dirty[held.id] = held
@@ -527,7 +540,11 @@ class Pump:
     def _claimed_run(self, row: Delivery) -> None:
         assert row.id is not None
         held = self._runs.get(row.id)
-        complete = not row.history or row.history[-1] is not None
+        bad = next((v for v in (row.args, row.history) if isinstance(v, Unreadable)), None)
+        if bad is not None and row.sequence is None:
+            self._begin(row._replace(args=[bad.reason]), [], refuse_unreadable_run)
+            return
+        complete = bad is not None or not row.history or row.history[-1] is not None
         if row.sequence is not None and held is not None and held.cursor == row.sequence:
             held.token, held.holding = row.token or 0, True
             held.announce = (row.attempt or 1) > 1
@@ -536,7 +553,7 @@ class Pump:
         if held is not None:
             self._forget(held)
         if row.sequence is None and complete:
-            self._begin(row, _steps(row.history))
+            self._begin(row, steps_of(row.history))
             return
         task = asyncio.create_task(self._fetch(row))
         self._fetching[task] = row.id
@@ -555,8 +572,11 @@ class Pump:
                 page = await self.session.run(
                     _calls.job_history(app, row.key or "", row.dimension or "", last)
                 )
+                if isinstance(page, Unreadable):
+                    self._begin(row._replace(args=[page.reason]), [], refuse_unreadable_run)
+                    return
                 more = bool(page) and page[-1] is None
-                steps += _steps(page)
+                steps += steps_of(page)
         except HotMeshError as error:
             # its lease runs out, so that a history which nobody can read is parked in the end
             _LOG.warning("worker %s can't read %s: %s", self.name, row.key, error)
@@ -564,27 +584,17 @@ class Pump:
         self._begin(row, steps)
         self._wake.set()
 
-    def _begin(self, row: Delivery, steps: list[Step]) -> None:
+    def _begin(self, row: Delivery, steps: list[Step], function: Function | None = None) -> None:
         assert row.id is not None and row.queue is not None and row.name is not None
         attempt = row.attempt or 1
         info = RunInfo(
             row.key or "", row.name, row.queue, row.job_id or 0, row.dimension or "", attempt
         )
-        run = Run(info, self.workflows[row.queue, row.name], row.started or 0.0)
+        function = function or self.workflows[row.queue, row.name]
+        run = Run(info, function, row.started or 0.0)
         held = Held(run, row.id, row.token or 0, self.home, attempt > 1, row.due or 0.0)
         held.wake = self._on_finish
         self._runs[row.id] = held
         held.step(lambda: run.start(row.args or [], steps), self._watch)
         held.cursor = run.cursor = row.cursor or 0
         self._dirty[row.id] = held
-
-
-def _steps(history: list[Any] | None) -> list[Step]:
-    return [Step._make(entry) for entry in history or () if entry is not None]
-
-
-def _activity(execution: Execution) -> str:
-    head = f'{{"id":{execution.id},"token":{execution.token},'
-    if execution.error is not None:
-        return head + f'"error":{json.dumps(execution.error)}}}'
-    return head + f'"output":{execution.output}}}'

@@ -21,7 +21,7 @@ from ._loop import NeverYields, WorkflowLoop
 from ._operation import Operation
 from .errors import NonDeterminismError
 
-__all__ = ["Command", "Run", "RunInfo", "Step"]
+__all__ = ["Command", "Run", "RunInfo", "Step", "steps_of"]
 
 
 class Step(NamedTuple):
@@ -34,6 +34,11 @@ class Step(NamedTuple):
     value: Any
     cursor: int | None
     at: float
+
+
+def steps_of(history: list[Any] | None) -> list[Step]:
+    """The steps of an answer's history; a last null only says that there is more."""
+    return [Step._make(entry) for entry in history or () if entry is not None]
 
 
 @dataclass

@@ -22,6 +22,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.types.json import set_json_loads
 
 from . import _calls, _codec, errors
 from ._calls import Call
@@ -143,6 +144,7 @@ class _Session:
         self.pool_size = pool_size
         self.ready = False
         self.closed = False
+        self.lenient = False  # a worker's: answers may hold values that can't be read
         _OPEN.add(self)
 
     @property
@@ -528,9 +530,12 @@ class AsyncSession(_Session):
         if not self.source.dsn:
             await asyncio.to_thread(lambda: self.dsn)  # starts the embedded server
         try:
-            return await psycopg.AsyncConnection.connect(self.dsn, **self.options())
+            conn = await psycopg.AsyncConnection.connect(self.dsn, **self.options())
         except psycopg.Error as error:
             raise _UnreachableError(error) from error
+        if self.lenient:
+            set_json_loads(_codec.readable, conn)
+        return conn
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """A new connection, autocommit, that belongs to the caller."""

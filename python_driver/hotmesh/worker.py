@@ -189,6 +189,7 @@ async def _pump(
     lease: Duration | None,
 ) -> Pump:
     session = AsyncSession(connection, app_id)
+    session.lenient = True
     await asyncio.to_thread(lambda: session.dsn)
     pump = Pump(
         session,

@@ -308,3 +308,32 @@ async def test_a_message_of_another_language_that_is_odd_fails_nothing_else(hous
     with pytest.raises(JobFailedError, match="positional argument"):
         await handle.result(timeout=10)
     await goes_on(house)
+
+
+@pytest.mark.parametrize(
+    "poison", ["9" * 5000, "[" * 3000 + "]" * 3000], ids=["too many digits", "too deep"]
+)
+async def test_a_value_that_python_cannot_read_fails_its_own_job_alone(
+    house: House, poison: str
+) -> None:
+    async def echo(value: Any) -> Any:
+        return value
+
+    async def signalled() -> Any:
+        return await workflow.wait_for("news")
+
+    text = (
+        "select from hotmesh.job_start('my-app', 'echo', key => %s, args => %s::jsonb, queue => %s)"
+    )
+    house.db.execute(text, ["bad", f"[{poison}]", "orders"])
+    house.db.execute(text, ["good", '["fine"]', "orders"])
+    await house.worker(echo, signalled)
+    assert await house.client.workflow.get_handle("orders", "echo", "good").result(20) == "fine"
+    with pytest.raises(JobFailedError, match="can't be read"):
+        await house.client.workflow.get_handle("orders", "echo", "bad").result(20)
+    handle = await house.start(signalled, key="told")
+    house.db.execute(
+        "select hotmesh.job_signal('my-app', 'told', 'news', %s::jsonb)", [f"[{poison}]"]
+    )
+    with pytest.raises(JobFailedError, match="can't be read"):
+        await handle.result(timeout=20)
