@@ -3473,7 +3473,9 @@ as $$
 $$;
 
 -- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
--- cursor and its news.
+-- cursor and its news. What could
+-- not be taken, its row being locked this instant, leaves the run held, with empty news: to let it
+-- rest would wake nobody.
 create or replace function hotmesh._report_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
@@ -3483,6 +3485,7 @@ declare
     v_cursors bigint[] := array(
         select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
     v_told bigint[];
+    v_left bigint[] := '{}';
     v_events hotmesh.streams[];
     v_news hotmesh.jobs_attributes[];
 begin
@@ -3491,6 +3494,7 @@ begin
         perform hotmesh._signal_meet(v_told);
         v_events := hotmesh._inbox_take(v_told);
         v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
+        v_left := hotmesh._inbox_jobs(v_told, '{result}');
     end if;
     for i in 1 .. cardinality(reports) loop
         reports[i].cursor := v_cursors[i];
@@ -3503,6 +3507,9 @@ begin
                 select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
                 from unnest(v_news) n
                 where n.job_id = v_jobs[i]);
+        end if;
+        if reports[i].news is null and v_jobs[i] = any (v_left) then
+            reports[i].news := '[]';
         end if;
     end loop;
     return reports;
