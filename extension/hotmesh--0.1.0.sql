@@ -271,6 +271,12 @@ comment on column hotmesh.jobs_attributes_archive.closed_at is
 -- 70_timer.sql
 
 
+-- 85_start.sql
+
+
+-- 88_effect.sql
+
+
 -- 90_engine.sql
 
 
@@ -1519,6 +1525,20 @@ begin
 end
 $$;
 
+-- A step's answer, for a job whose lock the caller holds.
+create function hotmesh._inbox_told(
+    job_id bigint, dimension text, sequence integer, args jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (
+        kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    values ('event', 'result', 'waiting', job_id, dimension, sequence, args, hotmesh.now(),
+            hotmesh.now());
+end
+$$;
+
 create function hotmesh._inbox_signals(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -2711,6 +2731,17 @@ begin
 end
 $$;
 
+-- Workflow code sends a signal: {"data": …}; for now to its own job.
+create function hotmesh._signal_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_send(step.job_id, step.name, coalesce(step.value -> 'data', 'null'));
+    return 'true';
+end
+$$;
+
 create function hotmesh.job_signal(
     app text, key text, signal text, data jsonb default null)
 returns void
@@ -2754,8 +2785,8 @@ begin
 end
 $$;
 
--- 90_engine.sql
-create function hotmesh._engine_check_name(what text, name text, size_limit integer)
+-- 85_start.sql
+create function hotmesh._start_check_name(what text, name text, size_limit integer)
 returns void
 language plpgsql
 as $$
@@ -2769,18 +2800,18 @@ begin
 end
 $$;
 
-create function hotmesh._engine_refuse_names(request hotmesh.job_request)
+create function hotmesh._start_refuse_names(request hotmesh.job_request)
 returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._engine_check_name('key', request.key, 1000);
-    perform hotmesh._engine_check_name('queue', request.queue, 500);
-    perform hotmesh._engine_check_name('entity', request.entity, 500);
+    perform hotmesh._start_check_name('key', request.key, 1000);
+    perform hotmesh._start_check_name('queue', request.queue, 500);
+    perform hotmesh._start_check_name('entity', request.entity, 500);
 end
 $$;
 
-create function hotmesh._engine_check_request(
+create function hotmesh._start_check_request(
     request hotmesh.job_request, size_limit bigint)
 returns void
 language plpgsql
@@ -2808,10 +2839,10 @@ begin
         or octet_length(request.queue) not between 1 and 500
         or octet_length(request.entity) not between 1 and 500
     then
-        perform hotmesh._engine_refuse_names(request);
+        perform hotmesh._start_refuse_names(request);
     end if;
     if request.options <> '{}' then
-        perform hotmesh._engine_check_options(request.options);
+        perform hotmesh._start_check_options(request.options);
         if pg_column_size(request.options) > size_limit then
             perform hotmesh._job_refuse_large(
                 format('options of "%s"', request.workflow),
@@ -2821,7 +2852,7 @@ begin
 end
 $$;
 
-create function hotmesh._engine_check_options(options jsonb)
+create function hotmesh._start_check_options(options jsonb)
 returns void
 language plpgsql
 as $$
@@ -2856,7 +2887,7 @@ begin
 end
 $$;
 
-create function hotmesh._engine_request(
+create function hotmesh._start_request(
     request hotmesh.job_request, size_limit bigint)
 returns hotmesh.job_request
 language plpgsql
@@ -2864,7 +2895,7 @@ as $$
 declare
     v_options jsonb := coalesce(nullif(request.options, 'null'), '{}');
 begin
-    perform hotmesh._engine_check_request(request, size_limit);
+    perform hotmesh._start_check_request(request, size_limit);
     request.id := nextval('hotmesh.ids');
     request.key := coalesce(request.key, replace(gen_random_uuid()::text, '-', ''));
     request.queue := coalesce(request.queue, request.entity, 'default');
@@ -2883,7 +2914,7 @@ end
 $$;
 
 -- Lays down the input and the first message of the jobs that were opened.
-create function hotmesh._engine_begin(requests hotmesh.job_request[])
+create function hotmesh._start_begin(requests hotmesh.job_request[])
 returns void
 language plpgsql
 as $$
@@ -2908,7 +2939,7 @@ end
 $$;
 
 -- A key that is taken: refuse, or put the closed job away, or answer with the job that has it.
-create function hotmesh._engine_conflict(request hotmesh.job_request)
+create function hotmesh._start_conflict(request hotmesh.job_request)
 returns bigint
 language plpgsql
 as $$
@@ -2917,19 +2948,19 @@ declare
     v_job hotmesh.jobs := hotmesh._job_find(request.key);
 begin
     if v_job.id is null then  -- it was archived this instant
-        return (hotmesh._engine_open(array[request]))[1];
+        return (hotmesh._start_open(array[request]))[1];
     elsif v_policy = 'existing' then
         return v_job.id;
     elsif v_policy = 'replace' and v_job.closed_at is not null then
         perform hotmesh._archive_jobs(array[v_job.id]);
-        perform hotmesh._engine_open(array[request]);
+        perform hotmesh._start_open(array[request]);
         return request.id;
     end if;
     perform hotmesh._job_refuse_conflict(request.key, v_job.closed_at is null, v_policy);
 end
 $$;
 
-create function hotmesh._engine_open(requests hotmesh.job_request[])
+create function hotmesh._start_open(requests hotmesh.job_request[])
 returns bigint[]
 language plpgsql
 as $$
@@ -2937,19 +2968,88 @@ declare
     v_opened bigint[] := hotmesh._job_open(requests);
 begin
     if cardinality(v_opened) = cardinality(requests) then
-        perform hotmesh._engine_begin(requests);
+        perform hotmesh._start_begin(requests);
         return array(select r.id from unnest(requests) r);
     end if;
     if v_opened <> '{}' then
-        perform hotmesh._engine_begin(array(
+        perform hotmesh._start_begin(array(
             select r from unnest(requests) r where r.id = any (v_opened)));
     end if;
     return array(
-        select case when r.id = any (v_opened) then r.id else hotmesh._engine_conflict(r) end
+        select case when r.id = any (v_opened) then r.id else hotmesh._start_conflict(r) end
         from unnest(requests) r);
 end
 $$;
 
+-- 88_effect.sql
+create function hotmesh._effect_kinds()
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select '{signal}'::text[]
+$$;
+
+create function hotmesh._effect_run(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+begin
+    case step.kind
+        when 'signal' then return hotmesh._signal_effect(step);
+    end case;
+end
+$$;
+
+-- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
+-- is the step's error; anything else is a defect and stops the report.
+create function hotmesh._effect_try(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_answer jsonb;
+    v_state text;
+    v_message text;
+    v_detail text;
+    v_hint text;
+begin
+    v_answer := hotmesh._effect_run(step);
+    return case when v_answer is not null then jsonb_build_object('output', v_answer) end;
+exception
+    when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
+        or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
+        or integrity_constraint_violation
+    then
+        get stacked diagnostics
+            v_state = returned_sqlstate, v_message = message_text,
+            v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+        return jsonb_build_object('error', jsonb_build_object(
+            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint));
+end
+$$;
+
+-- Carries out the effects of a batch, one after the other. The caller holds the jobs' locks.
+create function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+declare
+    v_step hotmesh.jobs_attributes;
+    v_answer jsonb;
+begin
+    foreach v_step in array steps loop
+        v_answer := hotmesh._effect_try(v_step);
+        if v_answer is not null then
+            perform hotmesh._inbox_told(
+                v_step.job_id, v_step.dimension, v_step.sequence, v_answer);
+        end if;
+    end loop;
+end
+$$;
+
+-- 90_engine.sql
 create function hotmesh.job_start(
     app text, workflow text, key text default null, args jsonb default '[]',
     queue text default null, entity text default null, options jsonb default '{}')
@@ -2963,7 +3063,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    v_ids := hotmesh._engine_open(array[hotmesh._engine_request(
+    v_ids := hotmesh._start_open(array[hotmesh._start_request(
         (null, key, workflow, queue, entity, args, options,
          null, null, null)::hotmesh.job_request,
         hotmesh._setting('value_limit', 16777216))]);
@@ -3004,8 +3104,8 @@ begin
     perform hotmesh._enter(app);
     perform hotmesh._engine_check_list(requests);
     v_limit := hotmesh._setting('value_limit', 16777216);
-    v_ids := hotmesh._engine_open(array(
-        select hotmesh._engine_request(
+    v_ids := hotmesh._start_open(array(
+        select hotmesh._start_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
              null, null, null)::hotmesh.job_request,
             v_limit)
@@ -3394,13 +3494,31 @@ as $$
 begin
     perform hotmesh._refuse_argument(
         format('bad command: %s', left(c.kind, 60)),
-        'Commands: activity (with queue and name), timer, wait, cancel.',
+        format('Commands: activity (with queue and name), timer, wait, patch, cancel, %s.',
+               array_to_string(hotmesh._effect_kinds(), ', ')),
         'Is the driver newer than the engine?')
     from unnest(reports) r
     cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
     where r.commands is not null
       and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'patch', 'cancel')
+               and c.kind <> all (hotmesh._effect_kinds())
+           or coalesce(c.kind, '') = ''
            or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
+end
+$$;
+
+create function hotmesh._report_effects(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, c.args, c.kind, c.name, 'open', r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, args jsonb)
+        where r.commands is not null and c.kind = any (hotmesh._effect_kinds()));
 end
 $$;
 
@@ -3421,6 +3539,7 @@ begin
     perform hotmesh._stream_enqueue(array(
         select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
     perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
+    perform hotmesh._effect_apply(hotmesh._report_effects(reports));
     if v_announced <> '{}' then
         v_ids := hotmesh._stream_announce(v_announced);
         perform hotmesh._stream_fail(

@@ -126,6 +126,20 @@ begin
 end
 $$;
 
+-- A step's answer, for a job whose lock the caller holds.
+create or replace function hotmesh._inbox_told(
+    job_id bigint, dimension text, sequence integer, args jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into streams (
+        kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    values ('event', 'result', 'waiting', job_id, dimension, sequence, args, hotmesh.now(),
+            hotmesh.now());
+end
+$$;
+
 create or replace function hotmesh._inbox_signals(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql

@@ -48,6 +48,17 @@ begin
 end
 $$;
 
+-- Workflow code sends a signal: {"data": …}; for now to its own job.
+create or replace function hotmesh._signal_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_send(step.job_id, step.name, coalesce(step.value -> 'data', 'null'));
+    return 'true';
+end
+$$;
+
 create or replace function hotmesh.job_signal(
     app text, key text, signal text, data jsonb default null)
 returns void

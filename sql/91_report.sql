@@ -193,13 +193,31 @@ as $$
 begin
     perform hotmesh._refuse_argument(
         format('bad command: %s', left(c.kind, 60)),
-        'Commands: activity (with queue and name), timer, wait, cancel.',
+        format('Commands: activity (with queue and name), timer, wait, patch, cancel, %s.',
+               array_to_string(hotmesh._effect_kinds(), ', ')),
         'Is the driver newer than the engine?')
     from unnest(reports) r
     cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
     where r.commands is not null
       and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'patch', 'cancel')
+               and c.kind <> all (hotmesh._effect_kinds())
+           or coalesce(c.kind, '') = ''
            or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
+end
+$$;
+
+create or replace function hotmesh._report_effects(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, c.args, c.kind, c.name, 'open', r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, args jsonb)
+        where r.commands is not null and c.kind = any (hotmesh._effect_kinds()));
 end
 $$;
 
@@ -220,6 +238,7 @@ begin
     perform hotmesh._stream_enqueue(array(
         select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
     perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
+    perform hotmesh._effect_apply(hotmesh._report_effects(reports));
     if v_announced <> '{}' then
         v_ids := hotmesh._stream_announce(v_announced);
         perform hotmesh._stream_fail(

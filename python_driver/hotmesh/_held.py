@@ -258,13 +258,14 @@ def _again(execution: Execution) -> Command:
 
 def _command(command: Command, announced: bool = False, error: str = "") -> str:
     parts = [f'"sequence":{command.sequence},"kind":"{command.kind}"']
-    if command.kind == "activity":
-        parts.append(f'"name":{json.dumps(command.name)},"queue":{json.dumps(command.queue)}')
-        parts.append(f'"args":{command.args}')
-        if command.retry_policy:
-            parts.append(f'"retry_policy":{command.retry_policy}')
-    if command.kind in ("wait", "patch"):
+    if command.name:
         parts.append(f'"name":{json.dumps(command.name)}')
+    if command.queue:
+        parts.append(f'"queue":{json.dumps(command.queue)}')
+    if command.args:
+        parts.append(f'"args":{command.args}')
+    if command.retry_policy:
+        parts.append(f'"retry_policy":{command.retry_policy}')
     if command.delay:
         parts.append(f'"delay":{command.delay!r}')
     if announced:

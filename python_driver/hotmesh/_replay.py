@@ -49,7 +49,7 @@ class Command:
     kind: str
     name: str = ""
     queue: str = ""
-    args: str = "[]"
+    args: str = ""
     retry_policy: str = ""
     delay: float = 0.0
 
@@ -191,6 +191,15 @@ class Run:
             self.loop, self.next_sequence(), "wait", signal, self._give_up
         )
         command = Command(operation.sequence, "wait", signal)
+        self._ask(command, lambda step: self._resolve(operation, step))
+        return operation
+
+    def effect(self, kind: str, name: str, args: str) -> Operation[Any]:
+        """Ask the engine itself for something; `args` is the JSON text that its room reads."""
+        operation: Operation[Any] = Operation(
+            self.loop, self.next_sequence(), kind, name, self._give_up
+        )
+        command = Command(operation.sequence, kind, name, args=args)
         self._ask(command, lambda step: self._resolve(operation, step))
         return operation
 

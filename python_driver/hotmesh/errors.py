@@ -452,9 +452,11 @@ def job_failure(data: object, job_id: str) -> JobFailedError:
 
 
 def _original(told: Mapping[str, Any], job_id: str | None) -> Exception:
-    name = told.get("type")
+    name, state = told.get("type"), told.get("sqlstate")
     found: Exception | None = None
-    if isinstance(name, str):
+    if name is None and isinstance(state, str) and state in _BY_SQLSTATE:
+        found = _build(_BY_SQLSTATE[state], told, job_id)
+    elif isinstance(name, str):
         found = _build(_BY_NAME[name], told, job_id) if name in _BY_NAME else _builtin(name, told)
     if found is None:
         found = _build(ActivityError, told, job_id)

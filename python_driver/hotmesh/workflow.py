@@ -29,6 +29,7 @@ __all__ = [
     "patched",
     "proxy_activities",
     "random",
+    "signal",
     "sleep",
     "sleep_for",
     "uuid4",
@@ -176,6 +177,13 @@ async def wait_for(signal_id: str, timeout: Duration | None = None) -> Any:
         raise TimedOutError(
             f'no signal "{signal_id}" came within {timeout}', job_id=run.info.workflow_id
         ) from None
+
+
+def signal(signal_id: str, data: Any = None) -> Awaitable[None]:
+    """Send a signal once, however often the code is replayed; see :func:`wait_for`."""
+    run = _context.current_run("workflow.signal()")
+    args = _codec.dumps({"data": data}, f"data of signal {signal_id}")
+    return run.effect("signal", _codec.text(signal_id, "signal_id"), args)
 
 
 async def all(*awaitables: Awaitable[Any]) -> list[Any]:

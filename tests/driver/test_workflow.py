@@ -632,3 +632,12 @@ async def test_a_workflow_that_compensated_is_run_again_from_its_first_failure(
     await house.worker(trip, activities=[book, pay, cancel])
     assert await house.run(trip, retry_policy=FAST) == ["booked", "paid"]
     assert calls == ["book", "pay", "cancel", "pay"]
+
+
+async def test_a_workflow_signals_itself_once(house: House) -> None:
+    async def talks_to_itself() -> list[Any]:
+        answer = await workflow.signal("news", {"n": 1})
+        return [answer, await workflow.wait_for("news")]
+
+    await house.worker(talks_to_itself)
+    assert await house.run(talks_to_itself) == [True, {"n": 1}]

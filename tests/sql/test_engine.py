@@ -288,7 +288,7 @@ def test_a_key_that_is_freed_between_two_looks_is_taken(db: Connection, policy: 
             "::hotmesh.job_request"
         )
         db.execute(
-            f"select hotmesh._engine_conflict({request})",
+            f"select hotmesh._start_conflict({request})",
             [Jsonb({"on_conflict": policy})],
         )
     assert db.execute("select key, status from my_app.jobs").fetchall() == [("a", 1)]
