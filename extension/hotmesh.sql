@@ -282,6 +282,9 @@ comment on column hotmesh.jobs_attributes_archive.closed_at is
 -- 70_timer.sql
 
 
+-- 78_path.sql
+
+
 -- 85_start.sql
 
 
@@ -2795,6 +2798,60 @@ begin
                 null, null, null, 0, 0, t.visible_at, null, null, null)::hotmesh.streams
         from unnest(timers) t));
 end
+$$;
+
+-- 78_path.sql
+create or replace function hotmesh._path_check(path text)
+returns void
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    if octet_length(path) > 10000 then
+        perform hotmesh._refuse_argument(
+            'path is too long',
+            format('It has %s bytes and begins with %L.', octet_length(path), left(path, 40)),
+            'Up to 10000 bytes.');
+    elsif path ~ '(^|[^\\])(\\\\)*\\$' then
+        perform hotmesh._refuse_argument(
+            format('path ends within an escape: %s', left(path, 200)),
+            'A backslash escapes the dot or the backslash after it, and nothing comes after it.',
+            'Write a backslash at the end of a name twice.');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._path_parse(path text)
+returns text[]
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    if path is null then
+        return '{}';
+    elsif octet_length(path) > 10000 or right(path, 1) = '\' then
+        perform hotmesh._path_check(path);
+    end if;
+    if path <> '' and strpos(path, '\') = 0 then
+        return string_to_array(path, '.');
+    end if;
+    return array(
+        select regexp_replace(m.name[1], '\\([\\.])', '\1', 'g')
+        from regexp_matches(path || '.', '((?:[^\\.]|\\.)*)\.', 'g') with ordinality m (name, n)
+        order by m.n);
+end
+$$;
+
+-- The value at a path; null if nothing is there. A json null is there.
+create or replace function hotmesh._path_get(document jsonb, path text[])
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select document #> path
 $$;
 
 -- 85_start.sql
