@@ -22,20 +22,14 @@ from typing import Any
 
 from . import _calls
 from ._calls import Delivery
+from ._claimed import Claimed
 from ._codec import Unreadable
-from ._execution import (
-    SERVERS,
-    Execution,
-    Server,
-    refuse_unreadable,
-    refuse_unreadable_run,
-)
+from ._execution import SERVERS, Execution, Server, refuse_unreadable_run
 from ._held import Held, Report
 from ._lease import LeaseKeeper, Watch
 from ._listen import Listener
 from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
-from .activity import ActivityContext
 from .errors import ConnectionLostError, HotMeshError
 
 __all__ = ["Pump"]
@@ -100,11 +94,10 @@ class Pump:
         self._remembered = remembered
         self._runs: OrderedDict[int, Held] = OrderedDict()
         self._dirty: OrderedDict[int, Held] = OrderedDict()
-        self._claimed: dict[int, Execution] = {}
-        self._finished: list[Execution] = []
         self._again: list[Report] = []
         self._pause = 0.001
         self._wake = asyncio.Event()
+        self._claimed = Claimed(self.server, self._wake.set)
         self._loop = asyncio.get_running_loop()
         self._in_doubt = False
         self._was_idle = False
@@ -159,9 +152,8 @@ class Pump:
             self._loop.call_soon_threadsafe(self._drop, ids)
 
     def _drop(self, ids: list[int]) -> None:
+        self._claimed.drop(ids)
         for id in ids:
-            if (execution := self._claimed.pop(id, None)) is not None:
-                execution.abandon()
             if (held := self._runs.get(id)) is not None and held.holding:
                 self._forget(held)
         self._wake.set()
@@ -170,10 +162,7 @@ class Pump:
         """Forget everything; its leases run out, so that what caused the defect is parked in the end."""
         for held in list(self._runs.values()):
             self._forget(held)
-        for execution in self._claimed.values():
-            execution.abandon()
         self._claimed.clear()
-        self._finished.clear()
         self._again.clear()
 
     async def close(self) -> None:
@@ -190,8 +179,7 @@ class Pump:
             await self._listener.close()
         for held in list(self._runs.values()):
             held.evict()
-        for execution in self._claimed.values():
-            execution.abandon()
+        self._claimed.clear()
         self.server.threads.shutdown(wait=False, cancel_futures=True)
         try:
             await self.session.run(_calls.worker_stop(self.session.app_id, self.name, ids))
@@ -205,7 +193,6 @@ class Pump:
         """Whether no activity runs and nothing is left to report."""
         return not (
             self._claimed
-            or self._finished
             or self._dirty
             or self._again
             or self.server.busy
@@ -216,7 +203,7 @@ class Pump:
     def held_ids(self) -> list[int]:
         """The messages whose leases must be kept. Called from another thread."""
         runs = [held.id for held in list(self._runs.values()) if held.holding]
-        return runs + list(self._claimed) + list(self._fetching.values())
+        return runs + list(self._claimed.running) + list(self._fetching.values())
 
     # --- one round -------------------------------------------------------------------------------
 
@@ -230,7 +217,7 @@ class Pump:
         rows = await self._turn(reports, finished, self._want())
         given = self._dispatch(rows)
         if reports or finished or given or self._dirty or self._again:
-            if not self._dirty and not self._finished and (self._busy or self._again):
+            if not self._dirty and not self._claimed.finished and (self._busy or self._again):
                 await self._rest(0.002 if self._again else PAUSE_SECONDS)
             return
         if self._busy and not self._free:
@@ -338,12 +325,7 @@ class Pump:
                 held.flight = report
                 reports.append(report)
                 size += report.size
-        finished: list[Execution] = []
-        while self._finished and size < REPORT_BYTES:
-            execution = self._finished.pop()
-            finished.append(execution)
-            size += len(execution.output or "")
-        return reports, finished
+        return reports, self._claimed.collect(REPORT_BYTES - size)
 
     async def _turn(
         self, reports: list[Report], finished: list[Execution], want: str
@@ -354,7 +336,7 @@ class Pump:
             rows = await self._send(texts, want)
         except HotMeshError:
             self._in_doubt = True
-            self._finished += finished
+            self._claimed.finished += finished
             for report in reports:
                 if report.running and report.commands:
                     self._forget(report.held)  # the engine could take its commands for new ones
@@ -392,23 +374,23 @@ class Pump:
             if error.sqlstate is None or error.sqlstate[:2] in _PASSING:
                 raise
             _LOG.error("worker %s: a report can't be told: %s", self.name, error)
-            lost = Delivery(*[None] * len(Delivery._fields))
-            return [lost._replace(answer="stale", id=json.loads(text)["id"])]
+            lost, told = Delivery(*[None] * len(Delivery._fields)), json.loads(text)
+            return [lost._replace(answer="stale", id=told["id"], token=told["token"])]
 
     # --- what became of reports ------------------------------------------------------------------
 
     def _settle(
         self, reports: list[Report], finished: list[Execution], rows: Sequence[Delivery]
     ) -> None:
-        verdicts = {row.id: row.answer for row in rows if row.answer in ("stale", "busy", "kept")}
+        verdicts = {
+            (row.id or 0, row.token or 0): row.answer
+            for row in rows
+            if row.answer in ("stale", "busy", "kept")
+        }
         now = monotonic()
-        for execution in finished:
-            if verdicts.get(execution.id) == "busy":
-                self._finished.append(execution)
-            elif execution.id is not None:
-                self._claimed.pop(execution.id, None)
+        self._claimed.settle(finished, verdicts)
         for report in reports:
-            verdict = verdicts.get(report.held.id)
+            verdict = verdicts.get((report.held.id, report.held.token))
             if verdict == "busy":
                 if report.keep and now - report.held.asked_at > PATIENCE_SECONDS:
                     report.body = report.body[:-1] + ',"keep":true}'
@@ -458,13 +440,13 @@ class Pump:
 
     def _on_finish(self, held: Held, execution: Execution) -> None:
         if execution.abandoned:
-            self._claimed.pop(execution.id or 0, None)
+            self._claimed.forget(execution)
             if held.inline.pop(execution.sequence, None) is not None and held.holding:
                 self._dirty[held.id] = held
             self._wake.set()
             return
         if execution.id:
-            self._finished.append(execution)
+            self._claimed.finished.append(execution)
             held.finished.remove(execution)
             held.inline.pop(execution.sequence, None)
         if execution.id != 0 and self._runs.get(held.id) is held and held.holding:
@@ -479,7 +461,7 @@ class Pump:
             if row.answer == "task" and row.kind == "workflow":
                 self._claimed_run(row)
             elif row.answer == "task":
-                self._claimed_activity(row)
+                self._claimed.begin(row)
             elif row.answer == "events":
                 self._news(row)
             elif row.answer == "leased":
@@ -490,30 +472,12 @@ class Pump:
         self._evict()
         return given
 
-    def _claimed_activity(self, row: Delivery) -> None:
-        assert row.id is not None and row.queue is not None and row.name is not None
-        context = ActivityContext(row.key, row.name, row.queue, row.attempt or 1)
-        function, args = self.server.functions[row.queue, row.name], row.args or []
-        if isinstance(args, Unreadable):
-            function, args = refuse_unreadable, [args.reason]
-        execution = Execution(self.server, function, context, args, self._on_claimed)
-        execution.id, execution.token = row.id, row.token
-        self._claimed[row.id] = execution
-        self.server.reserve(execution)
-        execution.start()
-
-    def _on_claimed(self, execution: Execution) -> None:
-        if not execution.abandoned:
-            self._finished.append(execution)
-        self._wake.set()
-
     def _announced(self, row: Delivery) -> None:
         held = next((h for h in self._runs.values() if h.run.info.job_id == row.job_id), None)
         execution = held.inline.get(row.sequence or 0) if held else None
         if held is None or execution is None or row.id is None:
             return
-        execution.id, execution.token = row.id, row.token
-        self._claimed[row.id] = execution
+        self._claimed.hold(execution, row)
         if not execution.since:
             execution.start()
         elif execution.finished:

@@ -1,0 +1,88 @@
+"""The activities that a worker holds by a message of the stream, from the claim to the verdict.
+
+Most were claimed; some ran inline and were announced. A message may come back while an earlier
+attempt of it is still running here: then that attempt is nobody's any more, and tokens tell the two
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ._calls import Delivery
+from ._codec import Unreadable
+from ._execution import Execution, Server, refuse_unreadable
+from .activity import ActivityContext
+
+__all__ = ["Claimed"]
+
+
+class Claimed:
+    """What runs under a message's token, and what has finished and is to be reported."""
+
+    def __init__(self, server: Server, wake: Callable[[], object]) -> None:
+        self.running: dict[int, Execution] = {}
+        self.finished: list[Execution] = []
+        self._server = server
+        self._wake = wake
+
+    def __bool__(self) -> bool:
+        """Whether anything runs, or waits to be reported."""
+        return bool(self.running or self.finished)
+
+    def begin(self, row: Delivery) -> None:
+        """Run an activity that was claimed."""
+        assert row.id is not None and row.queue is not None and row.name is not None
+        context = ActivityContext(row.key, row.name, row.queue, row.attempt or 1)
+        function, args = self._server.functions[row.queue, row.name], row.args or []
+        if isinstance(args, Unreadable):
+            function, args = refuse_unreadable, [args.reason]
+        execution = Execution(self._server, function, context, args, self._on_finish)
+        self.hold(execution, row)
+        self._server.reserve(execution)
+        execution.start()
+
+    def hold(self, execution: Execution, row: Delivery) -> None:
+        """From now on the execution is the current attempt of this message."""
+        assert row.id is not None
+        self.drop([row.id])
+        execution.id, execution.token = row.id, row.token
+        self.running[row.id] = execution
+
+    def _on_finish(self, execution: Execution) -> None:
+        if not execution.abandoned:
+            self.finished.append(execution)
+        self._wake()
+
+    def collect(self, room: int) -> list[Execution]:
+        """What is to be reported, until `room` characters are full."""
+        taken: list[Execution] = []
+        while self.finished and room > 0:
+            execution = self.finished.pop()
+            taken.append(execution)
+            room -= len(execution.output or "")
+        return taken
+
+    def settle(self, reported: list[Execution], verdicts: Mapping[tuple[int, int], str]) -> None:
+        """What became of reports, by id and token; without a verdict they were applied."""
+        for execution in reported:
+            if verdicts.get((execution.id or 0, execution.token or 0)) == "busy":
+                self.finished.append(execution)
+            else:
+                self.forget(execution)
+
+    def forget(self, execution: Execution) -> None:
+        """Nothing more is to be said about this attempt."""
+        if self.running.get(execution.id or 0) is execution:
+            del self.running[execution.id or 0]
+
+    def drop(self, ids: list[int]) -> None:
+        """These messages are gone, or somebody else's: what runs for them is not wanted."""
+        for id in ids:
+            if (execution := self.running.pop(id, None)) is not None:
+                execution.abandon()
+
+    def clear(self) -> None:
+        """Drop everything, unreported."""
+        self.drop(list(self.running))
+        self.finished.clear()
