@@ -37,6 +37,9 @@ select pg_catalog.pg_extension_config_dump('hotmesh.apps', '');
 -- 25_retry.sql
 
 
+-- 26_timeout.sql
+
+
 -- 30_stream.sql
 create table hotmesh.streams (
     id bigint not null default nextval('hotmesh.ids'),
@@ -57,6 +60,7 @@ create table hotmesh.streams (
     worker text,
     error jsonb,
     created_at timestamptz not null,
+    timeouts jsonb,
     constraint streams_pkey primary key (id),
     constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
     constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
@@ -101,6 +105,9 @@ comment on column hotmesh.streams.worker is
 'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
 comment on column hotmesh.streams.error is 'The last failure.';
 comment on column hotmesh.streams.created_at is 'When it was enqueued.';
+comment on column hotmesh.streams.timeouts is
+'How long an activity may take, when the attempt that runs is given up, and the details of its last
+heartbeat; see 26_timeout. Null when nothing bounds it.';
 create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
 where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
@@ -299,9 +306,9 @@ create type hotmesh.delivery as (
     cursor bigint, history jsonb, started double precision, due double precision);
 comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
-the time now; events: news for a run that is held; leased: an announced activity, its id and token;
-stale, busy, kept: what became of a report (no answer: applied); next: seconds until something is
-due.';
+the time now, `history` that of a run or the timeouts of an activity; events: news for a run that is
+held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
+(no answer: applied); next: seconds until something is due.';
 
 -- 93_turn.sql
 
@@ -1104,6 +1111,149 @@ as $$
        and not coalesce(policy -> 'non_retryable_error_types' ? (error ->> 'type'), false)
 $$;
 
+-- 26_timeout.sql
+create function hotmesh._timeout_refuse(timeouts jsonb, what text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('timeouts: %s', what),
+        format('They were %s.', left(timeouts::text, 300)),
+        'Known keys: start_to_close, schedule_to_close, heartbeat; each a duration above zero.');
+end
+$$;
+
+create function hotmesh._timeout_seconds(value jsonb, what text)
+returns double precision
+language plpgsql
+stable
+as $$
+declare
+    v_seconds double precision := extract(epoch from hotmesh._duration(value, what));
+begin
+    if v_seconds <= 0 then
+        perform hotmesh._refuse_argument(
+            format('%s is no usable timeout: %s', what, left(value::text, 100)),
+            'Nothing can be done in no time.', 'Leave it out for no limit.');
+    end if;
+    return v_seconds;
+end
+$$;
+
+-- Checked once, when the message is laid down. schedule_to_close counts from here. `details` are
+-- those of an attempt that ran before there was a message.
+create function hotmesh._timeout_policy(timeouts jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+    v_known constant text[] := '{start_to_close,schedule_to_close,heartbeat,details}';
+    v_all double precision;
+begin
+    if timeouts is null or timeouts = 'null' or timeouts = '{}' then
+        return null;
+    elsif jsonb_typeof(timeouts) <> 'object' then
+        perform hotmesh._timeout_refuse(timeouts, 'they are no object');
+    elsif exists (select from jsonb_object_keys(timeouts) k where k <> all (v_known)) then
+        perform hotmesh._timeout_refuse(timeouts, 'unknown key');
+    end if;
+    v_all := hotmesh._timeout_seconds(timeouts -> 'schedule_to_close', 'schedule_to_close_timeout');
+    return nullif(jsonb_strip_nulls(jsonb_build_object(
+        'start_to_close', hotmesh._timeout_seconds(
+            timeouts -> 'start_to_close', 'start_to_close_timeout'),
+        'heartbeat', hotmesh._timeout_seconds(timeouts -> 'heartbeat', 'heartbeat_timeout'),
+        'schedule_to_close', v_all,
+        'deadline', extract(epoch from hotmesh.now()) + v_all))
+        || case when timeouts ? 'details'
+                then jsonb_build_object('details', timeouts -> 'details') else '{}' end, '{}');
+end
+$$;
+
+create function hotmesh._timeout_instant(timeouts jsonb, key text)
+returns timestamptz
+language sql
+immutable
+as $$
+    select to_timestamp((timeouts ->> key)::double precision)
+$$;
+
+-- An attempt begins.
+create function hotmesh._timeout_begin(timeouts jsonb, at timestamptz)
+returns jsonb
+language sql
+immutable
+as $$
+    select timeouts
+           || case when timeouts ? 'start_to_close' then jsonb_build_object(
+                  'close_by', extract(epoch from at)
+                              + (timeouts ->> 'start_to_close')::double precision)
+                   else '{}' end
+           || case when timeouts ? 'heartbeat' then jsonb_build_object(
+                  'beat_by', extract(epoch from at)
+                             + (timeouts ->> 'heartbeat')::double precision)
+                   else '{}' end
+$$;
+
+-- A sign of life: the next one is due one heartbeat later. Null details leave those before.
+create function hotmesh._timeout_beat(timeouts jsonb, at timestamptz, details jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select nullif(
+        coalesce(timeouts, '{}')
+        || case when timeouts ? 'heartbeat' then jsonb_build_object(
+               'beat_by', extract(epoch from at)
+                          + (timeouts ->> 'heartbeat')::double precision)
+                else '{}' end
+        || case when details is not null then jsonb_build_object('details', details)
+                else '{}' end,
+        '{}')
+$$;
+
+-- When an attempt is given up: its lease ends, or one of its times is over, whichever is first.
+create function hotmesh._timeout_until(timeouts jsonb, lease_end timestamptz)
+returns timestamptz
+language sql
+immutable
+as $$
+    select least(lease_end, hotmesh._timeout_instant(timeouts, 'close_by'),
+                 hotmesh._timeout_instant(timeouts, 'beat_by'))
+$$;
+
+-- Which time of an attempt is over; null if none is, so that its worker was lost.
+create function hotmesh._timeout_over(timeouts jsonb, at timestamptz)
+returns text
+language sql
+immutable
+as $$
+    select case when hotmesh._timeout_instant(timeouts, 'close_by') <= at then 'start_to_close'
+                when hotmesh._timeout_instant(timeouts, 'beat_by') <= at then 'heartbeat' end
+$$;
+
+-- Whether another attempt may begin at that instant.
+create function hotmesh._timeout_allows(timeouts jsonb, at timestamptz)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(hotmesh._timeout_instant(timeouts, 'deadline') > at, true)
+$$;
+
+create function hotmesh._timeout_error(
+    name text, timeouts jsonb, which text, cause jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_strip_nulls(jsonb_build_object(
+        'type', 'TimedOutError', 'code', 596, 'timeout', which, 'cause', cause,
+        'message', format('activity "%s" timed out: %s_timeout of %s s', name, which,
+                          timeouts ->> which)))
+$$;
+
 -- 30_stream.sql
 create function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
@@ -1114,10 +1264,10 @@ declare
 begin
     insert into streams (
         kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at)
+        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
     select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
            coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
-           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now
+           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now, m.timeouts
     from unnest(messages) m;
 end
 $$;
@@ -1163,7 +1313,11 @@ begin
         worker = _stream_lease.worker,
         token = s.token + 1,
         attempt = s.attempt + 1,
-        visible_at = v_now + lease
+        visible_at = case when s.timeouts is null then v_now + lease
+                          else hotmesh._timeout_until(
+                              hotmesh._timeout_begin(s.timeouts, v_now), v_now + lease) end,
+        timeouts = case when s.timeouts is not null
+                        then hotmesh._timeout_begin(s.timeouts, v_now) end
     where s.id = any (ids);
 end
 $$;
@@ -1209,15 +1363,76 @@ language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_bounded bigint[];
+begin
+    with finished as (
+        update streams s
+        set kind = 'event', name = 'result', queue = '', priority = 0, worker = null,
+            visible_at = v_now, error = null, retry_policy = null,
+            state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
+            args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
+        where s.id = any (ids) and s.job_id is not null
+        returning s.id, s.timeouts)
+    select array_agg(f.id) into v_bounded from finished f where f.timeouts is not null;
+    delete from streams s where s.id = any (ids) and s.job_id is null;
+    if v_bounded is not null then
+        perform hotmesh._stream_drop_deadlines(v_bounded);
+    end if;
+end
+$$;
+
+-- The alarms that bound all attempts of these activities. One that rings this instant is locked: it
+-- finds out by itself that there is nothing to end.
+create function hotmesh._stream_drop_deadlines(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select t.id
+        from streams m
+        join streams t
+            on t.job_id = m.job_id and t.kind = 'timer' and t.name = 'deadline'
+            and t.dimension = m.dimension and t.sequence = m.sequence
+        where m.id = any (ids) and m.timeouts ? 'deadline'
+        for update of t skip locked));
+end
+$$;
+
+-- What is known of failed attempts: the policy of their worker, for those that have none, and the
+-- details of their last heartbeat.
+create function hotmesh._stream_note(ids bigint[], policies jsonb[], details jsonb[])
+returns void
+language plpgsql
+as $$
 begin
     update streams s
-    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null,
-        visible_at = v_now, error = null, retry_policy = null,
-        state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
-        args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
-    where s.id = any (ids) and s.job_id is not null;
-    delete from streams s where s.id = any (ids) and s.job_id is null;
+    set retry_policy = coalesce(s.retry_policy, n.policy),
+        timeouts = case when n.details is null then s.timeouts
+                        else hotmesh._timeout_beat(s.timeouts, s.visible_at, n.details) end
+    from unnest(ids, policies, details) as n (id, policy, details)
+    where s.id = any (ids) and s.id = n.id;
 end
+$$;
+
+-- The error of an activity that is not tried again: 596 when its time was over, 597 when every
+-- attempt was used up, 598 when no other could help.
+create function hotmesh._stream_verdict(message hotmesh.streams, error jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when hotmesh._retry_again(message.retry_policy, message.attempt, error)
+             and error ->> 'timeout' is distinct from 'schedule_to_close'
+            then hotmesh._timeout_error(
+                message.name, message.timeouts, 'schedule_to_close', error)
+        when error ->> 'code' = '596' then error
+        when hotmesh._retry_again(message.retry_policy, 0, error)
+            then error || '{"code": 597}'
+        else error || '{"code": 598}' end
+        || jsonb_build_object('attempt', message.attempt)
 $$;
 
 -- A failed activity is delayed by its policy, or becomes a dead letter and its failure an event.
@@ -1234,13 +1449,14 @@ begin
         visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
     from unnest(ids, errors) as f (id, error)
     where s.id = any (ids) and s.id = f.id
-      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
+      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error)
+      and (s.timeouts is null or hotmesh._timeout_allows(
+          s.timeouts, v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)));
     v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
     if v_dead <> '{}' then
         update streams s
         set state = 'dead', worker = null, visible_at = v_now,
-            error = f.error || jsonb_build_object('attempt', s.attempt, 'code', case
-                when hotmesh._retry_again(s.retry_policy, 0, f.error) then 597 else 598 end)
+            error = hotmesh._stream_verdict(s::hotmesh.streams, f.error)
         from unnest(ids, errors) as f (id, error)
         where s.id = any (v_dead) and s.id = f.id;
         perform hotmesh._stream_tell_failure(v_dead, told);
@@ -1260,6 +1476,7 @@ begin
            s.visible_at, s.visible_at
     from streams s
     where s.id = any (dead) and s.job_id is not null and s.kind = 'activity';
+    perform hotmesh._stream_drop_deadlines(dead);
 end
 $$;
 
@@ -1304,10 +1521,11 @@ declare
 begin
     insert into streams (
         id, kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at)
+        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
     select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0),
-           m.job_id, m.dimension, m.sequence,
-           m.args, m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
+           m.job_id, m.dimension, m.sequence, m.args, m.retry_policy, 1, 1,
+           hotmesh._timeout_until(hotmesh._timeout_begin(m.timeouts, hotmesh.now()), m.visible_at),
+           m.worker, hotmesh.now(), hotmesh._timeout_begin(m.timeouts, hotmesh.now())
     from unnest(messages) with ordinality m;
     return v_ids;
 end
@@ -1636,8 +1854,41 @@ begin
         select s.id from streams s
         where s.id = any (ids) and s.state = 'leased' and s.worker = _lease_extend.worker
         for update skip locked);
-    update streams s set visible_at = v_until where s.id = any (v_held);
+    update streams s
+    set visible_at = case when s.timeouts is null then v_until
+                          else hotmesh._timeout_until(s.timeouts, v_until) end
+    where s.id = any (v_held);
     return v_held;
+end
+$$;
+
+-- Signs of life of the attempts that run: each also keeps its lease. busy: the row is locked this
+-- instant.
+create function hotmesh._lease_beat(
+    ids bigint[], tokens integer[], details jsonb[], lease interval)
+returns table (id bigint, answer text)
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_held bigint[] := hotmesh._lease_held(ids, tokens);
+begin
+    update streams s
+    set timeouts = b.timeouts, visible_at = hotmesh._timeout_until(b.timeouts, v_now + lease)
+    from (
+        select m.id, hotmesh._timeout_beat(
+                   m.timeouts, v_now, details[array_position(ids, m.id)]) as timeouts
+        from streams m
+        where m.id = any (v_held)) b
+    where s.id = any (v_held) and s.id = b.id;
+    return query
+    select b.id, case
+        when b.id = any (v_held) then 'ok'
+        when exists (
+            select from streams s
+            where s.id = b.id and s.token = b.token and s.state = 'leased') then 'busy'
+        else 'stale' end
+    from unnest(ids, tokens) as b (id, token);
 end
 $$;
 
@@ -1731,7 +1982,7 @@ begin
         order by s.visible_at
         limit take
         for update skip locked);
-    v_due := hotmesh._lease_spare(v_due);
+    v_due := hotmesh._lease_deadlines(hotmesh._lease_late(hotmesh._lease_spare(v_due)));
     if v_due = '{}' then
         return 0;
     end if;
@@ -1743,8 +1994,9 @@ begin
                and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s
     set kind = case s.kind when 'timer' then 'event' else s.kind end,
-        name = case s.kind when 'timer' then 'result' else s.name end,
-        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
+        name = case when s.kind = 'timer' and s.name = '' then 'result' else s.name end,
+        args = case when s.kind = 'timer' then coalesce(s.args, '{"output": null}')
+                    else s.args end,
         state = 'ready', worker = null
     where s.id = any (v_due) and s.state <> 'dead';
     return cardinality(v_due);
@@ -1774,6 +2026,69 @@ begin
         returning s.id)
     select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
     return array(select d from unnest(due) d where d <> all (v_spared));
+end
+$$;
+
+-- Attempts whose time is over fail, by their policy; their late reports are stale. Returns the
+-- others.
+create function hotmesh._lease_late(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_late bigint[];
+    v_errors jsonb[];
+begin
+    select array_agg(s.id),
+           array_agg(hotmesh._timeout_error(
+               s.name, s.timeouts, hotmesh._timeout_over(s.timeouts, v_now), null))
+    into v_late, v_errors
+    from streams s
+    where s.id = any (due) and s.state = 'leased' and s.timeouts is not null
+      and hotmesh._timeout_over(s.timeouts, v_now) is not null;
+    if v_late is null then
+        return due;
+    end if;
+    perform hotmesh._stream_fail(v_late, v_errors, '{}');
+    return array(select d from unnest(due) d where d <> all (v_late));
+end
+$$;
+
+-- Alarms that bound all attempts of an activity: it ends, whatever its state. One that is locked
+-- this instant is ended by the next sweep. Returns the other due messages.
+create function hotmesh._lease_deadlines(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_alarms bigint[] := array(
+        select s.id from streams s
+        where s.id = any (due) and s.kind = 'timer' and s.name = 'deadline');
+    v_ended bigint[];
+begin
+    if v_alarms = '{}' then
+        return due;
+    end if;
+    v_ended := array(
+        select m.id from streams a
+        join streams m
+            on m.job_id = a.job_id and m.kind = 'activity' and m.state <> 'dead'
+            and m.dimension = a.dimension and m.sequence = a.sequence
+        where a.id = any (v_alarms)
+        for update of m skip locked);
+    update streams s
+    set state = 'dead', worker = null, visible_at = hotmesh.now(),
+        error = jsonb_build_object('attempt', s.attempt) || hotmesh._timeout_error(
+            s.name, s.timeouts, 'schedule_to_close', s.error)
+    where s.id = any (v_ended);
+    perform hotmesh._stream_tell_failure(v_ended, '{}');
+    delete from streams a
+    where a.id = any (v_alarms) and not exists (
+        select from streams m
+        where m.job_id = a.job_id and m.kind = 'activity' and m.state <> 'dead'
+          and m.dimension = a.dimension and m.sequence = a.sequence);
+    return array(select d from unnest(due) d where d <> all (v_alarms));
 end
 $$;
 
@@ -1963,6 +2278,37 @@ $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
 'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked
 this instant are left for the next call.';
+
+create function hotmesh.worker_heartbeat(
+    app text, worker text, beats jsonb, lease interval default '15 s')
+returns table (id bigint, answer text)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._worker_check(worker);
+    perform hotmesh._lease_check(lease);
+    if jsonb_typeof(beats) is distinct from 'array'
+        or pg_column_size(beats) > hotmesh._setting('value_limit', 16777216)
+    then
+        perform hotmesh._refuse_argument(
+            'heartbeats are no JSON array, or too large', left(beats::text, 200),
+            'Give [{"id": …, "token": …, "details": …}, …].');
+    end if;
+    return query
+    select b.id, b.answer
+    from (
+        select array_agg(r.id) as ids, array_agg(r.token) as tokens, array_agg(r.details) as details
+        from jsonb_to_recordset(beats) as r (id bigint, token integer, details jsonb)) h
+    cross join lateral hotmesh._lease_beat(h.ids, h.tokens, h.details, lease) b;
+end
+$$;
+comment on function hotmesh.worker_heartbeat(text, text, jsonb, interval) is
+'Signs of life of activities: [{"id": …, "token": …, "details": …}, …]. The details are handed to
+the next attempt. Answers for each: ok; stale when the attempt is not wanted any more; busy when its
+row is locked this instant.';
 
 create function hotmesh.worker_stop(app text, worker text, ids bigint[])
 returns integer
@@ -2776,15 +3122,21 @@ comment on function hotmesh.job_signal(text, text, text, jsonb) is
 Raises MSH40 for an unknown job, MSH42 for a closed one.';
 
 -- 70_timer.sql
+-- The alarm of an activity bounds all its attempts together: its `schedule_to_close`.
 create function hotmesh._timer_set(timers hotmesh.streams[])
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._stream_enqueue(array(
-        select (null, 'timer', 'delayed', '', '', 0, t.job_id, t.dimension, t.sequence,
-                null, null, null, 0, 0, t.visible_at, null, null, null)::hotmesh.streams
-        from unnest(timers) t));
+        select (null, 'timer', 'delayed', '',
+                case t.kind when 'activity' then 'deadline' else '' end, 0,
+                t.job_id, t.dimension, t.sequence, null, null, null, 0, 0,
+                case t.kind when 'activity' then hotmesh._timeout_instant(t.timeouts, 'deadline')
+                     else t.visible_at end,
+                null, null, null, null)::hotmesh.streams
+        from unnest(timers) t
+        where t.kind = 'timer' or t.timeouts ? 'deadline'));
 end
 $$;
 
@@ -2986,7 +3338,7 @@ begin
                 case when r.visible_at > v_now then 'delayed' else 'ready' end,
                 r.queue, r.workflow, coalesce((r.options ->> 'priority')::smallint, 0),
                 r.id, '', null, null, null, r.retry_policy, 0, 0,
-                coalesce(r.visible_at, v_now), null, null, null)::hotmesh.streams
+                coalesce(r.visible_at, v_now), null, null, null, null)::hotmesh.streams
         from unnest(requests) r));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
     from unnest(requests) r
@@ -3381,7 +3733,7 @@ begin
     return array(
         select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome,
                 coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, s.retry_policy, s.attempt,
+                s.kind, s.job_id, s.dimension, coalesce(r.retry_policy, s.retry_policy), s.attempt,
                 coalesce((s.error ->> 'attempt')::integer, 0) + 1,
                 case when r.running and r.done is null and r.commands is null and r.outcome is null
                      then 'quiet' end,
@@ -3479,6 +3831,11 @@ begin
     from unnest(reports) r
     where r.error is null
     having count(*) > 0;
+    perform hotmesh._stream_note(
+        array_agg(r.id), array_agg(hotmesh._retry_policy(r.retry_policy)), array_agg(r.output))
+    from unnest(reports) r
+    where r.error is not null and (r.retry_policy is not null or r.output is not null)
+    having count(*) > 0;
     perform hotmesh._stream_fail(array_agg(r.id), array_agg(r.error), told)
     from unnest(reports) r
     where r.error is not null
@@ -3535,11 +3892,13 @@ begin
                 hotmesh._retry_policy(c.retry_policy), 0, 0,
                 case when c.announced then v_now + lease
                      else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
-                case when c.announced then worker end, c.error, null)::hotmesh.streams
+                case when c.announced then worker end, c.error, null,
+                hotmesh._timeout_policy(c.timeouts))::hotmesh.streams
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
             sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
-            retry_policy jsonb, delay double precision, announced boolean, error jsonb)
+            retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
+            error jsonb)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
@@ -3595,7 +3954,8 @@ begin
     perform hotmesh._report_check_commands(reports);
     perform hotmesh._stream_enqueue(array(
         select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
-    perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
+    perform hotmesh._timer_set(array(
+        select m from unnest(v_messages) m where m.kind = 'timer' or m.timeouts is not null));
     perform hotmesh._effect_apply(hotmesh._report_effects(reports));
     if v_announced <> '{}' then
         v_ids := hotmesh._stream_announce(v_announced);
@@ -3637,9 +3997,8 @@ as $$
 $$;
 
 -- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
--- cursor and its news. What could
--- not be taken, its row being locked this instant, leaves the run held, with empty news: to let it
--- rest would wake nobody.
+-- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
+-- held, with empty news: to let it rest would wake nobody.
 create function hotmesh._report_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
@@ -3841,21 +4200,6 @@ begin
 end
 $$;
 
--- What is reported instead of the report that could not be applied: its activity or its job failed.
-create function hotmesh._report_refused(report jsonb, error jsonb)
-returns jsonb
-language sql
-stable
-as $$
-    select jsonb_build_array(
-        jsonb_build_object(
-            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
-            'keep', true, 'refused', true)
-        || case when report ? 'cursor'
-                then jsonb_build_object('outcome', jsonb_build_object('error', error))
-                else jsonb_build_object('error', error) end)
-$$;
-
 -- 92_delivery.sql
 -- Claims activities. A message whose job has closed meanwhile is dropped.
 create function hotmesh._delivery_activities(ids bigint[])
@@ -3867,7 +4211,7 @@ declare
 begin
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
-           s.attempt, s.args, null::bigint, null::jsonb,
+           s.attempt, s.args, null::bigint, s.timeouts,
            extract(epoch from j.created_at)::double precision,
            extract(epoch from hotmesh.now())::double precision
     from streams s
@@ -4034,6 +4378,21 @@ begin
 end
 $$;
 
+-- What is reported instead of the report that could not be applied: its activity or its job failed.
+create function hotmesh._turn_refused(report jsonb, error jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_array(
+        jsonb_build_object(
+            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
+            'keep', true, 'refused', true)
+        || case when report ? 'cursor'
+                then jsonb_build_object('outcome', jsonb_build_object('error', error))
+                else jsonb_build_object('error', error) end)
+$$;
+
 -- The one place that catches everything: a report that fails alone is recorded on its job, so that
 -- it costs nobody else anything; if not even that can be done, its message is parked. What a repeat
 -- may cure (serialization, deadlock, shutdown, out of resources) passes through.
@@ -4064,7 +4423,7 @@ exception
         end if;
         return query
         select (a).*
-        from hotmesh._isolate(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+        from hotmesh._isolate(hotmesh._turn_refused(reports -> 0, v_error), worker, lease) a;
 end
 $$;
 
@@ -4273,30 +4632,24 @@ comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
 and an error in its workflow. Answers ok or stale.';
 
 create function hotmesh.stream_extend(
-    app text, id bigint, token integer, lease interval default '15 s')
+    app text, id bigint, token integer, lease interval default '15 s', details jsonb default null)
 returns text
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_worker text;
 begin
     perform hotmesh._enter(app);
     perform hotmesh._lease_check(lease);
-    select s.worker into v_worker
-    from streams s
-    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased'
-    for update;
-    if v_worker is null then
-        return 'stale';
-    end if;
-    perform hotmesh._lease_extend(array[id], v_worker, lease);
-    return 'ok';
+    perform from streams s where s.id = stream_extend.id for update;
+    return (
+        select b.answer
+        from hotmesh._lease_beat(array[id], array[token], array[details], lease) b);
 end
 $$;
-comment on function hotmesh.stream_extend(text, bigint, integer, interval) is
-'Keep a claimed message for `lease` from now. Answers ok or stale.';
+comment on function hotmesh.stream_extend(text, bigint, integer, interval, jsonb) is
+'Keep a claimed message for `lease` from now: it is its heartbeat too, and `details` are handed to
+the next attempt. Answers ok or stale.';
 
 create function hotmesh.stream_revive(app text, id bigint)
 returns void
@@ -4388,7 +4741,7 @@ as $$
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
         ('client', 'job_start job_start_many job_signal'),
-        ('worker', 'turn worker_extend worker_stop'),
+        ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive')
     ) k (kind, doors)

@@ -25,6 +25,7 @@ create table hotmesh.streams (
     worker text,
     error jsonb,
     created_at timestamptz not null,
+    timeouts jsonb,
     constraint streams_pkey primary key (id),
     constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
     constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
@@ -69,6 +70,9 @@ comment on column hotmesh.streams.worker is
 'Who holds it; for a workflow that waits: who holds its coroutine and is preferred for 100 ms.';
 comment on column hotmesh.streams.error is 'The last failure.';
 comment on column hotmesh.streams.created_at is 'When it was enqueued.';
+comment on column hotmesh.streams.timeouts is
+'How long an activity may take, when the attempt that runs is given up, and the details of its last
+heartbeat; see 26_timeout. Null when nothing bounds it.';
 create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
 where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
@@ -88,10 +92,10 @@ declare
 begin
     insert into streams (
         kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at)
+        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
     select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
            coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
-           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now
+           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now, m.timeouts
     from unnest(messages) m;
 end
 $$;
@@ -137,7 +141,11 @@ begin
         worker = _stream_lease.worker,
         token = s.token + 1,
         attempt = s.attempt + 1,
-        visible_at = v_now + lease
+        visible_at = case when s.timeouts is null then v_now + lease
+                          else hotmesh._timeout_until(
+                              hotmesh._timeout_begin(s.timeouts, v_now), v_now + lease) end,
+        timeouts = case when s.timeouts is not null
+                        then hotmesh._timeout_begin(s.timeouts, v_now) end
     where s.id = any (ids);
 end
 $$;
@@ -183,15 +191,76 @@ language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_bounded bigint[];
+begin
+    with finished as (
+        update streams s
+        set kind = 'event', name = 'result', queue = '', priority = 0, worker = null,
+            visible_at = v_now, error = null, retry_policy = null,
+            state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
+            args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
+        where s.id = any (ids) and s.job_id is not null
+        returning s.id, s.timeouts)
+    select array_agg(f.id) into v_bounded from finished f where f.timeouts is not null;
+    delete from streams s where s.id = any (ids) and s.job_id is null;
+    if v_bounded is not null then
+        perform hotmesh._stream_drop_deadlines(v_bounded);
+    end if;
+end
+$$;
+
+-- The alarms that bound all attempts of these activities. One that rings this instant is locked: it
+-- finds out by itself that there is nothing to end.
+create or replace function hotmesh._stream_drop_deadlines(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select t.id
+        from streams m
+        join streams t
+            on t.job_id = m.job_id and t.kind = 'timer' and t.name = 'deadline'
+            and t.dimension = m.dimension and t.sequence = m.sequence
+        where m.id = any (ids) and m.timeouts ? 'deadline'
+        for update of t skip locked));
+end
+$$;
+
+-- What is known of failed attempts: the policy of their worker, for those that have none, and the
+-- details of their last heartbeat.
+create or replace function hotmesh._stream_note(ids bigint[], policies jsonb[], details jsonb[])
+returns void
+language plpgsql
+as $$
 begin
     update streams s
-    set kind = 'event', name = 'result', queue = '', priority = 0, worker = null,
-        visible_at = v_now, error = null, retry_policy = null,
-        state = case when s.job_id = any (told) then 'waiting' else 'ready' end,
-        args = jsonb_build_object('output', outputs[array_position(ids, s.id)])
-    where s.id = any (ids) and s.job_id is not null;
-    delete from streams s where s.id = any (ids) and s.job_id is null;
+    set retry_policy = coalesce(s.retry_policy, n.policy),
+        timeouts = case when n.details is null then s.timeouts
+                        else hotmesh._timeout_beat(s.timeouts, s.visible_at, n.details) end
+    from unnest(ids, policies, details) as n (id, policy, details)
+    where s.id = any (ids) and s.id = n.id;
 end
+$$;
+
+-- The error of an activity that is not tried again: 596 when its time was over, 597 when every
+-- attempt was used up, 598 when no other could help.
+create or replace function hotmesh._stream_verdict(message hotmesh.streams, error jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when hotmesh._retry_again(message.retry_policy, message.attempt, error)
+             and error ->> 'timeout' is distinct from 'schedule_to_close'
+            then hotmesh._timeout_error(
+                message.name, message.timeouts, 'schedule_to_close', error)
+        when error ->> 'code' = '596' then error
+        when hotmesh._retry_again(message.retry_policy, 0, error)
+            then error || '{"code": 597}'
+        else error || '{"code": 598}' end
+        || jsonb_build_object('attempt', message.attempt)
 $$;
 
 -- A failed activity is delayed by its policy, or becomes a dead letter and its failure an event.
@@ -208,13 +277,14 @@ begin
         visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
     from unnest(ids, errors) as f (id, error)
     where s.id = any (ids) and s.id = f.id
-      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error);
+      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error)
+      and (s.timeouts is null or hotmesh._timeout_allows(
+          s.timeouts, v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)));
     v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
     if v_dead <> '{}' then
         update streams s
         set state = 'dead', worker = null, visible_at = v_now,
-            error = f.error || jsonb_build_object('attempt', s.attempt, 'code', case
-                when hotmesh._retry_again(s.retry_policy, 0, f.error) then 597 else 598 end)
+            error = hotmesh._stream_verdict(s::hotmesh.streams, f.error)
         from unnest(ids, errors) as f (id, error)
         where s.id = any (v_dead) and s.id = f.id;
         perform hotmesh._stream_tell_failure(v_dead, told);
@@ -234,6 +304,7 @@ begin
            s.visible_at, s.visible_at
     from streams s
     where s.id = any (dead) and s.job_id is not null and s.kind = 'activity';
+    perform hotmesh._stream_drop_deadlines(dead);
 end
 $$;
 
@@ -278,10 +349,11 @@ declare
 begin
     insert into streams (
         id, kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at)
+        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
     select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0),
-           m.job_id, m.dimension, m.sequence,
-           m.args, m.retry_policy, 1, 1, m.visible_at, m.worker, hotmesh.now()
+           m.job_id, m.dimension, m.sequence, m.args, m.retry_policy, 1, 1,
+           hotmesh._timeout_until(hotmesh._timeout_begin(m.timeouts, hotmesh.now()), m.visible_at),
+           m.worker, hotmesh.now(), hotmesh._timeout_begin(m.timeouts, hotmesh.now())
     from unnest(messages) with ordinality m;
     return v_ids;
 end

@@ -49,8 +49,41 @@ begin
         select s.id from streams s
         where s.id = any (ids) and s.state = 'leased' and s.worker = _lease_extend.worker
         for update skip locked);
-    update streams s set visible_at = v_until where s.id = any (v_held);
+    update streams s
+    set visible_at = case when s.timeouts is null then v_until
+                          else hotmesh._timeout_until(s.timeouts, v_until) end
+    where s.id = any (v_held);
     return v_held;
+end
+$$;
+
+-- Signs of life of the attempts that run: each also keeps its lease. busy: the row is locked this
+-- instant.
+create or replace function hotmesh._lease_beat(
+    ids bigint[], tokens integer[], details jsonb[], lease interval)
+returns table (id bigint, answer text)
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_held bigint[] := hotmesh._lease_held(ids, tokens);
+begin
+    update streams s
+    set timeouts = b.timeouts, visible_at = hotmesh._timeout_until(b.timeouts, v_now + lease)
+    from (
+        select m.id, hotmesh._timeout_beat(
+                   m.timeouts, v_now, details[array_position(ids, m.id)]) as timeouts
+        from streams m
+        where m.id = any (v_held)) b
+    where s.id = any (v_held) and s.id = b.id;
+    return query
+    select b.id, case
+        when b.id = any (v_held) then 'ok'
+        when exists (
+            select from streams s
+            where s.id = b.id and s.token = b.token and s.state = 'leased') then 'busy'
+        else 'stale' end
+    from unnest(ids, tokens) as b (id, token);
 end
 $$;
 
@@ -144,7 +177,7 @@ begin
         order by s.visible_at
         limit take
         for update skip locked);
-    v_due := hotmesh._lease_spare(v_due);
+    v_due := hotmesh._lease_deadlines(hotmesh._lease_late(hotmesh._lease_spare(v_due)));
     if v_due = '{}' then
         return 0;
     end if;
@@ -156,8 +189,9 @@ begin
                and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s
     set kind = case s.kind when 'timer' then 'event' else s.kind end,
-        name = case s.kind when 'timer' then 'result' else s.name end,
-        args = case s.kind when 'timer' then '{"output": null}' else s.args end,
+        name = case when s.kind = 'timer' and s.name = '' then 'result' else s.name end,
+        args = case when s.kind = 'timer' then coalesce(s.args, '{"output": null}')
+                    else s.args end,
         state = 'ready', worker = null
     where s.id = any (v_due) and s.state <> 'dead';
     return cardinality(v_due);
@@ -187,6 +221,69 @@ begin
         returning s.id)
     select coalesce(array_agg(p.id), '{}') into v_spared from spared p;
     return array(select d from unnest(due) d where d <> all (v_spared));
+end
+$$;
+
+-- Attempts whose time is over fail, by their policy; their late reports are stale. Returns the
+-- others.
+create or replace function hotmesh._lease_late(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_late bigint[];
+    v_errors jsonb[];
+begin
+    select array_agg(s.id),
+           array_agg(hotmesh._timeout_error(
+               s.name, s.timeouts, hotmesh._timeout_over(s.timeouts, v_now), null))
+    into v_late, v_errors
+    from streams s
+    where s.id = any (due) and s.state = 'leased' and s.timeouts is not null
+      and hotmesh._timeout_over(s.timeouts, v_now) is not null;
+    if v_late is null then
+        return due;
+    end if;
+    perform hotmesh._stream_fail(v_late, v_errors, '{}');
+    return array(select d from unnest(due) d where d <> all (v_late));
+end
+$$;
+
+-- Alarms that bound all attempts of an activity: it ends, whatever its state. One that is locked
+-- this instant is ended by the next sweep. Returns the other due messages.
+create or replace function hotmesh._lease_deadlines(due bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_alarms bigint[] := array(
+        select s.id from streams s
+        where s.id = any (due) and s.kind = 'timer' and s.name = 'deadline');
+    v_ended bigint[];
+begin
+    if v_alarms = '{}' then
+        return due;
+    end if;
+    v_ended := array(
+        select m.id from streams a
+        join streams m
+            on m.job_id = a.job_id and m.kind = 'activity' and m.state <> 'dead'
+            and m.dimension = a.dimension and m.sequence = a.sequence
+        where a.id = any (v_alarms)
+        for update of m skip locked);
+    update streams s
+    set state = 'dead', worker = null, visible_at = hotmesh.now(),
+        error = jsonb_build_object('attempt', s.attempt) || hotmesh._timeout_error(
+            s.name, s.timeouts, 'schedule_to_close', s.error)
+    where s.id = any (v_ended);
+    perform hotmesh._stream_tell_failure(v_ended, '{}');
+    delete from streams a
+    where a.id = any (v_alarms) and not exists (
+        select from streams m
+        where m.job_id = a.job_id and m.kind = 'activity' and m.state <> 'dead'
+          and m.dimension = a.dimension and m.sequence = a.sequence);
+    return array(select d from unnest(due) d where d <> all (v_alarms));
 end
 $$;
 

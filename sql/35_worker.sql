@@ -204,6 +204,37 @@ comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
 'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked
 this instant are left for the next call.';
 
+create or replace function hotmesh.worker_heartbeat(
+    app text, worker text, beats jsonb, lease interval default '15 s')
+returns table (id bigint, answer text)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._worker_check(worker);
+    perform hotmesh._lease_check(lease);
+    if jsonb_typeof(beats) is distinct from 'array'
+        or pg_column_size(beats) > hotmesh._setting('value_limit', 16777216)
+    then
+        perform hotmesh._refuse_argument(
+            'heartbeats are no JSON array, or too large', left(beats::text, 200),
+            'Give [{"id": …, "token": …, "details": …}, …].');
+    end if;
+    return query
+    select b.id, b.answer
+    from (
+        select array_agg(r.id) as ids, array_agg(r.token) as tokens, array_agg(r.details) as details
+        from jsonb_to_recordset(beats) as r (id bigint, token integer, details jsonb)) h
+    cross join lateral hotmesh._lease_beat(h.ids, h.tokens, h.details, lease) b;
+end
+$$;
+comment on function hotmesh.worker_heartbeat(text, text, jsonb, interval) is
+'Signs of life of activities: [{"id": …, "token": …, "details": …}, …]. The details are handed to
+the next attempt. Answers for each: ok; stale when the attempt is not wanted any more; busy when its
+row is locked this instant.';
+
 create or replace function hotmesh.worker_stop(app text, worker text, ids bigint[])
 returns integer
 language plpgsql

@@ -149,7 +149,7 @@ begin
                 case when r.visible_at > v_now then 'delayed' else 'ready' end,
                 r.queue, r.workflow, coalesce((r.options ->> 'priority')::smallint, 0),
                 r.id, '', null, null, null, r.retry_policy, 0, 0,
-                coalesce(r.visible_at, v_now), null, null, null)::hotmesh.streams
+                coalesce(r.visible_at, v_now), null, null, null, null)::hotmesh.streams
         from unnest(requests) r));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
     from unnest(requests) r

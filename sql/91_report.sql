@@ -23,7 +23,7 @@ begin
     return array(
         select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome,
                 coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, s.retry_policy, s.attempt,
+                s.kind, s.job_id, s.dimension, coalesce(r.retry_policy, s.retry_policy), s.attempt,
                 coalesce((s.error ->> 'attempt')::integer, 0) + 1,
                 case when r.running and r.done is null and r.commands is null and r.outcome is null
                      then 'quiet' end,
@@ -121,6 +121,11 @@ begin
     from unnest(reports) r
     where r.error is null
     having count(*) > 0;
+    perform hotmesh._stream_note(
+        array_agg(r.id), array_agg(hotmesh._retry_policy(r.retry_policy)), array_agg(r.output))
+    from unnest(reports) r
+    where r.error is not null and (r.retry_policy is not null or r.output is not null)
+    having count(*) > 0;
     perform hotmesh._stream_fail(array_agg(r.id), array_agg(r.error), told)
     from unnest(reports) r
     where r.error is not null
@@ -177,11 +182,13 @@ begin
                 hotmesh._retry_policy(c.retry_policy), 0, 0,
                 case when c.announced then v_now + lease
                      else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
-                case when c.announced then worker end, c.error, null)::hotmesh.streams
+                case when c.announced then worker end, c.error, null,
+                hotmesh._timeout_policy(c.timeouts))::hotmesh.streams
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
             sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
-            retry_policy jsonb, delay double precision, announced boolean, error jsonb)
+            retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
+            error jsonb)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
@@ -237,7 +244,8 @@ begin
     perform hotmesh._report_check_commands(reports);
     perform hotmesh._stream_enqueue(array(
         select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
-    perform hotmesh._timer_set(array(select m from unnest(v_messages) m where m.kind = 'timer'));
+    perform hotmesh._timer_set(array(
+        select m from unnest(v_messages) m where m.kind = 'timer' or m.timeouts is not null));
     perform hotmesh._effect_apply(hotmesh._report_effects(reports));
     if v_announced <> '{}' then
         v_ids := hotmesh._stream_announce(v_announced);
@@ -279,9 +287,8 @@ as $$
 $$;
 
 -- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
--- cursor and its news. What could
--- not be taken, its row being locked this instant, leaves the run held, with empty news: to let it
--- rest would wake nobody.
+-- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
+-- held, with empty news: to let it rest would wake nobody.
 create or replace function hotmesh._report_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
@@ -481,19 +488,4 @@ begin
     from unnest(v_reports) r
     where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
 end
-$$;
-
--- What is reported instead of the report that could not be applied: its activity or its job failed.
-create or replace function hotmesh._report_refused(report jsonb, error jsonb)
-returns jsonb
-language sql
-stable
-as $$
-    select jsonb_build_array(
-        jsonb_build_object(
-            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
-            'keep', true, 'refused', true)
-        || case when report ? 'cursor'
-                then jsonb_build_object('outcome', jsonb_build_object('error', error))
-                else jsonb_build_object('error', error) end)
 $$;

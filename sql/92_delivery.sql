@@ -9,9 +9,9 @@ create type hotmesh.delivery as (
     cursor bigint, history jsonb, started double precision, due double precision);
 comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
-the time now; events: news for a run that is held; leased: an announced activity, its id and token;
-stale, busy, kept: what became of a report (no answer: applied); next: seconds until something is
-due.';
+the time now, `history` that of a run or the timeouts of an activity; events: news for a run that is
+held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
+(no answer: applied); next: seconds until something is due.';
 
 --@ behaviour
 -- Claims activities. A message whose job has closed meanwhile is dropped.
@@ -24,7 +24,7 @@ declare
 begin
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
-           s.attempt, s.args, null::bigint, null::jsonb,
+           s.attempt, s.args, null::bigint, s.timeouts,
            extract(epoch from j.created_at)::double precision,
            extract(epoch from hotmesh.now())::double precision
     from streams s

@@ -27,6 +27,21 @@ begin
 end
 $$;
 
+-- What is reported instead of the report that could not be applied: its activity or its job failed.
+create or replace function hotmesh._turn_refused(report jsonb, error jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_array(
+        jsonb_build_object(
+            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
+            'keep', true, 'refused', true)
+        || case when report ? 'cursor'
+                then jsonb_build_object('outcome', jsonb_build_object('error', error))
+                else jsonb_build_object('error', error) end)
+$$;
+
 -- The one place that catches everything: a report that fails alone is recorded on its job, so that
 -- it costs nobody else anything; if not even that can be done, its message is parked. What a repeat
 -- may cure (serialization, deadlock, shutdown, out of resources) passes through.
@@ -57,7 +72,7 @@ exception
         end if;
         return query
         select (a).*
-        from hotmesh._isolate(hotmesh._report_refused(reports -> 0, v_error), worker, lease) a;
+        from hotmesh._isolate(hotmesh._turn_refused(reports -> 0, v_error), worker, lease) a;
 end
 $$;
 

@@ -123,30 +123,24 @@ comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
 and an error in its workflow. Answers ok or stale.';
 
 create or replace function hotmesh.stream_extend(
-    app text, id bigint, token integer, lease interval default '15 s')
+    app text, id bigint, token integer, lease interval default '15 s', details jsonb default null)
 returns text
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_worker text;
 begin
     perform hotmesh._enter(app);
     perform hotmesh._lease_check(lease);
-    select s.worker into v_worker
-    from streams s
-    where s.id = stream_extend.id and s.token = stream_extend.token and s.state = 'leased'
-    for update;
-    if v_worker is null then
-        return 'stale';
-    end if;
-    perform hotmesh._lease_extend(array[id], v_worker, lease);
-    return 'ok';
+    perform from streams s where s.id = stream_extend.id for update;
+    return (
+        select b.answer
+        from hotmesh._lease_beat(array[id], array[token], array[details], lease) b);
 end
 $$;
-comment on function hotmesh.stream_extend(text, bigint, integer, interval) is
-'Keep a claimed message for `lease` from now. Answers ok or stale.';
+comment on function hotmesh.stream_extend(text, bigint, integer, interval, jsonb) is
+'Keep a claimed message for `lease` from now: it is its heartbeat too, and `details` are handed to
+the next attempt. Answers ok or stale.';
 
 create or replace function hotmesh.stream_revive(app text, id bigint)
 returns void

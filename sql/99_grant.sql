@@ -20,7 +20,7 @@ as $$
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
         ('client', 'job_start job_start_many job_signal'),
-        ('worker', 'turn worker_extend worker_stop'),
+        ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive')
     ) k (kind, doors)

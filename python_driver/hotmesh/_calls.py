@@ -47,6 +47,7 @@ __all__ = [
     "turn",
     "version",
     "worker_extend",
+    "worker_heartbeat",
     "worker_stop",
 ]
 
@@ -425,13 +426,16 @@ def stream_fail(app: str, id: int, token: int, error: str) -> Call[str]:
     )
 
 
-def stream_extend(app: str, id: int, token: int, lease: float) -> Call[str]:
-    """Keep a message for `lease` seconds from now: `ok` or `stale`."""
+def stream_extend(
+    app: str, id: int, token: int, lease: float, details: str | None = None
+) -> Call[str]:
+    """Keep a message for `lease` seconds from now: `ok` or `stale`; `details` is a JSON text."""
     return Call(
         "select stream_extend from hotmesh.stream_extend(app => %(app)s::text, "
         "id => %(id)s::bigint, token => %(token)s::integer, "
-        "lease => make_interval(secs => %(lease)s::double precision))",
-        {"app": app, "id": id, "token": token, "lease": lease},
+        "lease => make_interval(secs => %(lease)s::double precision), "
+        "details => %(details)s::jsonb)",
+        {"app": app, "id": id, "token": token, "lease": lease, "details": details},
         _one,
     ).repeatable()
 
@@ -474,6 +478,19 @@ def worker_extend(app: str, worker: str, ids: list[int], lease: float) -> Call[l
         "lease => make_interval(secs => %(lease)s::double precision))",
         {"app": app, "worker": worker, "ids": ids, "lease": lease},
         lambda rows: _one(rows) or [],
+    ).repeatable()
+
+
+def worker_heartbeat(
+    app: str, worker: str, beats: str, lease: float
+) -> Call[list[tuple[int, str]]]:
+    """Signs of life of activities, a JSON text; for each its id and ok, stale or busy."""
+    return Call(
+        "select id, answer from hotmesh.worker_heartbeat("
+        "app => %(app)s::text, worker => %(worker)s::text, beats => %(beats)s::jsonb, "
+        "lease => make_interval(secs => %(lease)s::double precision))",
+        {"app": app, "worker": worker, "beats": beats, "lease": lease},
+        lambda rows: [(row[0], row[1]) for row in rows],
     ).repeatable()
 
 

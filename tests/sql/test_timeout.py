@@ -1,0 +1,404 @@
+"""Timeouts of activities: of one attempt, between two signs of life, of all attempts together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from support.clock import Clock
+from support.hand import Connection, Hand, activity, journal, messages, one, start, unchanged
+
+ONCE = {"maximum_attempts": 1}
+THRICE = {"maximum_attempts": 3, "initial_interval": 1, "backoff_coefficient": 1}
+
+
+@pytest.fixture(autouse=True)
+def time(clock: Clock) -> Clock:
+    clock.freeze("2030-01-01 00:00+00")
+    return clock
+
+
+def ask(caller: Connection, timeouts: dict[str, Any] | None, **more: Any) -> Hand:
+    """A job `a` whose run rests and waits for the activity `pay`."""
+    start(caller, "a")
+    hand = Hand(caller)
+    about = {} if timeouts is None else {"timeouts": timeouts}
+    hand.report(hand.take(), commands=[activity(1, **about, **more)])
+    return hand
+
+
+def outcome(db: Connection) -> dict[str, Any]:
+    """What the journal of job `a` has for its one step."""
+    [(_, _, state, value, _)] = journal(db, "a")
+    assert state == "failed"
+    return dict(value)
+
+
+def test_without_timeouts_an_attempt_lasts_as_long_as_its_lease_is_kept(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, None)
+    task = hand.take("activity")
+    assert task.history is None
+    for _ in range(5):
+        time.advance("14 seconds")
+        assert one(caller, "select hotmesh.worker_extend('my-app', 'hand', %s)", [task.id]) == [
+            task.id
+        ]
+    hand.turn()
+    assert messages(db, "kind", "state", "timeouts") == [
+        ("workflow", "waiting", None), ("activity", "leased", None),
+    ]  # fmt: skip
+
+
+def test_an_attempt_ends_with_its_start_to_close_timeout_however_long_its_lease(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"start_to_close": 20}, retry_policy=ONCE)
+    time.advance("1 hour")  # nobody serves it: that is not its time
+    task = hand.take("activity", lease=60)
+    time.advance("19.999 seconds")
+    caller.execute("select hotmesh.worker_extend('my-app', 'hand', %s, '60 s')", [[task.id]])
+    hand.turn()
+    assert hand.report(task, error={"type": "X", "message": "y"}) == "ok"  # in time
+
+
+def test_the_late_report_of_an_attempt_that_timed_out_is_stale(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"start_to_close": 20}, retry_policy=THRICE)
+    task = hand.take("activity", lease=60)
+    time.advance("20 seconds")
+    hand.turn()
+    assert hand.report(task, output="late") == "stale"
+    assert messages(db, "state", "attempt", "error ->> 'code'")[1] == ("delayed", 1, "596")
+    time.advance("1 second")
+    again = hand.take("activity", lease=60)
+    assert (again.id, again.attempt, again.token) == (task.id, 2, task.token + 1)
+    assert hand.report(task, output="later") == "stale"
+    assert hand.report(again, output="in time") == "ok"
+    assert [step[3] for step in hand.take().history] == ["done"]
+
+
+def test_the_last_attempt_that_times_out_is_596_in_the_workflow(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"start_to_close": 20}, retry_policy=THRICE)
+    for attempt in (1, 2, 3):
+        assert hand.take("activity", lease=60).attempt == attempt
+        time.advance("20 seconds")
+        hand.turn()
+        time.advance("1 second")
+    [step] = hand.take().history
+    error = outcome(db)
+    assert step[3] == "failed"
+    assert (error["type"], error["code"], error["attempt"]) == ("TimedOutError", 596, 3)
+    assert error["message"] == 'activity "pay" timed out: start_to_close_timeout of 20 s'
+    assert messages(db) == [("workflow", "leased"), ("activity", "dead")]
+
+
+def test_a_timeout_that_is_non_retryable_by_name_is_final_at_once(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    policy = THRICE | {"non_retryable_error_types": ["TimedOutError"]}
+    hand = ask(caller, {"start_to_close": 20}, retry_policy=policy)
+    hand.take("activity", lease=60)
+    time.advance("20 seconds")
+    hand.turn()
+    hand.take()
+    assert (outcome(db)["code"], outcome(db)["attempt"]) == (596, 1)
+
+
+def test_a_worker_that_dies_frees_the_attempt_when_its_lease_ends_not_its_timeout(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"start_to_close": 3600, "heartbeat": 60})
+    hand.take("activity", lease=5)
+    time.advance("5 seconds")
+    assert hand.take("activity").attempt == 2
+
+
+def beat(caller: Connection, task: Any, details: Any = None, **more: Any) -> str | None:
+    """One heartbeat through the door of workers; the answer for it."""
+    told = {"id": task.id, "token": task.token, "details": details} | more
+    answers = caller.execute(
+        "select id, answer from hotmesh.worker_heartbeat('my-app', 'hand', %s)",
+        [psycopg.types.json.Jsonb([told])],
+    ).fetchall()
+    [(id, answer)] = answers
+    assert id == task.id
+    return str(answer)
+
+
+def test_an_attempt_without_a_heartbeat_in_time_ends(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"heartbeat": 10}, retry_policy=ONCE)
+    task = hand.take("activity", lease=60)
+    time.advance("9 seconds")
+    assert beat(caller, task) == "ok"
+    time.advance("9 seconds")
+    hand.turn()
+    assert messages(db)[1] == ("activity", "leased")
+    time.advance("1 second")
+    assert beat(caller, task) == "ok"  # at the last instant, before anybody swept
+    time.advance("10 seconds")
+    hand.turn()
+    hand.take()
+    error = outcome(db)
+    assert (error["code"], error["timeout"]) == (596, "heartbeat")
+    assert beat(caller, task) == "stale"
+
+
+def test_keeping_the_lease_is_no_heartbeat(db: Connection, caller: Connection, time: Clock) -> None:
+    hand = ask(caller, {"heartbeat": 10}, retry_policy=ONCE)
+    task = hand.take("activity", lease=60)
+    time.advance("9 seconds")
+    caller.execute("select hotmesh.worker_extend('my-app', 'hand', %s, '60 s')", [[task.id]])
+    time.advance("1 second")
+    hand.turn()
+    assert messages(db, "kind", "state")[1] == ("activity", "dead")
+
+
+def test_the_next_attempt_gets_the_details_of_the_last_heartbeat(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"heartbeat": 10}, retry_policy=THRICE)
+    task = hand.take("activity", lease=60)
+    assert "details" not in task.history
+    beat(caller, task, {"row": 1})
+    beat(caller, task, {"row": 2})
+    beat(caller, task)  # a bare sign of life keeps what was told
+    time.advance("10 seconds")
+    hand.turn()
+    time.advance("1 second")
+    again = hand.take("activity")
+    assert again.history["details"] == {"row": 2}
+    assert hand.report(again, error={"type": "X", "message": "y"}, output={"row": 3}) == "ok"
+    time.advance("1 second")
+    assert hand.take("activity").history["details"] == {"row": 3}
+
+
+def test_details_are_kept_where_no_heartbeat_timeout_was_asked_for(
+    caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, None, retry_policy=THRICE)
+    beat(caller, hand.take("activity"), [7])
+    time.advance("15 seconds")
+    assert hand.take("activity").history == {"details": [7]}
+
+
+@pytest.mark.parametrize("change", [{"token": 9}, {"id": 1}])
+def test_a_heartbeat_of_another_attempt_changes_nothing(
+    db: Connection, caller: Connection, change: dict[str, int]
+) -> None:
+    hand = ask(caller, {"heartbeat": 10})
+    task = hand.take("activity")
+    with unchanged(db):
+        told = {"id": task.id, "token": task.token, "details": 1} | change
+        rows = caller.execute(
+            "select answer from hotmesh.worker_heartbeat('my-app', 'hand', %s)",
+            [psycopg.types.json.Jsonb([told])],
+        ).fetchall()
+        assert rows == [("stale",)]
+
+
+def test_a_message_that_is_locked_this_instant_is_no_stale_one(
+    caller: Connection, sessions: Any
+) -> None:
+    hand = ask(caller, {"heartbeat": 10})
+    task = hand.take("activity")
+    [other] = sessions("other")
+    other.begin()
+    other.run("select from my_app.streams where id = %s for update", [task.id])
+    assert beat(caller, task) == "busy"
+    other.commit()
+    assert beat(caller, task) == "ok"
+
+
+def test_a_worker_in_any_language_beats_by_extending(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"heartbeat": 10}, retry_policy=THRICE)
+    [task] = caller.execute(
+        "select id, token from hotmesh.stream_claim('my-app', 'default', 'me')"
+    ).fetchall()
+    for row in (1, 2):
+        time.advance("9 seconds")
+        extended = one(
+            caller, "select hotmesh.stream_extend('my-app', %s, %s, '60 s', %s)", *task,
+            psycopg.types.json.Jsonb({"row": row}),
+        )  # fmt: skip
+        assert extended == "ok"
+    time.advance("10 seconds")
+    hand.turn()
+    time.advance("1 second")
+    assert hand.take("activity").history["details"] == {"row": 2}
+
+
+def test_schedule_to_close_ends_what_nobody_serves(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"schedule_to_close": 30}, queue="nobody")
+    time.advance("29.999 seconds")
+    assert hand.claim() == []
+    time.advance("0.001 seconds")
+    [step] = hand.take().history
+    error = outcome(db)
+    assert step[3] == "failed"
+    assert (error["type"], error["code"], error["timeout"]) == (
+        "TimedOutError", 596, "schedule_to_close",
+    )  # fmt: skip
+    assert messages(db) == [("workflow", "leased"), ("activity", "dead")]
+
+
+def test_schedule_to_close_ends_an_attempt_that_runs_and_its_report_is_stale(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"schedule_to_close": 30})
+    task = hand.take("activity", lease=60)
+    time.advance("30 seconds")
+    hand.turn()
+    assert hand.report(task, output=1) == "stale"
+    hand.take()
+    assert outcome(db)["code"] == 596
+
+
+def test_schedule_to_close_counts_from_the_ask_whatever_was_tried(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    policy = {"maximum_attempts": 99, "initial_interval": 8, "backoff_coefficient": 1}
+    hand = ask(caller, {"schedule_to_close": 30}, retry_policy=policy)
+    for _ in range(3):
+        hand.report(hand.take("activity"), error={"type": "X", "message": "no luck"})
+        time.advance("8 seconds")
+    last = hand.take("activity")  # at 24 s: the next would begin at 32 s
+    hand.report(last, error={"type": "X", "message": "no luck"})
+    hand.take()
+    error = outcome(db)
+    assert (error["code"], error["timeout"], error["attempt"]) == (596, "schedule_to_close", 4)
+    assert error["cause"] == {"type": "X", "message": "no luck"}
+    assert messages(db) == [("workflow", "leased"), ("activity", "dead")]
+
+
+def test_the_last_failure_is_the_cause_when_time_runs_out_during_a_delay(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    policy = {"initial_interval": 20, "backoff_coefficient": 1}
+    hand = ask(caller, {"schedule_to_close": 30}, retry_policy=policy)
+    hand.report(hand.take("activity"), error={"type": "X", "message": "no luck"})
+    time.advance("40 seconds")
+    hand.turn()
+    hand.take()
+    assert outcome(db)["cause"]["type"] == "X"
+
+
+def test_an_activity_that_is_done_in_time_leaves_no_alarm(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, {"schedule_to_close": 30, "start_to_close": 10, "heartbeat": 5})
+    assert ("timer", "delayed") in messages(db)
+    assert hand.report(hand.take("activity"), output=1) == "ok"
+    hand.report(hand.take(), running=True, done=None)
+    time.advance("1 hour")
+    hand.turn()
+    assert [step[2:4] for step in journal(db, "a")] == [("done", 1)]
+    assert "timer" not in [row[0] for row in messages(db)]
+
+
+def test_an_activity_that_fails_for_good_leaves_no_alarm(
+    db: Connection, caller: Connection
+) -> None:
+    hand = ask(caller, {"schedule_to_close": 30})
+    hand.report(hand.take("activity"), error={"type": "X", "message": "y", "code": 598})
+    hand.take()
+    assert outcome(db)["code"] == 598
+    assert messages(db) == [("workflow", "leased"), ("activity", "dead")]
+
+
+def test_a_cancelled_activity_leaves_no_alarm(db: Connection, caller: Connection) -> None:
+    start(caller, "a")
+    hand = Hand(caller)
+    run = hand.take()
+    hand.report(run, commands=[activity(1, timeouts={"schedule_to_close": 30})], running=True)
+    hand.report(run, commands=[{"sequence": 1, "kind": "cancel"}], running=True)
+    assert messages(db) == [("workflow", "leased")]
+
+
+def test_an_alarm_whose_activity_is_locked_rings_again(
+    db: Connection, caller: Connection, sessions: Any, time: Clock
+) -> None:
+    hand = ask(caller, {"schedule_to_close": 30}, queue="nobody")
+    [other] = sessions("other")
+    other.begin()
+    other.run("select from my_app.streams where kind = 'activity' for update")
+    time.advance("30 seconds")
+    hand.turn()
+    assert ("activity", "ready") in messages(db)
+    other.commit()
+    hand.turn()
+    hand.take()
+    assert outcome(db)["code"] == 596
+
+
+def test_an_announced_attempt_is_bounded_too(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    start(caller, "a")
+    hand = Hand(caller)
+    run = hand.take()
+    asked = activity(1, announced=True, timeouts={"start_to_close": 5}, retry_policy=ONCE)
+    hand.turn({"id": run.id, "token": run.token, "cursor": 0, "running": True,
+               "commands": [asked]}, lease=60)  # fmt: skip
+    time.advance("5 seconds")
+    hand.turn()
+    assert [step[3] for step in hand.news(run, running=True)] == ["failed"]
+    assert outcome(db)["code"] == 596
+
+
+def test_a_turn_answers_when_the_next_attempt_is_over(caller: Connection) -> None:
+    hand = ask(caller, {"start_to_close": 5})
+    hand.take("activity", lease=60)
+    assert [row.due for row in hand.turn() if row.answer == "next"] == [5]
+
+
+BAD = [
+    {"start_to_close": 0}, {"start_to_close": -1}, {"start_to_close": "soon"}, [], "5 s", 7,
+    {"start_to_close": "9999 years"}, {"heartbeat": True}, {"heartbeat": "0 s"}, {"close": 5},
+    {"schedule_to_close": 1e300}, {"schedule_to_close": [1]}, {"heartbeat": "1"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("timeouts", BAD, ids=repr)
+def test_what_is_no_timeout_is_refused_and_nothing_changes(
+    db: Connection, caller: Connection, timeouts: Any
+) -> None:
+    start(caller, "a")
+    hand = Hand(caller)
+    run = hand.take()
+    with unchanged(db), pytest.raises(psycopg.errors.InvalidParameterValue, match=r"timeout|durat"):
+        hand.report(run, commands=[activity(1, timeouts=timeouts)], running=True)
+
+
+def test_a_worker_s_policy_holds_where_the_call_has_none(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, None)
+    policy = {"maximum_attempts": 2, "initial_interval": 3, "backoff_coefficient": 1}
+    error = {"type": "X", "message": "y"}
+    hand.report(hand.take("activity"), error=error, retry_policy=policy)
+    time.advance("3 seconds")
+    hand.report(hand.take("activity"), error=error)  # of a worker that has none: the first stays
+    hand.take()
+    assert (outcome(db)["code"], outcome(db)["attempt"]) == (597, 2)
+
+
+def test_the_policy_of_the_call_goes_before_the_worker_s(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = ask(caller, None, retry_policy={"initial_interval": 3, "backoff_coefficient": 1})
+    hand.report(hand.take("activity"), error={"type": "X", "message": "y"}, retry_policy=ONCE)
+    time.advance("3 seconds")
+    assert hand.take("activity").attempt == 2
