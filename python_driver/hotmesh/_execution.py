@@ -18,7 +18,7 @@ from time import monotonic
 from types import ModuleType
 from typing import Any
 
-from . import _codec, errors
+from . import _codec, _payload, errors
 from ._context import in_activity, in_run
 from .activity import ActivityContext
 from .errors import FatalError, InvalidArgumentError
@@ -165,7 +165,7 @@ class Execution:
     async def _run_async(self) -> None:
         self._enter()
         try:
-            self._keep(await self.function(*self.args))
+            self._keep(await self.function(*self._arguments()))
         except asyncio.CancelledError:
             if self.abandoned:
                 raise
@@ -176,7 +176,7 @@ class Execution:
     def _run_sync(self) -> None:
         self._enter()
         try:
-            result = self.function(*self.args)
+            result = self.function(*self._arguments())
             if inspect.isawaitable(result):
                 if inspect.iscoroutine(result):
                     result.close()
@@ -188,6 +188,10 @@ class Execution:
         except BaseException as error:
             self._fail(error)
 
+    def _arguments(self) -> list[Any]:
+        what = f'activity "{self.context.activity_name}"'
+        return _payload.arguments(self.function, self.args, what)
+
     def body(self) -> str:
         """The report of a message that was claimed, as JSON text."""
         head = f'{{"id":{self.id},"token":{self.token},'
@@ -197,10 +201,12 @@ class Execution:
 
     def _keep(self, value: Any) -> None:
         if value is None or value is True or value is False:
-            self.value, self.output = value, _CONSTANTS[value]
+            self.value, self.output = value, _payload.seal(_CONSTANTS[value])
             return
-        self.output = _codec.dumps(value, f'result of activity "{self.context.activity_name}"')
-        self.value = value if type(value) in (str, int) else _codec.stored(self.output)
+        what = f'result of activity "{self.context.activity_name}"'
+        text = _payload.written(value, what)
+        self.value = value if type(value) in (str, int) else _codec.stored(text)
+        self.output = _payload.seal(text, what)
 
     def _fail(self, error: BaseException) -> None:
         self.output = None
@@ -210,7 +216,7 @@ class Execution:
             told = FatalError(f'activity "{name}" raised {type(error).__name__}({text})')
             told.type = type(error).__name__
             error = told
-        self.error = errors.to_json(error)
+        self.error = _payload.error_json(error)
         if isinstance(error, InvalidArgumentError) and error.detail is None:
             self.error["code"] = 598  # a result that JSON can't carry will not get better
 

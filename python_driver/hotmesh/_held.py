@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from . import _codec, errors
+from . import _codec, _payload, errors
 from ._execution import SERVERS, Execution, Server
 from ._replay import Command, Run
 from .activity import ActivityContext
@@ -165,7 +165,7 @@ class Held:
     def _execution(self, server: Server, command: Command) -> Execution:
         context = ActivityContext(self.run.info.workflow_id, command.name, command.queue)
         function = server.functions[command.queue, command.name]
-        args = _codec.loads(command.args)
+        args = _codec.stored(command.args)
         execution = Execution(server, function, context, args, self._finish, command.sequence)
         execution.policy = command.retry_policy
         server.reserve(execution)
@@ -213,7 +213,7 @@ class Held:
     def _outcome(self) -> str:
         try:
             name = self.run.info.workflow_name
-            output = _codec.dumps(self.run.result(), f'result of workflow "{name}"')
+            output = _payload.dumps(self.run.result(), f'result of workflow "{name}"')
             return f'{{"output":{output}}}'
         except BaseException as error:
             if not isinstance(error, Exception | asyncio.CancelledError):
@@ -221,7 +221,7 @@ class Held:
                 wrapped = HotMeshError(f"the workflow raised {type(error).__name__}({text})")
                 wrapped.type = type(error).__name__
                 error = wrapped
-            return f'{{"error":{json.dumps(errors.to_json(error))}}}'
+            return f'{{"error":{json.dumps(_payload.error_json(error))}}}'
 
     @property
     def leaving(self) -> bool:

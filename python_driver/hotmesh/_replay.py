@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from . import errors
+from . import _payload, errors
 from ._context import in_run
 from ._loop import NeverYields, WorkflowLoop
 from ._operation import Operation
-from .errors import NonDeterminismError
+from ._types import Reader
+from .errors import HotMeshError, InvalidArgumentError, NonDeterminismError, PayloadCodecError
 
 __all__ = ["Command", "Run", "RunInfo", "Step", "steps_of"]
 
@@ -81,7 +82,7 @@ class Run:
     cursor: int = 0
     sequence: int = 0
     commands: list[Command] = field(default_factory=list)
-    mismatch: NonDeterminismError | None = None
+    mismatch: HotMeshError | None = None
 
     def __post_init__(self) -> None:
         self.loop = WorkflowLoop(self._start_timer, lambda: self.time, seed=self.info.job_id)
@@ -115,6 +116,12 @@ class Run:
             self._mismatched(self._recorded[min(self._recorded)], None)
 
     async def _call(self, args: list[Any]) -> Any:
+        what = f'workflow "{self.info.workflow_name}"'
+        try:
+            args = _payload.arguments(self.function, args, what)
+        except PayloadCodecError as fault:
+            self.mismatch = fault  # another worker may have the codec: the job waits
+            return None
         return await self.function(*args)
 
     def tell(self, steps: Iterable[Step]) -> None:
@@ -176,13 +183,15 @@ class Run:
         self.sequence += 1
         return self.sequence
 
-    def activity(self, name: str, queue: str, args: str, retry_policy: str) -> Operation[Any]:
-        """Ask for an activity; `args` and `retry_policy` are JSON texts."""
+    def activity(
+        self, name: str, queue: str, args: str, retry_policy: str, read: Reader | None = None
+    ) -> Operation[Any]:
+        """Ask for an activity; `args` and `retry_policy` are JSON texts, `read` makes its result."""
         operation: Operation[Any] = Operation(
             self.loop, self.next_sequence(), "activity", name, self._give_up
         )
         command = Command(operation.sequence, "activity", name, queue, args, retry_policy)
-        self._ask(command, lambda step: self._resolve(operation, step))
+        self._ask(command, lambda step: self._resolve(operation, step, read))
         return operation
 
     def wait(self, signal: str) -> Operation[Any]:
@@ -228,11 +237,21 @@ class Run:
         self._ask(Command(sequence, "timer", delay=delay), lambda step: fire())
         return _Timer(self, sequence)
 
-    def _resolve(self, operation: Operation[Any], step: Step) -> None:
+    def _resolve(self, operation: Operation[Any], step: Step, read: Reader | None = None) -> None:
         if step.state == "failed":
-            operation.fail(errors.from_json(step.value, self.info.workflow_id))
-        else:
-            operation.resolve(step.value)
+            told = _payload.opened_error(step.value)
+            operation.fail(errors.from_json(told, self.info.workflow_id))
+            return
+        value = step.value
+        try:
+            if type(value) is dict:
+                value = _payload.opened(value)
+            operation.resolve(value if read is None else read(value))
+        except PayloadCodecError as fault:
+            self.mismatch = fault  # another worker may have the codec: the job waits
+            self.commands.clear()
+        except InvalidArgumentError as fault:
+            operation.fail(fault)
 
     def _ask(self, command: Command, deliver: Callable[[Step], object]) -> None:
         if self.loop.closing:

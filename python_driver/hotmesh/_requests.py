@@ -6,21 +6,24 @@ Each door that takes user data has its function here, and both clients run what 
 from __future__ import annotations
 
 import dataclasses
+import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar
 
-from . import _calls, _codec, durations, errors
+from . import _calls, _codec, _payload, durations, errors
 from ._calls import Call, Job, Outcome
 from .durations import Duration
 from .errors import InvalidArgumentError, JobNotFoundError, TimedOutError
 
 __all__ = [
+    "StartOptions",
     "StartRequest",
     "Workflow",
     "export",
     "job_signal",
     "name_of",
+    "reader",
     "start",
     "start_many",
     "unpack",
@@ -32,8 +35,8 @@ OnConflict = Literal["reject", "existing", "replace"]
 Workflow = str | Callable[..., Any]
 
 
-class StartRequest(TypedDict, total=False):
-    """What one start may say; `workflow_name` alone is needed.
+class StartOptions(TypedDict, total=False):
+    """What one start may say besides which workflow.
 
     `args`: positional arguments. `workflow_id`: the job's key, made up when absent. `entity`: by
     default the workflow's name. `task_queue`: by default the engine's choice. `retry_policy`: for
@@ -44,7 +47,6 @@ class StartRequest(TypedDict, total=False):
 
     args: Sequence[Any]
     task_queue: str | None
-    workflow_name: Workflow
     workflow_id: str | None
     entity: str | None
     retry_policy: Mapping[str, Any] | None
@@ -53,6 +55,12 @@ class StartRequest(TypedDict, total=False):
     on_conflict: OnConflict | None
     priority: int | None
     delay: Duration | None
+
+
+class StartRequest(StartOptions, total=False):
+    """What one start may say; `workflow_name`, a name or the function itself, alone is needed."""
+
+    workflow_name: Workflow
 
 
 def name_of(workflow: object) -> str:
@@ -74,7 +82,7 @@ def _args(value: object, what: str) -> str:
             f"{what} must be a list or a tuple, not a {type(value).__name__}",
             hint=f"one argument is {what}=[value]",
         )
-    return _codec.dumps(value, what)
+    return _payload.dumps_args(value, what)
 
 
 _CHOICES = ("reject", "existing", "replace")
@@ -164,7 +172,7 @@ def start_many(app: str, requests: Iterable[StartRequest]) -> tuple[Call[list[Jo
     return _guarded(call, app, keys[0] if keys else "", idempotent), keys
 
 
-_KNOWN = frozenset(StartRequest.__annotations__)
+_KNOWN = frozenset(typing.get_type_hints(StartRequest))
 
 
 def _check_request(request: object, place: str) -> None:
@@ -192,16 +200,22 @@ def export(
 
 def job_signal(app: str, key: str, signal: str, data: Any) -> Call[None]:
     name = _codec.text(signal, "signal")
-    return _calls.job_signal(app, key, name, _codec.dumps(data, "data"))
+    return _calls.job_signal(app, key, name, _payload.dumps(data, "data"))
 
 
-def unpack(outcome: Outcome) -> Any:
+def unpack(outcome: Outcome, read: Callable[[Any], Any] | None = None) -> Any:
     """What `result()` returns for a job that has closed, or raises for one that did not end well."""
     if outcome.status is None:
         raise JobNotFoundError(f'job "{outcome.key}" not found', job_id=outcome.key)
     if outcome.status != 0:
-        raise errors.job_failure(outcome.error, outcome.key)
-    return outcome.output
+        raise errors.job_failure(_payload.opened_error(outcome.error), outcome.key)
+    value = _payload.opened(outcome.output)
+    return value if read is None else read(value)
+
+
+def reader(workflow: object, result_type: object = None) -> Callable[[Any], Any] | None:
+    """How a result is read: by `result_type`, else by the hint of the function, if it is one."""
+    return _payload.result_reader(workflow, result_type, "the result of the workflow")
 
 
 def wait_over(key: str, timeout: Duration | None) -> TimedOutError:

@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import _calls, _codec, _requests, durations
-from ._calls import Call, Outcome
-from ._requests import StartRequest, Workflow
+from ._calls import Call, Job, Outcome
+from ._requests import StartOptions, StartRequest, Workflow
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
 from .errors import ConnectionLostError
 
+T = TypeVar("T")
+S = TypeVar("S")
+
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar as _TypeVar
     from typing_extensions import Unpack
 
-T = TypeVar("T")
-
+    R = _TypeVar("R", default=Any)
+else:
+    R = TypeVar("R")
 
 __all__ = [
     "Client",
@@ -59,6 +64,14 @@ class _Pace:
         self._next = max(self._next / 2, self.FIRST) if ended else self._next * self.GROWTH
         self._next = min(self._next, self.LAST)
         return pause
+
+
+def _started(request: StartRequest, job: Job) -> Workflow:
+    """The function that a start named, if that is what has started; else its name."""
+    workflow = request.get("workflow_name")
+    if workflow is not None and callable(workflow) and _requests.name_of(workflow) == job.workflow:
+        return workflow
+    return job.workflow
 
 
 # --- async ---
@@ -152,36 +165,57 @@ def _ring(alarm: asyncio.Future[None] | None) -> None:
         alarm.set_result(None)
 
 
-class WorkflowHandle:
-    """One workflow execution, by its id. To have a handle says nothing about the job's existence."""
+class WorkflowHandle(Generic[R]):
+    """One workflow execution, by its id. To have a handle says nothing about the job's existence.
+
+    One that was got with the workflow's function knows the type of its result.
+    """
 
     def __init__(
-        self, client: Client, workflow_id: str, workflow_name: str | None, task_queue: str | None
+        self,
+        client: Client,
+        workflow_id: str,
+        workflow: Workflow | None,
+        task_queue: str | None,
     ) -> None:
         self._client = client
+        self._workflow = workflow
         self.workflow_id = workflow_id
-        self.workflow_name = workflow_name
+        self.workflow_name = None if workflow is None else _requests.name_of(workflow)
         self.task_queue = task_queue
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_id!r}>"
 
-    async def result(self, timeout: Duration | None = None) -> Any:
+    @overload
+    async def result(self, timeout: Duration | None = None) -> R: ...
+
+    @overload
+    async def result(self, timeout: Duration | None = None, *, result_type: type[S]) -> S: ...
+
+    @overload
+    async def result(self, timeout: Duration | None = None, *, result_type: Any) -> Any: ...
+
+    async def result(self, timeout: Duration | None = None, *, result_type: Any = None) -> Any:
         """What the workflow returned, once it has ended.
+
+        It is of `result_type`, or of the type that the workflow's function says if the handle was
+        got with the function; else it is JSON.
 
         Raises a :class:`JobFailedError` (its class says how it failed, `__cause__` what was
         raised), :class:`JobNotFoundError`, or after `timeout` :class:`TimedOutError` with code 504;
         the job then goes on.
         """
+        read = _requests.reader(self._workflow, result_type)
         waiting = self._client._watcher.outcome(self.workflow_id)
         if timeout is None:
-            return _requests.unpack(await waiting)
+            return _requests.unpack(await waiting, read)
         seconds = durations.parse(timeout, "timeout")
         try:
             outcome = await asyncio.wait_for(waiting, seconds)
         except asyncio.TimeoutError:
             outcome = await self._last_look(timeout)
-        return _requests.unpack(outcome)
+        return _requests.unpack(outcome, read)
 
     async def _last_look(self, timeout: Duration) -> Outcome:
         outcomes = await self._run(_calls.job_results(self._app, [self.workflow_id]))
@@ -221,17 +255,30 @@ class WorkflowClient:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    @overload
     async def start(
-        self, *, conn: object = None, **request: Unpack[StartRequest]
-    ) -> WorkflowHandle:
-        """Start a workflow; see :class:`StartRequest` for what each argument means.
+        self,
+        *,
+        workflow_name: Callable[..., Awaitable[S]],
+        conn: object = None,
+        **request: Unpack[StartOptions],
+    ) -> WorkflowHandle[S]: ...
+
+    @overload
+    async def start(
+        self, *, workflow_name: Workflow, conn: object = None, **request: Unpack[StartOptions]
+    ) -> WorkflowHandle[Any]: ...
+
+    async def start(self, *, conn: object = None, **request: Any) -> WorkflowHandle[Any]:
+        """Start a workflow; see :class:`StartOptions` for what each argument means.
 
         With `conn`, a psycopg connection of the caller, the start is part of its transaction and
         comes and goes with it. Raises :class:`DuplicateJobError`, :class:`JobOpenError`,
         :class:`InvalidArgumentError`, :class:`ConnectionLostError`.
         """
-        job = await self._client._session.run(_requests.start(self._client.app_id, request), conn)
-        return self.get_handle(job.queue, job.workflow, job.key)
+        told = cast(StartRequest, request)
+        job = await self._client._session.run(_requests.start(self._client.app_id, told), conn)
+        return self.get_handle(job.queue, _started(told, job), job.key)
 
     async def start_many(
         self, requests: Iterable[StartRequest], *, conn: object = None
@@ -241,17 +288,28 @@ class WorkflowClient:
         jobs = {job.key: job for job in await self._client._session.run(call, conn)}
         return [self.get_handle(jobs[key].queue, jobs[key].workflow, key) for key in keys]
 
+    @overload
+    def get_handle(
+        self, task_queue: str | None, workflow_name: Callable[..., Awaitable[S]], workflow_id: str
+    ) -> WorkflowHandle[S]: ...
+
+    @overload
     def get_handle(
         self,
         task_queue: str | None = None,
         workflow_name: Workflow | None = None,
         workflow_id: str = "",
-    ) -> WorkflowHandle:
+    ) -> WorkflowHandle[Any]: ...
+
+    def get_handle(
+        self,
+        task_queue: str | None = None,
+        workflow_name: Workflow | None = None,
+        workflow_id: str = "",
+    ) -> WorkflowHandle[Any]:
         """The handle of a workflow id, without asking the database."""
-        name = None if workflow_name is None else _requests.name_of(workflow_name)
-        return WorkflowHandle(
-            self._client, _codec.text(workflow_id, "workflow_id"), name, task_queue
-        )
+        key = _codec.text(workflow_id, "workflow_id")
+        return WorkflowHandle(self._client, key, workflow_name, task_queue)
 
 
 class Client:
@@ -294,32 +352,43 @@ class Client:
 # --- blocking ---
 
 
-class SyncWorkflowHandle:
+class SyncWorkflowHandle(Generic[R]):
     """The blocking twin of :class:`WorkflowHandle`."""
 
     def __init__(
         self,
         client: SyncClient,
         workflow_id: str,
-        workflow_name: str | None,
+        workflow: Workflow | None,
         task_queue: str | None,
     ) -> None:
         self._client = client
+        self._workflow = workflow
         self.workflow_id = workflow_id
-        self.workflow_name = workflow_name
+        self.workflow_name = None if workflow is None else _requests.name_of(workflow)
         self.task_queue = task_queue
 
     def __repr__(self) -> str:
         return f"<SyncWorkflowHandle {self.workflow_id!r}>"
 
-    def result(self, timeout: Duration | None = None) -> Any:
+    @overload
+    def result(self, timeout: Duration | None = None) -> R: ...
+
+    @overload
+    def result(self, timeout: Duration | None = None, *, result_type: type[S]) -> S: ...
+
+    @overload
+    def result(self, timeout: Duration | None = None, *, result_type: Any) -> Any: ...
+
+    def result(self, timeout: Duration | None = None, *, result_type: Any = None) -> Any:
         """What the workflow returned; see :meth:`WorkflowHandle.result`."""
+        read = _requests.reader(self._workflow, result_type)
         seconds = math.inf if timeout is None else durations.parse(timeout, "timeout")
         until, pace = time.monotonic() + seconds, _Pace()
         while True:
             began = time.monotonic()
             if outcomes := self._run(_calls.job_results(self._app, [self.workflow_id])):
-                return _requests.unpack(outcomes[0])
+                return _requests.unpack(outcomes[0], read)
             now = time.monotonic()
             if now >= until:
                 raise _requests.wait_over(self.workflow_id, timeout)
@@ -355,10 +424,25 @@ class SyncWorkflowClient:
     def __init__(self, client: SyncClient) -> None:
         self._client = client
 
-    def start(self, *, conn: object = None, **request: Unpack[StartRequest]) -> SyncWorkflowHandle:
+    @overload
+    def start(
+        self,
+        *,
+        workflow_name: Callable[..., Awaitable[S]],
+        conn: object = None,
+        **request: Unpack[StartOptions],
+    ) -> SyncWorkflowHandle[S]: ...
+
+    @overload
+    def start(
+        self, *, workflow_name: Workflow, conn: object = None, **request: Unpack[StartOptions]
+    ) -> SyncWorkflowHandle[Any]: ...
+
+    def start(self, *, conn: object = None, **request: Any) -> SyncWorkflowHandle[Any]:
         """Start a workflow; see :meth:`WorkflowClient.start`."""
-        job = self._client._session.run(_requests.start(self._client.app_id, request), conn)
-        return self.get_handle(job.queue, job.workflow, job.key)
+        told = cast(StartRequest, request)
+        job = self._client._session.run(_requests.start(self._client.app_id, told), conn)
+        return self.get_handle(job.queue, _started(told, job), job.key)
 
     def start_many(
         self, requests: Iterable[StartRequest], *, conn: object = None
@@ -368,17 +452,28 @@ class SyncWorkflowClient:
         jobs = {job.key: job for job in self._client._session.run(call, conn)}
         return [self.get_handle(jobs[key].queue, jobs[key].workflow, key) for key in keys]
 
+    @overload
+    def get_handle(
+        self, task_queue: str | None, workflow_name: Callable[..., Awaitable[S]], workflow_id: str
+    ) -> SyncWorkflowHandle[S]: ...
+
+    @overload
     def get_handle(
         self,
         task_queue: str | None = None,
         workflow_name: Workflow | None = None,
         workflow_id: str = "",
-    ) -> SyncWorkflowHandle:
+    ) -> SyncWorkflowHandle[Any]: ...
+
+    def get_handle(
+        self,
+        task_queue: str | None = None,
+        workflow_name: Workflow | None = None,
+        workflow_id: str = "",
+    ) -> SyncWorkflowHandle[Any]:
         """The handle of a workflow id, without asking the database."""
-        name = None if workflow_name is None else _requests.name_of(workflow_name)
-        return SyncWorkflowHandle(
-            self._client, _codec.text(workflow_id, "workflow_id"), name, task_queue
-        )
+        key = _codec.text(workflow_id, "workflow_id")
+        return SyncWorkflowHandle(self._client, key, workflow_name, task_queue)
 
 
 class SyncClient:

@@ -27,6 +27,7 @@
     ├── ActivityError                                    an exception of a class unknown here
     ├── NonDeterminismError                              a replay met another history
     ├── ForbiddenInWorkflow                              I/O or a thread in workflow code
+    ├── PayloadCodecError                                a payload that can't be opened or sealed
     ├── ConnectionLostError                              no connection, or lost in the middle
     ├── NotInstalledError                                a database without the engine
     ├── ProtocolError                                    an engine of another protocol
@@ -74,6 +75,7 @@ __all__ = [
     "NonDeterminismError",
     "NotAllowedError",
     "NotInstalledError",
+    "PayloadCodecError",
     "PayloadTooLargeError",
     "ProtocolError",
     "TimedOutError",
@@ -243,6 +245,10 @@ class NonDeterminismError(HotMeshError):
 
 class ForbiddenInWorkflow(HotMeshError):
     """Workflow code tried what a replay cannot repeat: I/O, a thread, a wall clock."""
+
+
+class PayloadCodecError(HotMeshError):
+    """A payload is sealed and can't be opened here, or can't be sealed."""
 
 
 class ConnectionLostError(HotMeshError, code=503):

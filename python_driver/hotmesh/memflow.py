@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from . import _session, activity, workflow
+from . import _payload, _session, activity, workflow
 from . import worker as _worker
 from .client import Client, SyncClient
 
@@ -55,6 +55,7 @@ class MemFlow:
     workflow = workflow
     activity = activity
     register_activity_worker = staticmethod(_worker.register_activity_worker)
+    register_codec = staticmethod(_payload.register_codec)
 
     @staticmethod
     async def init(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Generic, TypeVar
 
-from . import _codec, _context, durations
+from . import _codec, _context, _payload, durations
 from ._execution import name_of, named
 from ._replay import RunInfo
 from .durations import Duration
@@ -92,8 +92,12 @@ def execute_activity(
     *args: Any,
     task_queue: str | None = None,
     retry_policy: Mapping[str, Any] | None = None,
+    result_type: Any = None,
 ) -> Awaitable[Any]:
     """Ask for one activity, by function or name; await it for its result.
+
+    The result is of the type that the function's hint says, or `result_type`; by name alone it is
+    JSON.
 
     Raises:
         InvalidArgumentError: arguments that JSON can't carry, a bad policy, or no workflow here.
@@ -101,7 +105,8 @@ def execute_activity(
         FatalError: (when awaited) the activity said that no further attempt makes sense.
     """
     name = name_of(activity)
-    return _activity(name, activity, args, {}, _queue(task_queue), _policy(retry_policy))
+    queue, policy = _queue(task_queue), _policy(retry_policy)
+    return _activity(name, activity, args, {}, queue, policy, result_type)
 
 
 def _activity(
@@ -111,12 +116,14 @@ def _activity(
     kwargs: dict[str, Any],
     task_queue: str | None,
     policy: str,
+    result_type: Any = None,
 ) -> Awaitable[Any]:
     run = _context.current_run(f"activity {name}")
     if kwargs:
         args = _positional(name, function, args, kwargs)
-    text = _codec.dumps(args, f"args of activity {name}")
-    return run.activity(name, task_queue or run.info.task_queue, text, policy)
+    text = _payload.dumps_args(args, f"args of activity {name}")
+    read = _payload.result_reader(function, result_type, f'the result of activity "{name}"')
+    return run.activity(name, task_queue or run.info.task_queue, text, policy, read)
 
 
 def _positional(
@@ -161,18 +168,25 @@ async def sleep(duration: Duration) -> float:
     return await sleep_for(duration)
 
 
-async def wait_for(signal_id: str, timeout: Duration | None = None) -> Any:
+async def wait_for(
+    signal_id: str, timeout: Duration | None = None, *, result_type: Any = None
+) -> Any:
     """Wait for a signal to this job and return what it carried; earlier ones were kept.
+
+    What it carried is JSON, or what `result_type` makes of it.
 
     Raises:
         TimedOutError: none came within `timeout` (code 596).
     """
     run = _context.current_run("workflow.wait_for()")
     waiting = run.wait(_codec.text(signal_id, "signal_id"))
-    if timeout is None:
-        return await waiting
+    read = _payload.result_reader(None, result_type, f'the data of signal "{signal_id}"')
     try:
-        return await asyncio.wait_for(waiting, durations.parse(timeout, "timeout"))
+        if timeout is None:
+            data = await waiting
+        else:
+            data = await asyncio.wait_for(waiting, durations.parse(timeout, "timeout"))
+        return data if read is None else read(data)
     except asyncio.TimeoutError:
         raise TimedOutError(
             f'no signal "{signal_id}" came within {timeout}', job_id=run.info.workflow_id
@@ -182,7 +196,7 @@ async def wait_for(signal_id: str, timeout: Duration | None = None) -> Any:
 def signal(signal_id: str, data: Any = None) -> Awaitable[None]:
     """Send a signal once, however often the code is replayed; see :func:`wait_for`."""
     run = _context.current_run("workflow.signal()")
-    args = _codec.dumps({"data": data}, f"data of signal {signal_id}")
+    args = f'{{"data":{_payload.dumps(data, f"data of signal {signal_id}")}}}'
     return run.effect("signal", _codec.text(signal_id, "signal_id"), args)
 
 
