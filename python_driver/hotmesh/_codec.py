@@ -88,10 +88,13 @@ def readable(written: str | bytes) -> Any:
         return Unreadable(f"{type(error).__name__}: {str(error)[:200]}")
 
 
+_decode = json.JSONDecoder().raw_decode
+
+
 def stored(written: str) -> Any:
     """The value of a JSON text as it will come back from jsonb, which orders the keys of objects."""
     if "{" not in written and "-0.0" not in written:
-        return json.loads(written)
+        return _decode(written)[0]
     return json.loads(written, object_pairs_hook=_ordered, parse_float=_unsigned)
 
 
@@ -134,7 +137,11 @@ def _default(value: object) -> object:
 
 
 _fast = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default
+    ensure_ascii=False,
+    check_circular=False,  # such a value ends in a RecursionError
+    allow_nan=False,
+    separators=(",", ":"),
+    default=_default,
 ).encode
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import _codec, _payload, errors
 from ._context import in_activity, in_run
+from ._runner import Runner, Running
 from .activity import ActivityContext
 from .errors import FatalError, InvalidArgumentError
 
@@ -128,7 +129,7 @@ class Execution:
         self.since = 0.0
         self._wanted = False
         self._done = done
-        self._task: asyncio.Future[None] | None = None
+        self._task: asyncio.Future[None] | Running | None = None
 
     @property
     def finished(self) -> bool:
@@ -148,14 +149,13 @@ class Execution:
             self._begin()
 
     def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
         self.since = monotonic()
         if self.server.is_async(self.function):
-            self._task = loop.create_task(self._run_async())
+            self._task = self.server.runner.start(self._run_async, self._finish)
         else:
-            context = contextvars.copy_context()
+            loop, context = asyncio.get_running_loop(), contextvars.copy_context()
             self._task = loop.run_in_executor(self.server.threads, context.run, self._run_sync)
-        self._task.add_done_callback(self._finish)
+            self._task.add_done_callback(self._finish_thread)
 
     def _enter(self) -> None:
         """Say to the code that it is an activity; the context is that of its task or thread."""
@@ -220,9 +220,11 @@ class Execution:
         if isinstance(error, InvalidArgumentError) and error.detail is None:
             self.error["code"] = 598  # a result that JSON can't carry will not get better
 
-    def _finish(self, task: asyncio.Future[None]) -> None:
+    def _finish_thread(self, task: asyncio.Future[None]) -> None:
+        self._finish(None if task.cancelled() else task.exception())
+
+    def _finish(self, fault: BaseException | None) -> None:
         self.server.release(self)
-        fault = None if task.cancelled() else task.exception()
         if not self.finished and not self.abandoned:
             lost = f'activity "{self.context.activity_name}" ended without a result'
             self.error = {"type": type(fault).__name__, "message": lost, "code": 500}
@@ -251,6 +253,7 @@ class Server:
         self.busy = 0
         self.waiting: deque[Execution] = deque()
         self.functions: dict[tuple[str, str], Function] = {}
+        self.runner = Runner()
         self._async: set[Function] = set()
         self.threads = ThreadPoolExecutor(max(slots, 1), thread_name_prefix="hotmesh-activity")
         self.open = True

@@ -11,6 +11,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Held", "Report"]
 
 _LOG = logging.getLogger("hotmesh")
+
+_name = lru_cache(maxsize=1000)(json.dumps)
+"""A name as JSON text; there are few of them, and each is written for every step."""
 
 ANNOUNCE_AFTER = 1.0
 """Seconds after which an activity that runs inline gets a row of its own, as a lease holds."""
@@ -99,6 +103,8 @@ class Held:
 
     def _tell_unhandled(self) -> None:
         """Log what asyncio would have logged, such as a failed task that nobody awaited."""
+        if not self.run.loop.unhandled:
+            return
         told, self.run.loop.unhandled = self.run.loop.unhandled, []
         for context in told:
             error, name = context.get("exception"), self.run.info.workflow_id
@@ -124,7 +130,8 @@ class Held:
                 commands.append(_command(command, announced=True))
             else:
                 starts.append(here)
-        commands += self._overdue()
+        if len(self.inline) > len(starts):
+            commands += self._overdue()
         running = bool(self.inline)
         body = self._body(done, commands, running)
         keep = not any('"announced":true' in text for text in commands)
@@ -136,7 +143,7 @@ class Held:
     def _consume(self, execution: Execution, watch: Watch) -> str:
         at = round(self.now(), 6)  # what the journal keeps, so what a replay sees
         self.step(lambda: self.run.complete(execution.sequence, execution.value, at), watch)
-        name = json.dumps(execution.context.activity_name)
+        name = _name(execution.context.activity_name)
         return (
             f'{{"sequence":{execution.sequence},"kind":"activity","name":{name},'
             f'"value":{execution.output},"at":{at!r}}}'
@@ -147,6 +154,8 @@ class Held:
         return _command(_again(execution), announced=True, error=json.dumps(execution.error))
 
     def _commands(self) -> list[Command]:
+        if not self.run.commands:
+            return []
         commands, self.run.commands = self.run.commands, []
         self._unwanted = {command.sequence for command in commands if command.kind == "cancel"}
         for sequence in self._unwanted & self.inline.keys():
@@ -259,9 +268,9 @@ def _again(execution: Execution) -> Command:
 def _command(command: Command, announced: bool = False, error: str = "") -> str:
     parts = [f'"sequence":{command.sequence},"kind":"{command.kind}"']
     if command.name:
-        parts.append(f'"name":{json.dumps(command.name)}')
+        parts.append(f'"name":{_name(command.name)}')
     if command.queue:
-        parts.append(f'"queue":{json.dumps(command.queue)}')
+        parts.append(f'"queue":{_name(command.queue)}')
     if command.args:
         parts.append(f'"args":{command.args}')
     if command.retry_policy:
