@@ -4595,6 +4595,35 @@ begin
 end
 $$;
 
+create function hotmesh.stream_hold(app text, id bigint, token integer)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_mine text := format('%s %s %s', stream_hold.app, stream_hold.id, stream_hold.token);
+begin
+    perform hotmesh._enter(app);
+    if current_setting('hotmesh.held', true) = v_mine then
+        return 'held';
+    end if;
+    perform from streams s
+    where s.id = stream_hold.id and s.token = stream_hold.token
+      and s.kind = 'activity' and s.state = 'leased'
+    for update;
+    if not found then
+        return 'stale';
+    end if;
+    perform set_config('hotmesh.held', v_mine, true);
+    return 'ok';
+end
+$$;
+comment on function hotmesh.stream_hold(text, bigint, integer) is
+'First in a transaction whose writes are to come and go with the report that ends it: locks a
+claimed message, so that nobody takes it, however long it lasts. Answers ok, or stale when the token
+is no longer current; held when this very transaction has it already.';
+
 create function hotmesh.stream_complete(
     app text, id bigint, token integer, output jsonb default null)
 returns text
@@ -4742,7 +4771,7 @@ as $$
         ('reader', 'job_list job_history'),
         ('client', 'job_start job_start_many job_signal'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
-        ('worker', 'stream_claim stream_complete stream_fail stream_extend'),
+        ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)

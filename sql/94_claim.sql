@@ -1,5 +1,5 @@
--- 94 claim: the small doors for a worker written in plain SQL or any language: claim, complete,
--- fail, extend, and revive a dead letter. The same internals as the turn, no second path.
+-- 94 claim: the small doors for a worker written in plain SQL or any language: claim, hold,
+-- complete, fail, extend, and revive a dead letter. The same internals as the turn, no second path.
 -- Errors: 22023, MSH30 no such message.
 
 --@ state
@@ -85,6 +85,35 @@ begin
     return coalesce(v_verdict, 'ok');
 end
 $$;
+
+create or replace function hotmesh.stream_hold(app text, id bigint, token integer)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_mine text := format('%s %s %s', stream_hold.app, stream_hold.id, stream_hold.token);
+begin
+    perform hotmesh._enter(app);
+    if current_setting('hotmesh.held', true) = v_mine then
+        return 'held';
+    end if;
+    perform from streams s
+    where s.id = stream_hold.id and s.token = stream_hold.token
+      and s.kind = 'activity' and s.state = 'leased'
+    for update;
+    if not found then
+        return 'stale';
+    end if;
+    perform set_config('hotmesh.held', v_mine, true);
+    return 'ok';
+end
+$$;
+comment on function hotmesh.stream_hold(text, bigint, integer) is
+'First in a transaction whose writes are to come and go with the report that ends it: locks a
+claimed message, so that nobody takes it, however long it lasts. Answers ok, or stale when the token
+is no longer current; held when this very transaction has it already.';
 
 create or replace function hotmesh.stream_complete(
     app text, id bigint, token integer, output jsonb default null)

@@ -43,6 +43,7 @@ __all__ = [
     "stream_complete",
     "stream_extend",
     "stream_fail",
+    "stream_hold",
     "stream_revive",
     "turn",
     "version",
@@ -403,6 +404,16 @@ def stream_claim(
         "take => %(take)s::integer, lease => make_interval(secs => %(lease)s::double precision))",
         {"app": app, "queue": queue, "worker": worker, "take": take, "lease": lease},
         lambda rows: [Message._make(row) for row in rows],
+    )
+
+
+def stream_hold(app: str, id: int, token: int) -> Call[str]:
+    """Lock a message for this transaction: `ok`, `held` when it has it already, or `stale`."""
+    return Call(
+        "select stream_hold from hotmesh.stream_hold("
+        "app => %(app)s::text, id => %(id)s::bigint, token => %(token)s::integer)",
+        {"app": app, "id": id, "token": token},
+        _one,
     )
 
 

@@ -46,11 +46,13 @@ class Claimed:
         """From now on the execution is the current attempt of this message."""
         assert row.id is not None
         self.drop([row.id])
-        execution.id, execution.token = row.id, row.token
         self.running[row.id] = execution
+        execution.identify(row.id, row.token)
 
     def _on_finish(self, execution: Execution) -> None:
-        if not execution.abandoned:
+        if execution.told:
+            self.forget(execution)
+        elif not execution.abandoned:
             self.finished.append(execution)
         self._wake()
 
@@ -81,6 +83,10 @@ class Claimed:
         for id in ids:
             if (execution := self.running.pop(id, None)) is not None:
                 execution.abandon()
+
+    def lose(self, ids: list[int]) -> None:
+        """Leases of these messages were not extended; of those that are locked they need not be."""
+        self.drop([id for id in ids if id not in self.running or not self.running[id].locked])
 
     def clear(self) -> None:
         """Drop everything, unreported."""

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from ._execution import Execution
     from ._replay import Run
     from .activity import ActivityContext
 
-__all__ = ["current_activity", "current_run", "in_activity", "in_run"]
+__all__ = [
+    "current_activity",
+    "current_attempt",
+    "current_run",
+    "in_activity",
+    "in_attempt",
+    "in_run",
+]
 
 in_run: ContextVar[Run | None] = ContextVar("hotmesh_run", default=None)
 in_activity: ContextVar[ActivityContext | None] = ContextVar("hotmesh_activity", default=None)
+in_attempt: ContextVar[Execution | None] = ContextVar("hotmesh_attempt", default=None)
 
 
 def current_run(call: str) -> Run:
@@ -32,8 +41,20 @@ def current_activity(call: str) -> ActivityContext:
     """The activity that is running; `call` is named in the error when there is none."""
     context = in_activity.get()
     if context is None:
-        raise InvalidArgumentError(
-            f"{call} was called outside of an activity",
-            hint="call it in a function that a worker runs as an activity",
-        )
+        raise _outside(call)
     return context
+
+
+def current_attempt(call: str) -> Execution:
+    """The attempt that is running; `call` is named in the error when there is none."""
+    attempt = in_attempt.get()
+    if attempt is None:
+        raise _outside(call)
+    return attempt
+
+
+def _outside(call: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{call} was called outside of an activity",
+        hint="call it in a function that a worker runs as an activity",
+    )

@@ -13,16 +13,17 @@ import inspect
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from types import ModuleType
 from typing import Any
 
 from . import _codec, _payload, errors
-from ._context import in_activity, in_run
+from ._context import in_activity, in_attempt, in_run
 from ._runner import Runner, Running
+from ._transaction import AsyncTransaction, SyncTransaction, Transactions
 from .activity import ActivityContext
-from .errors import FatalError, InvalidArgumentError
+from .errors import FatalError, HotMeshError, InvalidArgumentError
 
 __all__ = [
     "SERVERS",
@@ -83,6 +84,7 @@ class Execution:
     """
 
     __slots__ = (
+        "_asking",
         "_done",
         "_task",
         "_wanted",
@@ -92,6 +94,7 @@ class Execution:
         "context",
         "error",
         "function",
+        "hurry",
         "id",
         "output",
         "policy",
@@ -100,6 +103,8 @@ class Execution:
         "since",
         "slot",
         "token",
+        "told",
+        "transaction",
         "value",
     )
 
@@ -124,7 +129,11 @@ class Execution:
         self.value: Any = None
         self.error: dict[str, Any] | None = None
         self.abandoned = False
+        self.told = False
         self.slot = False
+        self.transaction: AsyncTransaction | SyncTransaction | None = None
+        self.hurry: Callable[[Execution], object] | None = None
+        self._asking: list[Future[None]] = []
         self.asked = monotonic()
         self.since = 0.0
         self._wanted = False
@@ -135,6 +144,50 @@ class Execution:
     def finished(self) -> bool:
         """Whether there is a result or an error."""
         return self.output is not None or self.error is not None
+
+    @property
+    def hurried(self) -> bool:
+        """Whether somebody waits for its id and token."""
+        return bool(self._asking) and self.id is None
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is left to report: nobody wants it, or its own transaction has told it."""
+        return self.abandoned or self.told
+
+    @property
+    def locked(self) -> bool:
+        """Whether its message is locked by its own transaction: then its lease is not needed."""
+        return self.transaction is not None and self.transaction.locked
+
+    def ask(self, told: Future[None]) -> None:
+        """Resolve `told` once there are an id and a token; in the worker's loop.
+
+        An attempt that began inline is announced by the next turn, later ones before they begin.
+        """
+        self.server.transactional.add(self.function)
+        self._asking.append(told)
+        if self.id or self.abandoned:
+            self._answer()
+        else:
+            self.asked = float("-inf")
+            if self.hurry is not None:
+                self.hurry(self)
+
+    def identify(self, id: int, token: int | None) -> None:
+        """It was announced: its message has this id and token."""
+        self.id, self.token = id, token
+        self._answer()
+
+    def _answer(self) -> None:
+        asking, self._asking = self._asking, []
+        for told in asking:
+            if told.done():
+                continue
+            if self.abandoned:
+                told.set_exception(HotMeshError("this attempt was given up"))
+            else:
+                told.set_result(None)
 
     def start(self) -> None:
         """Begin, or as soon as there is a slot. Must be called in the worker's loop."""
@@ -161,6 +214,7 @@ class Execution:
         """Say to the code that it is an activity; the context is that of its task or thread."""
         in_run.set(None)
         in_activity.set(self.context)
+        in_attempt.set(self)
 
     async def _run_async(self) -> None:
         self._enter()
@@ -169,9 +223,12 @@ class Execution:
         except asyncio.CancelledError:
             if self.abandoned:
                 raise
-            self._fail(FatalError(f'activity "{self.context.activity_name}" cancelled itself'))
+            self.fail(FatalError(f'activity "{self.context.activity_name}" cancelled itself'))
         except BaseException as error:  # sys.exit in an activity must not stop the worker
-            self._fail(error)
+            self.fail(error)
+        finally:
+            if isinstance(self.transaction, AsyncTransaction):
+                await self.transaction.end()
 
     def _run_sync(self) -> None:
         self._enter()
@@ -186,7 +243,9 @@ class Execution:
                 )
             self._keep(result)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
+        if isinstance(self.transaction, SyncTransaction):
+            self.transaction.end()
 
     def _arguments(self) -> list[Any]:
         what = f'activity "{self.context.activity_name}"'
@@ -208,7 +267,8 @@ class Execution:
         self.value = value if type(value) in (str, int) else _codec.stored(text)
         self.output = _payload.seal(text, what)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Its outcome is this error, whatever it was before."""
         self.output = None
         if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
             name = self.context.activity_name
@@ -235,6 +295,7 @@ class Execution:
         if self.abandoned:
             return
         self.abandoned = True
+        self._answer()
         if self._task is not None:
             self._task.cancel()
         else:  # it never began
@@ -254,6 +315,8 @@ class Server:
         self.waiting: deque[Execution] = deque()
         self.functions: dict[tuple[str, str], Function] = {}
         self.runner = Runner()
+        self.transactions: Transactions | None = None
+        self.transactional: set[Function] = set()
         self._async: set[Function] = set()
         self.threads = ThreadPoolExecutor(max(slots, 1), thread_name_prefix="hotmesh-activity")
         self.open = True

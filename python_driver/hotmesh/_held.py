@@ -126,7 +126,7 @@ class Held:
             here = self._inline(command)
             if here is None:
                 commands.append(_command(command))
-            elif self.announce:
+            elif self.announce or here.function in here.server.transactional:
                 commands.append(_command(command, announced=True))
             else:
                 starts.append(here)
@@ -177,14 +177,21 @@ class Held:
         args = _codec.stored(command.args)
         execution = Execution(server, function, context, args, self._finish, command.sequence)
         execution.policy = command.retry_policy
+        execution.hurry = self._finish
         server.reserve(execution)
         self.inline[command.sequence] = execution
         return execution
 
     def _finish(self, execution: Execution) -> None:
-        if not execution.abandoned:
+        """It has an outcome, or is in a hurry to be announced."""
+        if execution.finished and not execution.silent:
             self.finished.append(execution)
         self.wake(self, execution)
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to report that came while a report was under way."""
+        return bool(self.finished) or any(it.hurried for it in self.inline.values())
 
     wake: Callable[[Held, Execution], None]
 

@@ -152,7 +152,7 @@ class Pump:
             self._loop.call_soon_threadsafe(self._drop, ids)
 
     def _drop(self, ids: list[int]) -> None:
-        self._claimed.drop(ids)
+        self._claimed.lose(ids)
         for id in ids:
             if (held := self._runs.get(id)) is not None and held.holding:
                 self._forget(held)
@@ -413,7 +413,7 @@ class Pump:
             return
         held.holding = report.running
         self._start(report)
-        if held.finished:
+        if held.owes:
             self._dirty[held.id] = held
         if not held.holding:
             self._runs.move_to_end(held.id)
@@ -439,7 +439,7 @@ class Pump:
         held.evict()
 
     def _on_finish(self, held: Held, execution: Execution) -> None:
-        if execution.abandoned:
+        if execution.silent:
             self._claimed.forget(execution)
             if held.inline.pop(execution.sequence, None) is not None and held.holding:
                 self._dirty[held.id] = held

@@ -37,7 +37,15 @@ from .errors import (
     ProtocolError,
 )
 
-__all__ = ["AsyncSession", "Source", "SyncSession", "close_all", "execute_async", "resolve"]
+__all__ = [
+    "AsyncSession",
+    "Source",
+    "SyncSession",
+    "close_all",
+    "execute",
+    "execute_async",
+    "resolve",
+]
 
 T = TypeVar("T")
 Steps = Generator[Call[Any] | None, Any, None]
@@ -279,7 +287,7 @@ def _usable(conn: AnyConnection) -> bool:
     return not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
 
 
-def _execute(conn: psycopg.Connection[Any], call: Call[T]) -> T:
+def execute(conn: psycopg.Connection[Any], call: Call[T]) -> T:
     with psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
         cursor.execute(call.sql, call.params)
         return call.read(cursor.fetchall())
@@ -294,7 +302,7 @@ async def execute_async(conn: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
 def _on(conn: psycopg.Connection[Any], call: Call[T]) -> T:
     """Run a call on the caller's connection; its transaction stays the caller's business."""
     try:
-        return _execute(conn, call)
+        return execute(conn, call)
     except psycopg.Error as error:
         raise errors.from_sql(error, call.job_id) from error
 
@@ -303,8 +311,8 @@ def _lacks(session: _Session, conn: psycopg.Connection[Any]) -> bool:
     """Look at engine and app through the caller's connection, under a savepoint."""
     try:
         with conn.transaction():
-            session.check_protocol(_execute(conn, _calls.protocol()))
-            _execute(conn, session.app_probe())
+            session.check_protocol(execute(conn, _calls.protocol()))
+            execute(conn, session.app_probe())
     except psycopg.Error as error:
         return session.lacking(error)
     session.ready = True
@@ -366,7 +374,7 @@ class SyncSession(_Session):
         while True:
             try:
                 with self._lend() as conn:
-                    return _execute(conn, call)
+                    return execute(conn, call)
             except (psycopg.Error, _UnreachableError) as error:
                 step, cause = tries.after(error, call), error
             time.sleep(step.pause)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from . import _context
+from . import _context, _transaction
 
-__all__ = ["ActivityContext", "context"]
+__all__ = ["ActivityContext", "context", "transaction"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,23 @@ def context() -> ActivityContext:
         InvalidArgumentError: the caller is no activity.
     """
     return _context.current_activity("activity.context()")
+
+
+def transaction() -> Any:
+    """A psycopg connection whose writes commit together with this activity's result.
+
+    ``conn = await activity.transaction()`` in an `async def` gives a `psycopg.AsyncConnection`,
+    ``conn = activity.transaction()`` in a plain function a `psycopg.Connection`. What is written
+    through it, what the activity returns and what follows in the workflow become true in one
+    commit; if the activity raises, or its process dies, none of it does. So its writes happen
+    exactly once. The connection belongs to this attempt; each call gives the same one.
+
+    It commits when the activity returns, and only then: `commit`, `rollback`, `close`, autocommit
+    and ``with conn:`` are refused, ``with conn.transaction():`` gives savepoints.
+
+    Raises:
+        InvalidArgumentError: the caller is no activity, or it has ended.
+        HotMeshError: this attempt was given to another worker meanwhile.
+        ConnectionLostError: no connection could be had.
+    """
+    return _transaction.open_for(_context.current_attempt("activity.transaction()"))

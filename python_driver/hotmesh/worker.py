@@ -15,6 +15,7 @@ from . import _codec, durations
 from ._execution import name_of, named
 from ._pump import Pump
 from ._session import AsyncSession
+from ._transaction import Transactions
 from .durations import Duration
 from .errors import InvalidArgumentError
 
@@ -198,6 +199,7 @@ async def _pump(
         activity_slots=_slots(slots[1], "max_concurrent_activities", 0),
         lease=_lease(lease),
     )
+    pump.server.transactions = Transactions(session)
     for queue, functions in activities.items():
         pump.server.add(queue, functions)
     try:

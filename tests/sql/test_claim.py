@@ -88,6 +88,51 @@ def test_a_door_takes_a_workers_key(db: Connection, stranger: Connection, waitin
         db.execute("select hotmesh.app_revoke('my-app', 'hotmesh_stranger')")
 
 
+HOLD = "select hotmesh.stream_hold('my-app', %s, %s)"
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_held_message_is_nobody_elses_until_the_transaction_ends(
+    db: Connection, caller: Connection, sessions: Sessions, caller_dsn: str, clock: Clock
+) -> None:
+    """However long it lasts; and what the holder writes comes and goes with its report."""
+    [(message, token, *_), _] = claim(caller, 9)
+    (holder,) = sessions("holder", dsn=caller_dsn)
+    holder.begin()
+    assert holder.value(HOLD, [message, token]) == "ok"
+    assert holder.value(HOLD, [message, token]) == "held"
+    clock.advance("1 hour")
+    assert message not in [row[0] for row in claim(caller, 9)]
+    Hand(caller).turn()
+    held = "select state, token from my_app.streams where id = %s"
+    assert db.execute(held, [message]).fetchall() == [("leased", token)]
+    holder.rollback()
+    [again] = claim(caller, 9)
+    assert again[:2] == (message, token + 1)
+    with unchanged(db):
+        assert one(caller, HOLD, message, token) == "stale"
+    holder.begin()
+    assert holder.value(HOLD, [message, token + 1]) == "ok"
+    done = "select hotmesh.stream_complete('my-app', %s, %s, '7')"
+    assert holder.value(done, [message, token + 1]) == "ok"
+    assert journal(db, "a")[0][2] == "open"
+    holder.commit()
+    assert one(caller, HOLD, message, token + 1) == "stale"
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_hold_lasts_as_long_as_its_transaction(db: Connection, caller: Connection) -> None:
+    [(message, token, *_)] = claim(caller)
+    for _ in range(2):
+        with caller.transaction():
+            assert one(caller, HOLD, message, token) == "ok"
+            assert one(caller, HOLD, message, token) == "held"
+            assert one(caller, HOLD, message, token + 1) == "stale"
+    [(run,)] = db.execute("select id from my_app.streams where kind = 'workflow'").fetchall()
+    assert one(caller, HOLD, run, 1) == "stale"
+    assert one(caller, HOLD, 0, 1) == "stale"
+
+
 @pytest.mark.usefixtures("waiting")
 def test_an_answer_counts_once(db: Connection, caller: Connection) -> None:
     [(message, token, *_)] = claim(caller)
