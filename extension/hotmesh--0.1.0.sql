@@ -61,9 +61,12 @@ create table hotmesh.streams (
     error jsonb,
     created_at timestamptz not null,
     timeouts jsonb,
+    concurrency_key text,
+    slot smallint,
     constraint streams_pkey primary key (id),
     constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
-    constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
+    constraint state_is_known check (
+        state in ('delayed', 'held', 'ready', 'leased', 'waiting', 'dead')),
     constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
     constraint attempts_and_tokens_only_count_up check (attempt >= 0 and token >= 0)
 ) with (
@@ -79,8 +82,8 @@ comment on column hotmesh.streams.kind is
 'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm
 that becomes an event.';
 comment on column hotmesh.streams.state is
-'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a
-parked workflow).';
+'delayed, held (its key has no free slot, see limits), ready, leased, waiting (for news, or in a
+job''s inbox) or dead (a dead letter, or a parked workflow).';
 comment on column hotmesh.streams.queue is
 'The task queue whose workers may claim it; empty for events and timers.';
 comment on column hotmesh.streams.name is 'The function to call, or the kind of news.';
@@ -108,12 +111,23 @@ comment on column hotmesh.streams.created_at is 'When it was enqueued.';
 comment on column hotmesh.streams.timeouts is
 'How long an activity may take, when the attempt that runs is given up, and the details of its last
 heartbeat; see 26_timeout. Null when nothing bounds it.';
+comment on column hotmesh.streams.concurrency_key is
+'Whose turn it is: messages of one key share the slots that their queue gives to each key.';
+comment on column hotmesh.streams.slot is
+'Where limits hold: 1 it has a slot of its key, 2 it counts in its queue, 0 it needs none. Null:
+none yet, or no limit.';
 create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
 where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+create index streams_slots on hotmesh.streams (kind, queue, slot, concurrency_key)
+where slot > 0;
+create index streams_held on hotmesh.streams (kind, queue, concurrency_key, priority desc, id)
+where state = 'held';
+create index streams_resumed on hotmesh.streams (queue, name, priority desc, id)
+where state = 'ready' and kind = 'workflow' and slot <> 1;
 create index streams_news on hotmesh.streams (name, job_id)
 where kind = 'event' and state = 'ready';
 
@@ -122,6 +136,55 @@ where kind = 'event' and state = 'ready';
 
 -- 32_lease.sql
 
+
+-- 33_limit.sql
+create table hotmesh.limits (
+    queue text not null,
+    kind text not null,
+    concurrency integer,
+    per_key integer,
+    rate integer,
+    per interval,
+    begun jsonb not null default '{}',
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint limits_pkey primary key (queue, kind),
+    constraint limited_kind_is_known check (kind in ('workflow', 'activity')),
+    constraint limits_are_above_zero check (concurrency > 0 and per_key > 0 and rate > 0),
+    constraint a_rate_has_a_time check ((rate is null) = (per is null))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
+comment on table hotmesh.limits is
+'One row per queue and kind of message that is, or was, limited.';
+comment on column hotmesh.limits.queue is 'The task queue.';
+comment on column hotmesh.limits.kind is
+'Which of its messages: workflow or activity. Each is counted for itself.';
+comment on column hotmesh.limits.concurrency is
+'How many may be under way: workflows between first claim and close, activities that run.';
+comment on column hotmesh.limits.per_key is
+'How many of one concurrency key may be under way or ready; the rest of the key is held.';
+comment on column hotmesh.limits.rate is 'How many may begin in any time as long as `per`.';
+comment on column hotmesh.limits.per is 'The time that the rate is for.';
+comment on column hotmesh.limits.begun is
+'How many began in each sixtieth of `per`, by its number, as far as it still counts.';
+comment on column hotmesh.limits.created_at is 'When it was set first.';
+comment on column hotmesh.limits.updated_at is 'When it was set, or when something was claimed.';
+
+-- 34_lane.sql
+create table hotmesh.lanes (
+    id bigint not null default nextval('hotmesh.ids'),
+    queue text not null,
+    kind text not null,
+    key text not null,
+    constraint lanes_pkey primary key (id)
+) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
+comment on table hotmesh.lanes is
+'One note per change after which a held message of a key may have its turn; deleted when it was
+followed.';
+comment on column hotmesh.lanes.id is 'The note.';
+comment on column hotmesh.lanes.queue is 'The task queue.';
+comment on column hotmesh.lanes.kind is 'workflow or activity.';
+comment on column hotmesh.lanes.key is 'The concurrency key.';
+create index lanes_noted on hotmesh.lanes (queue, kind, key);
 
 -- 35_worker.sql
 create table hotmesh.workers (
@@ -153,6 +216,9 @@ comment on column hotmesh.workers.idle_at is
 'Since when it waits to be woken; null while it works.';
 comment on column hotmesh.workers.seen_at is 'When it last reported in.';
 comment on column hotmesh.workers.started_at is 'When it reported in first.';
+
+-- 36_queue.sql
+
 
 -- 40_job.sql
 create table hotmesh.jobs (
@@ -308,7 +374,8 @@ comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
 the time now, `history` that of a run or the timeouts of an activity; events: news for a run that is
 held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
-(no answer: applied); next: seconds until something is due.';
+(no answer: applied); limits: in `args`, which queues have limits for their activities; next:
+seconds until something is due.';
 
 -- 93_turn.sql
 
@@ -1255,20 +1322,36 @@ as $$
 $$;
 
 -- 30_stream.sql
+-- What has a concurrency key is then held where its queue has a limit per key (34).
 create function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_keyed bigint[];
 begin
-    insert into streams (
-        kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
-    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
-           coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
-           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now, m.timeouts
-    from unnest(messages) m;
+    with laid as (
+        insert into streams (
+            kind, state, queue, name, priority, job_id, dimension, sequence,
+            args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts,
+            concurrency_key, slot)
+        select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
+               coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
+               coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now,
+               m.timeouts, m.concurrency_key,
+               case when m.kind = 'workflow' and m.dimension <> '' then 0 end
+        from unnest(messages) m
+        returning id, concurrency_key, state)
+    select array_agg(l.id) into v_keyed
+    from laid l
+    where l.concurrency_key is not null and l.state = 'ready';
+    if v_keyed is not null then
+        update streams s set state = 'ready'
+        where s.id = any (v_keyed) and exists (
+            select from limits l
+            where l.queue = s.queue and l.kind = s.kind and l.per_key is not null);
+    end if;
 end
 $$;
 
@@ -1521,11 +1604,13 @@ declare
 begin
     insert into streams (
         id, kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
+        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts,
+        concurrency_key)
     select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0),
            m.job_id, m.dimension, m.sequence, m.args, m.retry_policy, 1, 1,
            hotmesh._timeout_until(hotmesh._timeout_begin(m.timeouts, hotmesh.now()), m.visible_at),
-           m.worker, hotmesh.now(), hotmesh._timeout_begin(m.timeouts, hotmesh.now())
+           m.worker, hotmesh.now(), hotmesh._timeout_begin(m.timeouts, hotmesh.now()),
+           m.concurrency_key
     from unnest(messages) with ordinality m;
     return v_ids;
 end
@@ -2109,6 +2194,440 @@ begin
 end
 $$;
 
+-- 33_limit.sql
+-- Seconds of one of the sixty slices in which beginnings are counted. A message counts until the
+-- sixtieth slice after its own has ended, so any time of length `per` has at most `rate` of them.
+create function hotmesh._limit_slice(per interval)
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select extract(epoch from per)::double precision / 60
+$$;
+
+-- What began lately: (slice, how many).
+create function hotmesh._limit_begun(lim hotmesh.limits)
+returns table (slice bigint, number integer)
+language sql
+stable
+as $$
+    select b.key::bigint, b.value::integer
+    from jsonb_each_text(lim.begun) b
+    where abs(b.key::bigint
+              - floor(extract(epoch from hotmesh.now()) / hotmesh._limit_slice(lim.per))) <= 60
+$$;
+
+-- How many more may begin now; the caller who means to take them holds the row's lock.
+create function hotmesh._limit_free(lim hotmesh.limits)
+returns integer
+language plpgsql
+as $$
+begin
+    return coalesce(least(
+        lim.concurrency - case when lim.concurrency is not null then (
+            select count(*)
+            from streams s
+            where s.kind = lim.kind and s.queue = lim.queue and s.slot = 2) end,
+        lim.rate - case when lim.rate is not null then (
+            select coalesce(sum(b.number), 0) from hotmesh._limit_begun(lim) b) end),
+        2147483647);
+end
+$$;
+
+create function hotmesh._limit_count(lim hotmesh.limits, number integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_slice text := floor(extract(epoch from v_now) / hotmesh._limit_slice(lim.per))::text;
+begin
+    update limits l
+    set updated_at = v_now,
+        begun = case when lim.rate is null then '{}' else coalesce((
+                select jsonb_object_agg(b.slice, b.number) from hotmesh._limit_begun(lim) b), '{}')
+            || case when number > 0 then jsonb_build_object(
+                v_slice, coalesce((lim.begun ->> v_slice)::integer, 0) + number) else '{}' end end
+    where l.queue = lim.queue and l.kind = lim.kind;
+end
+$$;
+
+-- Those of these queues that are limited.
+create function hotmesh._limit_of(kind text, queues text[])
+returns hotmesh.limits[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (l::hotmesh.limits)
+        from limits l
+        where l.queue = any (queues) and l.kind = _limit_of.kind
+          and (l.concurrency is not null or l.per_key is not null or l.rate is not null));
+end
+$$;
+
+-- Workflows that go on have their slot: no limit keeps them waiting.
+create function hotmesh._limit_resume(
+    queue text, name text, worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_grace timestamptz := hotmesh.now() - interval '100 ms';
+    v_ids bigint[] := array(
+        select s.id
+        from streams s
+        where s.state = 'ready' and s.kind = 'workflow' and s.slot <> 1
+          and s.queue = _limit_resume.queue and s.name = _limit_resume.name
+          and (s.worker is null or s.worker = _limit_resume.worker or s.visible_at <= v_grace)
+        order by s.priority desc, s.id
+        limit take
+        for update skip locked);
+begin
+    perform hotmesh._stream_lease(v_ids, worker, lease);
+    return v_ids;
+end
+$$;
+
+-- Takes what may begin. While somebody else takes from this queue nothing is taken.
+create function hotmesh._limit_take(
+    kind text, queue text, name text, worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_limit hotmesh.limits;
+    v_free integer;
+    v_taken bigint[];
+    v_ids bigint[];
+begin
+    select (l::hotmesh.limits).* into v_limit
+    from limits l
+    where l.queue = _limit_take.queue and l.kind = _limit_take.kind
+    for update skip locked;
+    v_free := least(take, hotmesh._limit_free(v_limit));
+    if v_limit.queue is null or v_free <= 0 then
+        return '{}';
+    end if;
+    v_taken := array(
+        select s.id
+        from streams s
+        where s.state = 'ready' and s.kind = _limit_take.kind
+          and s.queue = _limit_take.queue and s.name = _limit_take.name
+          and (s.slot is null or s.slot = 1)
+        order by s.priority desc, s.id
+        limit v_free
+        for update skip locked);
+    -- what came while the limit was being set has no slot of its key: the trigger holds it
+    update streams s set state = 'ready'
+    where s.id = any (v_taken) and s.slot is null and v_limit.per_key is not null
+      and s.concurrency_key is not null;
+    v_ids := array(select s.id from streams s where s.id = any (v_taken) and s.state = 'ready');
+    perform hotmesh._stream_lease(v_ids, worker, lease);
+    update streams s set slot = 2 where s.id = any (v_ids);
+    perform hotmesh._limit_count(v_limit, cardinality(v_ids)) where v_ids <> '{}';
+    return v_ids;
+end
+$$;
+
+-- The claim for queues of which some may be limited.
+create function hotmesh._limit_claim(
+    kind text, queues text[], names text[], worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_limits hotmesh.limits[] := hotmesh._limit_of(kind, queues);
+    v_ids bigint[] := '{}';
+    v_place integer;
+begin
+    if v_limits = '{}' then
+        return hotmesh._stream_claim(kind, queues, names, worker, take, lease);
+    end if;
+    foreach v_place in array array(
+        select h from hotmesh._stream_heads(kind, queues, names, worker) h)
+    loop
+        exit when cardinality(v_ids) >= take;
+        if not exists (select from unnest(v_limits) l where l.queue = queues[v_place]) then
+            v_ids := v_ids || hotmesh._stream_claim(
+                kind, queues[v_place:v_place], names[v_place:v_place], worker,
+                take - cardinality(v_ids), lease);
+            continue;
+        end if;
+        if kind = 'workflow' then
+            v_ids := v_ids || hotmesh._limit_resume(
+                queues[v_place], names[v_place], worker, take - cardinality(v_ids), lease);
+        end if;
+        v_ids := v_ids || hotmesh._limit_take(
+            kind, queues[v_place], names[v_place], worker, take - cardinality(v_ids), lease);
+    end loop;
+    return v_ids;
+end
+$$;
+
+-- Is there anything that this worker might claim now?
+create function hotmesh._limit_useful(
+    kind text, queues text[], names text[], worker text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_full text[] := array(
+        select l.queue
+        from unnest(hotmesh._limit_of(kind, queues)) l
+        where hotmesh._limit_free(l) <= 0);
+begin
+    if v_full = '{}' then
+        return exists (select from hotmesh._stream_heads(kind, queues, names, worker));
+    end if;
+    return exists (
+        select from hotmesh._stream_heads(
+            kind,
+            array(select q from unnest(queues) q where q <> all (v_full)),
+            array(select t.name from unnest(queues, names) as t (queue, name)
+                  where t.queue <> all (v_full)),
+            worker))
+        or kind = 'workflow' and exists (
+            select
+            from unnest(queues, names) as t (queue, name)
+            cross join lateral (
+                select from streams s
+                where s.state = 'ready' and s.kind = 'workflow' and s.slot <> 1
+                  and s.queue = t.queue and s.name = t.name
+                limit 1) r
+            where t.queue = any (v_full));
+end
+$$;
+
+-- Which of these queues have limits for their activities (a worker must not run those inline); null
+-- if it is as the worker knows it: {queue: limited, …}.
+create function hotmesh._limit_news(known jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return nullif((
+        select jsonb_object_agg(k, hotmesh._limit_of('activity', array[k]) <> '{}')
+        from jsonb_object_keys(known) k), known);
+end
+$$;
+
+-- Seconds until a full rate lets something begin again.
+create function hotmesh._limit_opens(lim hotmesh.limits)
+returns double precision
+language sql
+stable
+as $$
+    select greatest(0, (min(b.slice) + 61) * hotmesh._limit_slice(lim.per)
+                       - extract(epoch from hotmesh.now()))
+    from hotmesh._limit_begun(lim) b
+    where lim.rate is not null
+    having sum(b.number) >= lim.rate
+$$;
+
+-- Sets or, with nulls, lifts the limits of a queue. What is under way counts from now on; each lane
+-- is looked at anew. The row stays, so that notes always find one.
+create function hotmesh._limit_set(lim hotmesh.limits)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into limits as l (
+        queue, kind, concurrency, per_key, rate, per, created_at, updated_at)
+    values (lim.queue, lim.kind, lim.concurrency, lim.per_key, lim.rate, lim.per, v_now, v_now)
+    on conflict (queue, kind) do update
+    set concurrency = lim.concurrency, per_key = lim.per_key, rate = lim.rate, per = lim.per,
+        begun = case when l.per = lim.per then l.begun else '{}' end, updated_at = v_now;
+    update streams s set slot = 2
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.queue = lim.queue and m.kind = lim.kind and m.slot is distinct from 2
+          and case m.kind when 'activity' then m.state = 'leased'
+                  else m.token > 0 and m.dimension = '' and m.state <> 'dead' end
+        for update skip locked));
+    update streams s set state = 'ready'
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.queue = lim.queue and m.kind = lim.kind and m.state = 'ready' and m.slot is null
+          and m.concurrency_key is not null
+        for update skip locked));
+end
+$$;
+
+-- 34_lane.sql
+-- One note per lane and transaction is enough: nobody can have followed it before its commit.
+create function hotmesh._lane_note(queue text, kind text, key text)
+returns void
+language plpgsql
+as $$
+begin
+    insert into lanes (queue, kind, key)
+    select queue, kind, key
+    where not exists (
+        select from lanes n
+        where n.queue = _lane_note.queue and n.kind = _lane_note.kind and n.key = _lane_note.key
+          and n.xmin = pg_current_xact_id()::xid);
+end
+$$;
+
+create function hotmesh._lane_has_slots(queue text, kind text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return exists (
+        select from limits l
+        where l.queue = _lane_has_slots.queue and l.kind = _lane_has_slots.kind
+          and l.per_key is not null);
+end
+$$;
+
+-- Is a message that had a slot still under way? A deleted one has no kind any more.
+create function hotmesh._lane_goes_on(
+    was_kind text, was_state text, kind text, state text)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(kind = was_kind and case was_kind
+        when 'workflow' then state <> 'dead'
+        else state in ('leased', was_state) end, false)
+$$;
+
+-- Gives back the slot of a message that is no longer under way, and holds one that would be ready
+-- but has no slot of its key.
+create function hotmesh._lane_keep()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    if old.slot > 0
+        and not hotmesh._lane_goes_on(old.kind, old.state, new.kind, new.state)
+    then
+        if old.concurrency_key is not null and hotmesh._lane_has_slots(old.queue, old.kind) then
+            perform hotmesh._lane_note(old.queue, old.kind, old.concurrency_key);
+        end if;
+        if tg_op = 'DELETE' then
+            return old;
+        end if;
+        new.slot := null;
+    end if;
+    if new.state = 'ready' and new.slot is null and new.concurrency_key is not null
+        and hotmesh._lane_has_slots(new.queue, new.kind)
+    then
+        new.state := 'held';
+        perform hotmesh._lane_note(new.queue, new.kind, new.concurrency_key);
+    end if;
+    return coalesce(new, old);
+end
+$$;
+create trigger keep_slot before update of state on hotmesh.streams
+for each row when (old.slot > 0 or new.concurrency_key is not null and new.state = 'ready')
+execute function hotmesh._lane_keep();
+create trigger keep_slot_back before delete on hotmesh.streams
+for each row when (old.slot > 0)
+execute function hotmesh._lane_keep();
+
+create function hotmesh._lane_free(lim hotmesh.limits, key text)
+returns integer
+language plpgsql
+as $$
+begin
+    if lim.per_key is null then
+        return 1000;
+    end if;
+    return greatest(0, lim.per_key - (
+        select count(*)
+        from streams s
+        where s.kind = lim.kind and s.queue = lim.queue and s.slot in (1, 2)
+          and s.concurrency_key = key));
+end
+$$;
+
+-- Follows the notes of one queue: the first of each lane become ready, as many as have slots. What
+-- was locked this instant is noted again.
+create function hotmesh._lane_admit_to(lim hotmesh.limits)
+returns void
+language plpgsql
+as $$
+declare
+    v_keys text[];
+begin
+    with followed as (
+        delete from lanes n
+        where n.id = any (array(
+            select m.id from lanes m
+            where m.queue = lim.queue and m.kind = lim.kind
+            limit 200 for update skip locked))
+        returning n.key)
+    select coalesce(array_agg(distinct f.key), '{}') into v_keys from followed f;
+    update streams s
+    set state = 'ready', slot = case when lim.per_key is not null then 1 end
+    where s.id = any (array(
+        select h.id
+        from unnest(v_keys) as k (key)
+        cross join lateral (
+            select m.id from streams m
+            where m.state = 'held' and m.kind = lim.kind and m.queue = lim.queue
+              and m.concurrency_key = k.key
+            order by m.priority desc, m.id
+            limit hotmesh._lane_free(lim, k.key) for update skip locked) h));
+    perform hotmesh._lane_note(lim.queue, lim.kind, k)
+    from unnest(v_keys) k
+    where hotmesh._lane_free(lim, k) > 0 and exists (
+        select from streams m
+        where m.state = 'held' and m.kind = lim.kind and m.queue = lim.queue
+          and m.concurrency_key = k);
+end
+$$;
+
+-- Follows notes. A queue from which somebody else takes this instant comes next time. The row is
+-- written, not only locked, so that whoever counts in an older snapshot fails instead of admitting.
+create function hotmesh._lane_admit()
+returns void
+language plpgsql
+as $$
+declare
+    v_limit hotmesh.limits;
+begin
+    if not exists (select from lanes) then
+        return;
+    end if;
+    foreach v_limit in array array(
+        select (l::hotmesh.limits)
+        from limits l
+        where exists (select from lanes n where n.queue = l.queue and n.kind = l.kind)
+        for update skip locked)
+    loop
+        perform hotmesh._limit_count(v_limit, 0);
+        perform hotmesh._lane_admit_to(v_limit);
+    end loop;
+end
+$$;
+
+-- All lanes of a queue are looked at anew: its limits have changed.
+create function hotmesh._lane_review(lim hotmesh.limits)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._lane_note(lim.queue, lim.kind, k.key)
+    from (
+        select distinct m.concurrency_key as key
+        from streams m
+        where m.state = 'held' and m.kind = lim.kind and m.queue = lim.queue) k;
+end
+$$;
+
 -- 35_worker.sql
 create function hotmesh._worker_channel(worker text)
 returns text
@@ -2239,7 +2758,7 @@ begin
     return exists (
         select
         from unnest(array['workflow', 'activity']) as k (kind)
-        cross join lateral hotmesh._stream_heads(
+        where hotmesh._limit_useful(
             k.kind,
             array(
                 select t.queue
@@ -2329,6 +2848,171 @@ $$;
 comment on function hotmesh.worker_stop(text, text, bigint[]) is
 'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an
 attempt. Returns how many messages it gave back.';
+
+-- 36_queue.sql
+create function hotmesh._queue_refuse(queue text, fault text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('bad limit of queue "%s": %s', left(queue, 100), fault),
+        'concurrency, per_key and rate are whole numbers above zero, per an interval up to a year, '
+        || 'kind is workflow, activity or null for both.',
+        'For instance concurrency => 10, or rate => 100, per => ''1 minute''.');
+end
+$$;
+
+create function hotmesh._queue_check(lim hotmesh.limits)
+returns void
+language plpgsql
+as $$
+declare
+    v_name text := coalesce(lim.queue, '');
+begin
+    if octet_length(v_name) not between 1 and 500 then
+        perform hotmesh._queue_refuse(v_name, 'a name has from 1 to 500 bytes');
+    elsif lim.kind not in ('workflow', 'activity') then
+        perform hotmesh._queue_refuse(v_name, 'unknown kind ' || left(lim.kind, 60));
+    elsif lim.concurrency is null and lim.per_key is null and lim.rate is null then
+        perform hotmesh._queue_refuse(v_name, 'nothing is limited; queue_unlimit lifts limits');
+    elsif least(lim.concurrency, lim.per_key, lim.rate) <= 0 then
+        perform hotmesh._queue_refuse(v_name, 'a number is not above zero');
+    elsif lim.per is not null and lim.rate is null then
+        perform hotmesh._queue_refuse(v_name, 'per without rate');
+    elsif lim.per < interval '1 ms' or lim.per > interval '366 days' then
+        perform hotmesh._queue_refuse(v_name, format('per is %s', lim.per));
+    end if;
+end
+$$;
+
+-- Whoever sleeps is told that there may be work now.
+create function hotmesh._queue_set(lim hotmesh.limits)
+returns void
+language plpgsql
+as $$
+declare
+    v_limit hotmesh.limits := lim;
+    v_kind text;
+begin
+    foreach v_kind in array array['workflow', 'activity'] loop
+        if v_kind = coalesce(lim.kind, v_kind) then
+            v_limit.kind := v_kind;
+            perform hotmesh._limit_set(v_limit);
+            perform hotmesh._lane_review(v_limit);
+        end if;
+    end loop;
+    perform hotmesh._lane_admit();
+    perform hotmesh._worker_wake_useful('');
+end
+$$;
+
+create function hotmesh.queue_limit(
+    app text, queue text, concurrency integer default null, per_key integer default null,
+    rate integer default null, per interval default null, kind text default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_limit hotmesh.limits := (
+        queue, kind, concurrency, per_key, rate,
+        coalesce(per, case when rate is not null then interval '1 s' end), null, null, null);
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._queue_check(v_limit);
+    perform hotmesh._queue_set(v_limit);
+end
+$$;
+comment on function hotmesh.queue_limit(text, text, integer, integer, integer, interval, text) is
+'Set the limits of a queue, in place of those it has. concurrency: how many may be under way, that
+is workflows from their first claim until they close, and activities while they run, each kind
+counted for itself; per_key: the same for each concurrency_key; rate: how many may begin in any time
+as long as per (1 second). kind: workflow or activity, null for both. Raises 22023.';
+
+create function hotmesh.queue_unlimit(app text, queue text, kind text default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null));
+    perform hotmesh._queue_set((queue, kind, null, null, null, null, null, null, null));
+end
+$$;
+comment on function hotmesh.queue_unlimit(text, text, text) is
+'Lift the limits of a queue, of one kind (workflow or activity) or of both. Nothing happens if it
+has none.';
+
+create function hotmesh.queue_list(app text)
+returns table (
+    queue text, kind text, concurrency integer, per_key integer, rate integer, per interval,
+    under_way bigint, held bigint)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select l.queue, l.kind, l.concurrency, l.per_key, l.rate, l.per,
+           (select count(*) from streams s
+            where s.kind = l.kind and s.queue = l.queue and s.slot = 2),
+           (select count(*) from streams s
+            where s.kind = l.kind and s.queue = l.queue and s.state = 'held')
+    from limits l
+    where l.concurrency is not null or l.per_key is not null or l.rate is not null
+    order by l.queue, l.kind;
+end
+$$;
+comment on function hotmesh.queue_list(text) is
+'The queues that have limits, what is under way in each, and how many messages are held because
+their key has no free slot.';
+
+create function hotmesh._queue_topics(want jsonb, kind text, part text)
+returns text[]
+language sql
+immutable
+as $$
+    select array(
+        select t.value
+        from jsonb_array_elements_text(want -> part) with ordinality as t (value, n)
+        where want -> 'kinds' ->> t.n::integer - 1 = kind
+        order by t.n)
+$$;
+
+-- Seconds until a worker that got nothing should look again: at once if there is something that
+-- somebody else had locked.
+create function hotmesh._queue_next_due(worker text, want jsonb)
+returns double precision
+language plpgsql
+as $$
+declare
+    v_due double precision := hotmesh._lease_next_due();
+    v_queues text[] := array(select jsonb_array_elements_text(want -> 'queues'));
+    v_limits hotmesh.limits[] := hotmesh._limit_of('workflow', v_queues)
+        || hotmesh._limit_of('activity', v_queues);
+begin
+    if exists (select from lanes)
+        or exists (
+            select from unnest(array['workflow', 'activity']) as k (kind)
+            where v_limits <> '{}' and (want ->> k.kind)::integer > 0
+              and hotmesh._limit_useful(
+                  k.kind, hotmesh._queue_topics(want, k.kind, 'queues'),
+                  hotmesh._queue_topics(want, k.kind, 'names'), worker))
+    then
+        return 0;
+    end if;
+    return least(v_due, (
+        select min(hotmesh._limit_opens(l))
+        from unnest(v_limits) l
+        where (want ->> l.kind)::integer > 0));
+end
+$$;
 
 -- 40_job.sql
 create function hotmesh._job_refuse_missing(key text)
@@ -3134,7 +3818,7 @@ begin
                 t.job_id, t.dimension, t.sequence, null, null, null, 0, 0,
                 case t.kind when 'activity' then hotmesh._timeout_instant(t.timeouts, 'deadline')
                      else t.visible_at end,
-                null, null, null, null)::hotmesh.streams
+                null, null, null, null, null, null)::hotmesh.streams
         from unnest(timers) t
         where t.kind = 'timer' or t.timeouts ? 'deadline'));
 end
@@ -3266,7 +3950,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_known constant text[] := '{on_conflict,retry_policy,expire,search,priority,delay}';
+    v_known constant text[] :=
+        '{on_conflict,retry_policy,expire,search,priority,delay,concurrency_key}';
     v_unknown text := (
         select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
@@ -3287,12 +3972,27 @@ begin
             format('bad priority: %s', left(options ->> 'priority', 60)),
             'It is a whole number from -32768 to 32767; higher is served first.',
             'Leave it out for 0.');
-    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
+    end if;
+    perform hotmesh._start_check_labels(options);
+end
+$$;
+
+create function hotmesh._start_check_labels(options jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
         or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
     then
         perform hotmesh._refuse_argument(
             'search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
+    elsif jsonb_typeof(options -> 'concurrency_key') not in ('string', 'null') then
+        perform hotmesh._refuse_argument(
+            'concurrency_key is no text', left(options ->> 'concurrency_key', 200),
+            'For instance the customer''s number, as a text.');
     end if;
+    perform hotmesh._start_check_name('concurrency_key', options ->> 'concurrency_key', 500);
 end
 $$;
 
@@ -3338,7 +4038,8 @@ begin
                 case when r.visible_at > v_now then 'delayed' else 'ready' end,
                 r.queue, r.workflow, coalesce((r.options ->> 'priority')::smallint, 0),
                 r.id, '', null, null, null, r.retry_policy, 0, 0,
-                coalesce(r.visible_at, v_now), null, null, null, null)::hotmesh.streams
+                coalesce(r.visible_at, v_now), null, null, null, null,
+                r.options ->> 'concurrency_key', null)::hotmesh.streams
         from unnest(requests) r));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
     from unnest(requests) r
@@ -3482,8 +4183,8 @@ end
 $$;
 comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb) is
 'Start a workflow, in the caller''s transaction. options: on_conflict (reject, existing, replace),
-retry_policy, expire, search, priority, delay. Raises MSH41 for a duplicate key, MSH43 for too large
-arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
+retry_policy, expire, search, priority, delay, concurrency_key. Raises MSH41 for a duplicate key,
+MSH43 for too large arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
 
 create function hotmesh._engine_check_list(requests jsonb)
 returns void
@@ -3893,12 +4594,12 @@ begin
                 case when c.announced then v_now + lease
                      else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
                 case when c.announced then worker end, c.error, null,
-                hotmesh._timeout_policy(c.timeouts))::hotmesh.streams
+                hotmesh._timeout_policy(c.timeouts), c.concurrency_key, null)::hotmesh.streams
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
             sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
             retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
-            error jsonb)
+            error jsonb, concurrency_key text)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
@@ -4336,8 +5037,21 @@ begin
     if v_queues is null then
         return '{}';
     end if;
-    return hotmesh._stream_claim(kind, v_queues, v_names, worker, least(v_take, 1000), lease);
+    return hotmesh._limit_claim(kind, v_queues, v_names, worker, least(v_take, 1000), lease);
 end
+$$;
+
+-- Tells a worker that runs activities inline which queues it must leave to the stream, if that has
+-- changed.
+create function hotmesh._delivery_limits(known jsonb)
+returns setof hotmesh.delivery
+language sql
+as $$
+    select 'limits', null::bigint, null::integer, null::text, null::text, null::text, null::bigint,
+           null::text, null::text, null::integer, null::integer, n, null::bigint, null::jsonb,
+           null::double precision, null::double precision
+    from hotmesh._limit_news(known) n
+    where n is not null
 $$;
 
 create function hotmesh._delivery_work(worker text, want jsonb, lease interval)
@@ -4347,6 +5061,7 @@ as $$
 declare
     v_ids bigint[];
 begin
+    perform hotmesh._lane_admit();
     v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;
@@ -4492,6 +5207,7 @@ begin
     end if;
     perform hotmesh._lease_sweep(200);
     perform hotmesh._turn_route();
+    return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if v_given = 0 and want ->> 'idle' = 'true' then
@@ -4504,14 +5220,14 @@ begin
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
         return next ('next', null, null, null, null, null, null, null, null, null, null, null,
-                     null, null, null, hotmesh._lease_next_due())::hotmesh.delivery;
+                     null, null, null, hotmesh._queue_next_due(worker, want))::hotmesh.delivery;
     end if;
 end
 $$;
 comment on function hotmesh.turn(text, text, jsonb, jsonb) is
 'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want:
 workflow and activity (free slots), kinds, queues, names (topics served), lease (seconds), idle,
-seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
+seen, isolate, host, pid, limits (those it knows). Rows: see the type hotmesh.delivery.';
 
 -- 94_claim.sql
 create function hotmesh._claim_names(queue text)
@@ -4562,8 +5278,9 @@ begin
     end if;
     -- Of other queues nothing is touched: the caller may stay in its transaction.
     perform hotmesh._lease_sweep(100, queue);
+    perform hotmesh._lane_admit();
     v_names := hotmesh._claim_names(queue);
-    v_ids := case when v_names = '{}' then '{}' else hotmesh._stream_claim(
+    v_ids := case when v_names = '{}' then '{}' else hotmesh._limit_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,
         lease) end;
     return query
@@ -4590,6 +5307,7 @@ begin
     end if;
     select a.answer into v_verdict
     from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
+    perform hotmesh._lane_admit();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
 end
@@ -4705,7 +5423,8 @@ select a.name as app, s.kind, s.queue, s.name,
        count(*) filter (where s.state = 'leased') as leased,
        count(*) filter (where s.state = 'waiting') as waiting,
        count(*) filter (where s.state = 'dead') as dead,
-       min(s.created_at) filter (where s.state = 'ready') as oldest
+       min(s.created_at) filter (where s.state = 'ready') as oldest,
+       count(*) filter (where s.state = 'held') as held
 from hotmesh.streams s
 join pg_catalog.pg_class c on c.oid = s.tableoid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -4772,7 +5491,8 @@ as $$
         ('client', 'job_start job_start_many job_signal'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
-        ('operator', 'job_archive job_prune stream_revive')
+        ('operator', 'job_archive job_prune stream_revive'),
+        ('operator', 'queue_limit queue_unlimit queue_list')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)
 $$;

@@ -26,9 +26,12 @@ create table hotmesh.streams (
     error jsonb,
     created_at timestamptz not null,
     timeouts jsonb,
+    concurrency_key text,
+    slot smallint,
     constraint streams_pkey primary key (id),
     constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
-    constraint state_is_known check (state in ('delayed', 'ready', 'leased', 'waiting', 'dead')),
+    constraint state_is_known check (
+        state in ('delayed', 'held', 'ready', 'leased', 'waiting', 'dead')),
     constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
     constraint attempts_and_tokens_only_count_up check (attempt >= 0 and token >= 0)
 ) with (
@@ -44,8 +47,8 @@ comment on column hotmesh.streams.kind is
 'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm
 that becomes an event.';
 comment on column hotmesh.streams.state is
-'delayed, ready, leased, waiting (for news, or in a job''s inbox) or dead (a dead letter, or a
-parked workflow).';
+'delayed, held (its key has no free slot, see limits), ready, leased, waiting (for news, or in a
+job''s inbox) or dead (a dead letter, or a parked workflow).';
 comment on column hotmesh.streams.queue is
 'The task queue whose workers may claim it; empty for events and timers.';
 comment on column hotmesh.streams.name is 'The function to call, or the kind of news.';
@@ -73,30 +76,57 @@ comment on column hotmesh.streams.created_at is 'When it was enqueued.';
 comment on column hotmesh.streams.timeouts is
 'How long an activity may take, when the attempt that runs is given up, and the details of its last
 heartbeat; see 26_timeout. Null when nothing bounds it.';
+comment on column hotmesh.streams.concurrency_key is
+'Whose turn it is: messages of one key share the slots that their queue gives to each key.';
+comment on column hotmesh.streams.slot is
+'Where limits hold: 1 it has a slot of its key, 2 it counts in its queue, 0 it needs none. Null:
+none yet, or no limit.';
 create index streams_claimable on hotmesh.streams (kind, queue, name, priority desc, id)
 where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
 create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+create index streams_slots on hotmesh.streams (kind, queue, slot, concurrency_key)
+where slot > 0;
+create index streams_held on hotmesh.streams (kind, queue, concurrency_key, priority desc, id)
+where state = 'held';
+create index streams_resumed on hotmesh.streams (queue, name, priority desc, id)
+where state = 'ready' and kind = 'workflow' and slot <> 1;
 create index streams_news on hotmesh.streams (name, job_id)
 where kind = 'event' and state = 'ready';
 
 --@ behaviour
+-- What has a concurrency key is then held where its queue has a limit per key (34).
 create or replace function hotmesh._stream_enqueue(messages hotmesh.streams[])
 returns void
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_keyed bigint[];
 begin
-    insert into streams (
-        kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
-    select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
-           coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
-           coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now, m.timeouts
-    from unnest(messages) m;
+    with laid as (
+        insert into streams (
+            kind, state, queue, name, priority, job_id, dimension, sequence,
+            args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts,
+            concurrency_key, slot)
+        select m.kind, m.state, m.queue, m.name, coalesce(m.priority, 0), m.job_id,
+               coalesce(m.dimension, ''), m.sequence, m.args, m.retry_policy,
+               coalesce(m.attempt, 0), coalesce(m.token, 0), m.visible_at, m.worker, v_now,
+               m.timeouts, m.concurrency_key,
+               case when m.kind = 'workflow' and m.dimension <> '' then 0 end
+        from unnest(messages) m
+        returning id, concurrency_key, state)
+    select array_agg(l.id) into v_keyed
+    from laid l
+    where l.concurrency_key is not null and l.state = 'ready';
+    if v_keyed is not null then
+        update streams s set state = 'ready'
+        where s.id = any (v_keyed) and exists (
+            select from limits l
+            where l.queue = s.queue and l.kind = s.kind and l.per_key is not null);
+    end if;
 end
 $$;
 
@@ -349,11 +379,13 @@ declare
 begin
     insert into streams (
         id, kind, state, queue, name, priority, job_id, dimension, sequence,
-        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts)
+        args, retry_policy, attempt, token, visible_at, worker, created_at, timeouts,
+        concurrency_key)
     select v_ids[m.ordinality], 'activity', 'leased', m.queue, m.name, coalesce(m.priority, 0),
            m.job_id, m.dimension, m.sequence, m.args, m.retry_policy, 1, 1,
            hotmesh._timeout_until(hotmesh._timeout_begin(m.timeouts, hotmesh.now()), m.visible_at),
-           m.worker, hotmesh.now(), hotmesh._timeout_begin(m.timeouts, hotmesh.now())
+           m.worker, hotmesh.now(), hotmesh._timeout_begin(m.timeouts, hotmesh.now()),
+           m.concurrency_key
     from unnest(messages) with ordinality m;
     return v_ids;
 end

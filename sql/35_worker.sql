@@ -164,7 +164,7 @@ begin
     return exists (
         select
         from unnest(array['workflow', 'activity']) as k (kind)
-        cross join lateral hotmesh._stream_heads(
+        where hotmesh._limit_useful(
             k.kind,
             array(
                 select t.queue

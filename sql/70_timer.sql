@@ -16,7 +16,7 @@ begin
                 t.job_id, t.dimension, t.sequence, null, null, null, 0, 0,
                 case t.kind when 'activity' then hotmesh._timeout_instant(t.timeouts, 'deadline')
                      else t.visible_at end,
-                null, null, null, null)::hotmesh.streams
+                null, null, null, null, null, null)::hotmesh.streams
         from unnest(timers) t
         where t.kind = 'timer' or t.timeouts ? 'deadline'));
 end

@@ -77,7 +77,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_known constant text[] := '{on_conflict,retry_policy,expire,search,priority,delay}';
+    v_known constant text[] :=
+        '{on_conflict,retry_policy,expire,search,priority,delay,concurrency_key}';
     v_unknown text := (
         select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
@@ -98,12 +99,27 @@ begin
             format('bad priority: %s', left(options ->> 'priority', 60)),
             'It is a whole number from -32768 to 32767; higher is served first.',
             'Leave it out for 0.');
-    elsif jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
+    end if;
+    perform hotmesh._start_check_labels(options);
+end
+$$;
+
+create or replace function hotmesh._start_check_labels(options jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(coalesce(options -> 'search', '{}')) <> 'object'
         or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
     then
         perform hotmesh._refuse_argument(
             'search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
+    elsif jsonb_typeof(options -> 'concurrency_key') not in ('string', 'null') then
+        perform hotmesh._refuse_argument(
+            'concurrency_key is no text', left(options ->> 'concurrency_key', 200),
+            'For instance the customer''s number, as a text.');
     end if;
+    perform hotmesh._start_check_name('concurrency_key', options ->> 'concurrency_key', 500);
 end
 $$;
 
@@ -149,7 +165,8 @@ begin
                 case when r.visible_at > v_now then 'delayed' else 'ready' end,
                 r.queue, r.workflow, coalesce((r.options ->> 'priority')::smallint, 0),
                 r.id, '', null, null, null, r.retry_policy, 0, 0,
-                coalesce(r.visible_at, v_now), null, null, null, null)::hotmesh.streams
+                coalesce(r.visible_at, v_now), null, null, null, null,
+                r.options ->> 'concurrency_key', null)::hotmesh.streams
         from unnest(requests) r));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
     from unnest(requests) r

@@ -183,12 +183,12 @@ begin
                 case when c.announced then v_now + lease
                      else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
                 case when c.announced then worker end, c.error, null,
-                hotmesh._timeout_policy(c.timeouts))::hotmesh.streams
+                hotmesh._timeout_policy(c.timeouts), c.concurrency_key, null)::hotmesh.streams
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
             sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
             retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
-            error jsonb)
+            error jsonb, concurrency_key text)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;

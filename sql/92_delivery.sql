@@ -11,7 +11,8 @@ comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
 the time now, `history` that of a run or the timeouts of an activity; events: news for a run that is
 held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
-(no answer: applied); next: seconds until something is due.';
+(no answer: applied); limits: in `args`, which queues have limits for their activities; next:
+seconds until something is due.';
 
 --@ behaviour
 -- Claims activities. A message whose job has closed meanwhile is dropped.
@@ -149,8 +150,21 @@ begin
     if v_queues is null then
         return '{}';
     end if;
-    return hotmesh._stream_claim(kind, v_queues, v_names, worker, least(v_take, 1000), lease);
+    return hotmesh._limit_claim(kind, v_queues, v_names, worker, least(v_take, 1000), lease);
 end
+$$;
+
+-- Tells a worker that runs activities inline which queues it must leave to the stream, if that has
+-- changed.
+create or replace function hotmesh._delivery_limits(known jsonb)
+returns setof hotmesh.delivery
+language sql
+as $$
+    select 'limits', null::bigint, null::integer, null::text, null::text, null::text, null::bigint,
+           null::text, null::text, null::integer, null::integer, n, null::bigint, null::jsonb,
+           null::double precision, null::double precision
+    from hotmesh._limit_news(known) n
+    where n is not null
 $$;
 
 create or replace function hotmesh._delivery_work(worker text, want jsonb, lease interval)
@@ -160,6 +174,7 @@ as $$
 declare
     v_ids bigint[];
 begin
+    perform hotmesh._lane_admit();
     v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;

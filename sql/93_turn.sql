@@ -141,6 +141,7 @@ begin
     end if;
     perform hotmesh._lease_sweep(200);
     perform hotmesh._turn_route();
+    return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if v_given = 0 and want ->> 'idle' = 'true' then
@@ -153,11 +154,11 @@ begin
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
         return next ('next', null, null, null, null, null, null, null, null, null, null, null,
-                     null, null, null, hotmesh._lease_next_due())::hotmesh.delivery;
+                     null, null, null, hotmesh._queue_next_due(worker, want))::hotmesh.delivery;
     end if;
 end
 $$;
 comment on function hotmesh.turn(text, text, jsonb, jsonb) is
 'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want:
 workflow and activity (free slots), kinds, queues, names (topics served), lease (seconds), idle,
-seen, isolate, host, pid. Rows: see the type hotmesh.delivery.';
+seen, isolate, host, pid, limits (those it knows). Rows: see the type hotmesh.delivery.';

@@ -53,8 +53,9 @@ begin
     end if;
     -- Of other queues nothing is touched: the caller may stay in its transaction.
     perform hotmesh._lease_sweep(100, queue);
+    perform hotmesh._lane_admit();
     v_names := hotmesh._claim_names(queue);
-    v_ids := case when v_names = '{}' then '{}' else hotmesh._stream_claim(
+    v_ids := case when v_names = '{}' then '{}' else hotmesh._limit_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,
         lease) end;
     return query
@@ -81,6 +82,7 @@ begin
     end if;
     select a.answer into v_verdict
     from hotmesh._report_apply(jsonb_build_array(report), '', interval '15 s') a;
+    perform hotmesh._lane_admit();
     perform hotmesh._worker_wake_useful('');
     return coalesce(v_verdict, 'ok');
 end

@@ -12,7 +12,8 @@ select a.name as app, s.kind, s.queue, s.name,
        count(*) filter (where s.state = 'leased') as leased,
        count(*) filter (where s.state = 'waiting') as waiting,
        count(*) filter (where s.state = 'dead') as dead,
-       min(s.created_at) filter (where s.state = 'ready') as oldest
+       min(s.created_at) filter (where s.state = 'ready') as oldest,
+       count(*) filter (where s.state = 'held') as held
 from hotmesh.streams s
 join pg_catalog.pg_class c on c.oid = s.tableoid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace

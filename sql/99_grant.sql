@@ -22,7 +22,8 @@ as $$
         ('client', 'job_start job_start_many job_signal'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
-        ('operator', 'job_archive job_prune stream_revive')
+        ('operator', 'job_archive job_prune stream_revive'),
+        ('operator', 'queue_limit queue_unlimit queue_list')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)
 $$;

@@ -24,6 +24,8 @@ WRITES_ELSEWHERE = {
     "archive": {"jobs", "jobs_attributes", "streams"},
     "inbox": {"streams"},  # events are messages
     "lease": {"streams"},
+    "limit": {"streams"},  # slots are a column of the messages
+    "lane": {"streams"},
 }
 MAY_EXECUTE = {"_app_run"}  # tenants, keys and partitions; never on a hot path
 MAY_CALL_RUN = {"app", "archive", "grant"}
