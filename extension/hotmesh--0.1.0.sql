@@ -322,6 +322,41 @@ comment on column hotmesh.jobs_attributes.created_at is 'When it was written.';
 comment on column hotmesh.jobs_attributes.updated_at is
 'When it was last changed; for a step: the time that the code saw.';
 
+-- 52_log.sql
+create table hotmesh.entity_log (
+    job_id bigint not null,
+    version bigint not null,
+    operation text not null,
+    path text,
+    argument jsonb,
+    role text not null,
+    dimension text,
+    sequence integer,
+    at timestamptz not null,
+    request text,
+    answer jsonb,
+    document jsonb,
+    constraint entity_log_pkey primary key (job_id, version)
+) with (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.entity_log is 'One row per change of an entity.';
+comment on column hotmesh.entity_log.job_id is 'The job whose entity it was.';
+comment on column hotmesh.entity_log.version is 'The version that the change made; the first is 1.';
+comment on column hotmesh.entity_log.operation is
+'set, merge, append, …; update: a plain UPDATE of jobs.context; fork: taken over at the start.';
+comment on column hotmesh.entity_log.path is 'Where in the document; null for the whole of it.';
+comment on column hotmesh.entity_log.argument is 'The value, index or amount.';
+comment on column hotmesh.entity_log.role is 'The role that made the change.';
+comment on column hotmesh.entity_log.dimension is
+'The part of the job whose code asked for it, empty for the main function; null: it came from SQL.';
+comment on column hotmesh.entity_log.sequence is 'The step of that part.';
+comment on column hotmesh.entity_log.at is 'When the change was made.';
+comment on column hotmesh.entity_log.request is 'The idempotency key of the call, if it had one.';
+comment on column hotmesh.entity_log.answer is 'What a call with an idempotency key returned.';
+comment on column hotmesh.entity_log.document is
+'A snapshot of the document after the change, now and then.';
+create unique index entity_log_requests on hotmesh.entity_log (job_id, request)
+where request is not null;
+
 -- 55_archive.sql
 create table hotmesh.jobs_archive (
     like hotmesh.jobs including comments including storage,
@@ -338,6 +373,15 @@ comment on table hotmesh.jobs_attributes_archive is 'The attributes of the jobs 
 comment on column hotmesh.jobs_attributes_archive.closed_at is
 'When their job settled: both lie in the same month.';
 
+create table hotmesh.entity_log_archive (
+    like hotmesh.entity_log including comments including storage,
+    closed_at timestamptz not null,
+    constraint entity_log_archive_pkey primary key (job_id, version, closed_at)
+);
+comment on table hotmesh.entity_log_archive is 'The log of the entities of jobs_archive.';
+comment on column hotmesh.entity_log_archive.closed_at is
+'When their job settled: both lie in the same month.';
+
 -- 60_signal.sql
 
 
@@ -345,6 +389,16 @@ comment on column hotmesh.jobs_attributes_archive.closed_at is
 
 
 -- 78_path.sql
+
+
+-- 80_patch.sql
+
+
+-- 81_entity.sql
+create type hotmesh.entity_command as (operation text, path text, argument jsonb);
+comment on type hotmesh.entity_command is 'One change of an entity, or a look at it.';
+
+-- 84_command.sql
 
 
 -- 85_start.sql
@@ -972,9 +1026,13 @@ language plpgsql
 as $$
 declare
     v_month timestamp := date_trunc('month', at at time zone 'UTC');
-    v_last text := 'jobs_attributes_archive_' || to_char(v_month, 'YYYY_MM');
+    v_name text := to_char(v_month, 'YYYY_MM');
 begin
-    if to_regclass(format('%I.%I', schema, v_last)) is not null then
+    if not exists (
+        select from hotmesh._shape_nouns() n (noun)
+        where n.noun like '%\_archive'
+          and to_regclass(format('%I.%I', schema, n.noun || '_' || v_name)) is null)
+    then
         return true;
     elsif not hotmesh._app_lock(schema, patient) then
         return false;
@@ -3488,6 +3546,64 @@ create trigger guard_ledger before update of ledger on hotmesh.jobs_attributes
 for each row when (new.ledger < old.ledger)
 execute function hotmesh._attribute_guard();
 
+-- 52_log.sql
+create function hotmesh._log_write(entries hotmesh.entity_log[])
+returns void
+language plpgsql
+as $$
+begin
+    insert into entity_log (
+        job_id, version, operation, path, argument, role, dimension, sequence,
+        at, request, answer, document)
+    select e.job_id, e.version, e.operation, e.path, e.argument, e.role, e.dimension, e.sequence,
+           e.at, e.request, e.answer, e.document
+    from unnest(entries) e;
+end
+$$;
+
+-- What an earlier call with this idempotency key returned; SQL null if there was none.
+create function hotmesh._log_answer(job_id bigint, request text)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select l.answer from entity_log l
+        where l.job_id = _log_answer.job_id and l.request = _log_answer.request);
+end
+$$;
+
+-- Whether a row holds all of the document that it made.
+create function hotmesh._log_is_base(
+    operation text, path text, document jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select document is not null or (path is null and operation in ('set', 'update', 'fork'))
+$$;
+
+-- Drops what lies before the youngest base that is as old as `before`.
+create function hotmesh._log_prune(job_id bigint, before timestamptz)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    delete from entity_log l
+    where l.job_id = _log_prune.job_id
+      and l.version < (
+          select max(b.version) from entity_log b
+          where b.job_id = _log_prune.job_id and b.at <= before
+            and hotmesh._log_is_base(b.operation, b.path, b.document));
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
 -- 55_archive.sql
 -- Left-over messages go too, but for one that is held this instant: its report will be stale.
 create function hotmesh._archive_messages(ids bigint[])
@@ -3518,6 +3634,26 @@ begin
         cursor, ledger, created_at, updated_at, closed_at)
     select g.job_id, g.field, g.value, g.kind, g.name, g.state, g.dimension, g.sequence,
            g.cursor, g.ledger, g.created_at, g.updated_at,
+           (closed ->> g.job_id::text)::timestamptz
+    from gone g;
+end
+$$;
+
+create function hotmesh._archive_log(ids bigint[], closed jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    with gone as (
+        delete from entity_log l
+        where l.job_id = any (ids)
+        returning l.job_id, l.version, l.operation, l.path, l.argument, l.role, l.dimension,
+                  l.sequence, l.at, l.request, l.answer, l.document)
+    insert into entity_log_archive (
+        job_id, version, operation, path, argument, role, dimension,
+        sequence, at, request, answer, document, closed_at)
+    select g.job_id, g.version, g.operation, g.path, g.argument, g.role, g.dimension,
+           g.sequence, g.at, g.request, g.answer, g.document,
            (closed ->> g.job_id::text)::timestamptz
     from gone g;
 end
@@ -3565,6 +3701,7 @@ begin
         returning k.id, k.closed_at)
     select array_agg(k.id), jsonb_object_agg(k.id, k.closed_at) into v_ids, v_closed from kept k;
     perform hotmesh._archive_attributes(v_ids, v_closed);
+    perform hotmesh._archive_log(v_ids, v_closed);
     perform hotmesh._archive_messages(v_ids);
     return coalesce(cardinality(v_ids), 0);
 end
@@ -3690,7 +3827,9 @@ as $$
     select c.oid::regclass
     from pg_inherits i
     join pg_class c on c.oid = i.inhrelid
-    where i.inhparent in (to_regclass('jobs_archive'), to_regclass('jobs_attributes_archive'))
+    where i.inhparent in (
+          to_regclass('jobs_archive'), to_regclass('jobs_attributes_archive'),
+          to_regclass('entity_log_archive'))
       and c.relname ~ '_archive_\d{4}_\d\d$'
       and to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month' <= at at time zone 'UTC'
     order by c.relname
@@ -3877,6 +4016,777 @@ parallel safe
 as $$
     select document #> path
 $$;
+
+-- 80_patch.sql
+create function hotmesh._patch_name(path text[])
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(left(string_agg(
+        replace(replace(n.name, '\', '\\'), '.', '\.'), '.' order by n.place), 300), '')
+    from unnest(path) with ordinality n (name, place)
+$$;
+
+create function hotmesh._patch_refuse_type(path text[], expected text, value jsonb)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    raise exception '% of the entity is no %, but %',
+        case when path = '{}' then 'the whole' else format('"%s"', hotmesh._patch_name(path)) end,
+        expected, coalesce(jsonb_typeof(value), 'nothing')
+    using
+        errcode = 'MSH80',
+        detail = format('Expected %s, found %s: %s.', expected,
+                        coalesce(jsonb_typeof(value), 'nothing'), left(value::text, 200)),
+        hint = 'Look at it with entity_get; entity_set replaces it, entity_delete removes it.';
+end
+$$;
+
+create function hotmesh._patch_refuse_index(path text[], name text, list jsonb)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    raise exception 'the array "%" of the entity has no element %',
+        hotmesh._patch_name(path), left(name, 60)
+    using
+        errcode = 'MSH81',
+        detail = format('It has %s elements: expected 0 to %s, or from the end -1 to -%1$s.',
+                        jsonb_array_length(list), jsonb_array_length(list) - 1),
+        hint = 'entity_append and entity_prepend make an array longer.';
+end
+$$;
+
+create function hotmesh._patch_refuse_depth(path text[], depth_limit integer)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    raise exception 'the entity would be nested too deep at "%"', hotmesh._patch_name(path[:20])
+    using
+        errcode = 'MSH82',
+        detail = format('Expected at most %s levels of objects and arrays, found more.',
+                        depth_limit),
+        hint = 'Keep the parts in jobs of their own, or flat under composed names.';
+end
+$$;
+
+-- Every level takes 8 bytes, so that small values need no look.
+create function hotmesh._patch_check_depth(path text[], value jsonb)
+returns void
+language plpgsql
+immutable
+as $$
+declare
+    v_limit constant integer := 400;
+    v_left integer := v_limit - coalesce(cardinality(path), 0);
+begin
+    if v_left < 0 or (
+        pg_column_size(value) > v_left * 8
+        and jsonb_path_exists(value, format('strict $.**{%s}', v_left + 1)::jsonpath))
+    then
+        perform hotmesh._patch_refuse_depth(path, v_limit);
+    end if;
+end
+$$;
+
+-- The element of an array that the last name of a path means.
+create function hotmesh._patch_index(path text[], name text, list jsonb)
+returns integer
+language plpgsql
+immutable
+as $$
+declare
+    v_length constant integer := jsonb_array_length(list);
+begin
+    if name !~ '^-?\d{1,9}$' or name::integer not between -v_length and v_length - 1 then
+        perform hotmesh._patch_refuse_index(path, name, list);
+    end if;
+    return name::integer;
+end
+$$;
+
+-- Puts a value at a path. Where the parent is missing, it puts an object with the value there.
+create function hotmesh._patch_put(document jsonb, path text[], value jsonb)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_last integer := cardinality(path);
+    v_parent jsonb;
+begin
+    while v_last > 0 loop
+        v_parent := document #> path[:v_last - 1];
+        if jsonb_typeof(v_parent) = 'object' then
+            return jsonb_set(document, path[:v_last], value);
+        elsif jsonb_typeof(v_parent) = 'array' then
+            perform hotmesh._patch_index(path[:v_last - 1], path[v_last], v_parent);
+            return jsonb_set(document, path[:v_last], value, false);
+        elsif v_parent <> 'null' then
+            perform hotmesh._patch_refuse_type(path[:v_last - 1], 'object or array', v_parent);
+        end if;
+        value := jsonb_build_object(path[v_last], value);
+        v_last := v_last - 1;
+    end loop;
+    return value;
+end
+$$;
+
+create function hotmesh._patch_delete(document jsonb, path text[])
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_last integer := cardinality(path);
+    v_parent jsonb;
+begin
+    while v_last > 0 loop
+        v_parent := document #> path[:v_last - 1];
+        if jsonb_typeof(v_parent) = 'array' then
+            perform hotmesh._patch_index(path[:v_last - 1], path[v_last], v_parent);
+        elsif jsonb_typeof(v_parent) <> 'object' and v_parent <> 'null' then
+            perform hotmesh._patch_refuse_type(path[:v_last - 1], 'object or array', v_parent);
+        end if;
+        exit when v_parent is not null;
+        v_last := v_last - 1;
+    end loop;
+    return case when v_last = cardinality(path) then document #- path else document end;
+end
+$$;
+
+-- Objects merge at any depth, everything else replaces.
+create function hotmesh._patch_merge(target jsonb, value jsonb)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_nested jsonb;
+begin
+    if jsonb_typeof(target) is distinct from 'object' or jsonb_typeof(value) <> 'object' then
+        return value;
+    end if;
+    select jsonb_object_agg(v.key, hotmesh._patch_merge(target -> v.key, v.value))
+    into v_nested
+    from jsonb_each(value) v
+    where jsonb_typeof(v.value) = 'object' and jsonb_typeof(target -> v.key) = 'object';
+    return target || case when v_nested is null then value else value || v_nested end;
+end
+$$;
+
+-- What is at a path, if it is of a type; `missing` if nothing is there, or null.
+create function hotmesh._patch_typed(
+    document jsonb, path text[], type text, missing jsonb)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_value jsonb := coalesce(nullif(document #> path, 'null'), missing);
+begin
+    if jsonb_typeof(v_value) <> type then
+        perform hotmesh._patch_refuse_type(path, type, v_value);
+    end if;
+    return v_value;
+end
+$$;
+
+create function hotmesh._patch_check_argument(operation text, argument jsonb)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    if operation = 'increment' and jsonb_typeof(argument) <> 'number' then
+        perform hotmesh._refuse_argument(
+            format('the amount of an increment is no number: %s', left(argument::text, 60)),
+            format('Expected a number, found %s.', jsonb_typeof(argument)),
+            'A number of any size and precision, but neither NaN nor infinite.');
+    elsif operation = 'remove' and argument::text !~ '^-?\d{1,9}$' then
+        perform hotmesh._refuse_argument(
+            format('the index of a remove is no whole number: %s', left(argument::text, 60)),
+            format('Expected a whole number, found %s.', jsonb_typeof(argument)),
+            'Elements count from 0, from the end -1 is the last.');
+    end if;
+end
+$$;
+
+-- What the commands that look at the old value put in its place.
+create function hotmesh._patch_value(
+    document jsonb, operation text, path text[], argument jsonb)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_list jsonb;
+begin
+    case operation
+        when 'merge' then
+            return hotmesh._patch_merge(document #> path, argument);
+        when 'increment' then
+            return to_jsonb(
+                hotmesh._patch_typed(document, path, 'number', '0')::numeric + argument::numeric);
+        when 'toggle' then
+            return to_jsonb(not hotmesh._patch_typed(document, path, 'boolean', 'false')::boolean);
+        else
+            v_list := hotmesh._patch_typed(document, path, 'array', '[]');
+    end case;
+    case operation
+        when 'append' then return v_list || jsonb_build_array(argument);
+        when 'prepend' then return jsonb_build_array(argument) || v_list;
+        when 'remove' then return v_list - hotmesh._patch_index(path, argument::text, v_list);
+    end case;
+end
+$$;
+
+create function hotmesh._patch_apply(
+    document jsonb, operation text, path text[], argument jsonb)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_document jsonb;
+begin
+    perform hotmesh._patch_check_depth(path, argument);
+    case operation
+        when 'set', 'update', 'fork' then
+            v_document := hotmesh._patch_put(document, path, argument);
+        when 'set_if_not_exists' then
+            v_document := case when document #> path is not null then document
+                               else hotmesh._patch_put(document, path, argument) end;
+        when 'delete' then
+            v_document := hotmesh._patch_delete(document, path);
+        else
+            perform hotmesh._patch_check_argument(operation, argument);
+            v_document := hotmesh._patch_put(
+                document, path, hotmesh._patch_value(document, operation, path, argument));
+    end case;
+    if jsonb_typeof(v_document) <> 'object' and operation <> 'update' then
+        perform hotmesh._patch_refuse_type('{}', 'object', v_document);
+    end if;
+    return v_document;
+end
+$$;
+
+-- What a command answers: the document, or what is now at its path.
+create function hotmesh._patch_answer(document jsonb, operation text, path text[])
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when operation in ('set', 'merge', 'delete') then document
+                else document #> path end
+$$;
+
+-- 81_entity.sql
+create function hotmesh._entity_refuse_large(size bigint, size_limit bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'the entity would be too large: % bytes', size using
+        errcode = 'MSH83',
+        detail = format('Expected at most %s bytes, found %s.', size_limit, size),
+        hint = 'Keep large parts elsewhere and refer to them, or raise the app''s setting '
+               || 'entity_limit.';
+end
+$$;
+
+create function hotmesh._entity_refuse_archived(key text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" is archived', left(key, 200) using
+        errcode = 'MSH84',
+        detail = 'The entity of an archived job can be read, but not changed.',
+        hint = 'Start a new job from it: entity_fork.';
+end
+$$;
+
+create function hotmesh._entity_refuse_missing(key text)
+returns void
+language plpgsql
+as $$
+begin
+    if exists (select from jobs_archive a where a.key = _entity_refuse_missing.key) then
+        perform hotmesh._entity_refuse_archived(key);
+    end if;
+    perform hotmesh._job_refuse_missing(key);
+end
+$$;
+
+-- A setting of the app that was entered, or null.
+create function hotmesh._entity_settings()
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (select a.settings from hotmesh.apps a
+            where a.schema_name = (current_schemas(false))[2]);
+end
+$$;
+
+-- A log entry to start from: who changes it and when, its version and its document as they are.
+-- `#> '{}'` unpacks the document, once.
+create function hotmesh._entity_lock(key text)
+returns hotmesh.entity_log
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log;
+begin
+    select j.id, j.entity_version, j.context #> '{}'
+    into v_entry.job_id, v_entry.version, v_entry.document
+    from jobs j
+    where j.key = _entity_lock.key
+    for no key update;
+    if not found then
+        perform hotmesh._entity_refuse_missing(key);
+    end if;
+    v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_entry.at := hotmesh.now();
+    return v_entry;
+end
+$$;
+
+create function hotmesh._entity_check(command hotmesh.entity_command)
+returns void
+language plpgsql
+immutable
+as $$
+declare
+    v_known constant text[] := '{set,merge,append,prepend,remove,increment,toggle,'
+        'set_if_not_exists,delete,get}';
+begin
+    if command.operation is null or command.operation <> all (v_known) then
+        perform hotmesh._refuse_argument(
+            format('no such entity command: %s', coalesce(left(command.operation, 60), 'null')),
+            format('Commands: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
+    elsif command.path is null and command.operation not in ('set', 'merge', 'get') then
+        perform hotmesh._refuse_argument(
+            format('%s needs a path', command.operation),
+            'Only set, merge and get take the whole document.',
+            'Name the place: "notes", "counts.open", "items.0.done".');
+    end if;
+end
+$$;
+
+create function hotmesh._entity_check_request(request text)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    if octet_length(request) not between 1 and 500 then
+        perform hotmesh._refuse_argument(
+            'an idempotency key is empty or too long',
+            format('It has %s bytes and begins with %L.', octet_length(request), left(request, 40)),
+            'From 1 to 500 bytes, or leave it out.');
+    end if;
+end
+$$;
+
+-- Writes the document of the last entry, and logs all of them.
+create function hotmesh._entity_write(
+    entries hotmesh.entity_log[], document jsonb, settings jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_first hotmesh.entity_log := entries[1];
+    v_last hotmesh.entity_log := entries[cardinality(entries)];
+    v_keep bigint := (settings ->> 'entity_log_keep')::bigint;
+    v_step bigint := coalesce((settings ->> 'entity_snapshot')::bigint, 16);
+    v_limit bigint := coalesce((settings ->> 'entity_limit')::bigint, 67108864);
+begin
+    if pg_column_size(document) > v_limit then
+        perform hotmesh._entity_refuse_large(pg_column_size(document), v_limit);
+    end if;
+    update jobs j
+    set context = document, entity_version = v_last.version, updated_at = v_last.at
+    where j.id = v_last.job_id;
+    if v_keep = 0 and v_last.request is null then
+        return;
+    end if;
+    if (v_first.version - 1) / v_step < v_last.version / v_step then
+        entries[cardinality(entries)].document := document;
+        perform hotmesh._log_prune(v_last.job_id, v_last.at - make_interval(secs => v_keep))
+        where v_keep is not null;
+    end if;
+    perform hotmesh._log_write(entries);
+end
+$$;
+
+-- Carries out commands on the job of `entry` and returns their answers. The row is locked.
+create function hotmesh._entity_change(
+    entry hotmesh.entity_log, commands hotmesh.entity_command[], request text default null)
+returns jsonb[]
+language plpgsql
+as $$
+declare
+    v_document jsonb := entry.document;
+    v_command hotmesh.entity_command;
+    v_path text[];
+    v_entries hotmesh.entity_log[] := '{}';
+    v_answers jsonb[] := '{}';
+begin
+    entry.document := null;
+    foreach v_command in array commands loop
+        perform hotmesh._entity_check(v_command);
+        v_path := hotmesh._path_parse(v_command.path);
+        if v_command.operation <> 'get' then
+            v_document := hotmesh._patch_apply(
+                v_document, v_command.operation, v_path, v_command.argument);
+            entry.version := entry.version + 1;
+            entry.operation := v_command.operation;
+            entry.path := v_command.path;
+            entry.argument := v_command.argument;
+            v_entries := v_entries || entry;
+        end if;
+        v_answers := v_answers || array[
+            hotmesh._patch_answer(v_document, v_command.operation, v_path)];
+    end loop;
+    if v_entries <> '{}' then
+        if request is not null then
+            v_entries[cardinality(v_entries)].request := request;
+            v_entries[cardinality(v_entries)].answer := to_jsonb(v_answers);
+        end if;
+        perform hotmesh._entity_write(v_entries, v_document, hotmesh._entity_settings());
+    end if;
+    return v_answers;
+end
+$$;
+
+-- For those who come with a key: SQL, and Python from outside.
+create function hotmesh._entity_apply(
+    key text, commands hotmesh.entity_command[], request text)
+returns jsonb[]
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
+    v_answers jsonb;
+begin
+    if request is not null then
+        perform hotmesh._entity_check_request(request);
+        v_answers := hotmesh._log_answer(v_entry.job_id, request);
+        if v_answers is not null then
+            return array(
+                select e.answer
+                from jsonb_array_elements(v_answers) with ordinality e (answer, place)
+                order by e.place);
+        end if;
+    end if;
+    return hotmesh._entity_change(v_entry, commands, request);
+end
+$$;
+
+create function hotmesh._entity_do(
+    key text, operation text, path text, argument jsonb, request text)
+returns jsonb
+language sql
+as $$
+    select (hotmesh._entity_apply(
+        key, array[(operation, path, coalesce(argument, 'null'))::hotmesh.entity_command],
+        request))[1]
+$$;
+
+-- [{"operation": "merge", "path": "a.b", "value": {}}, …]; a value may be called index or amount.
+create function hotmesh._entity_commands(commands jsonb)
+returns hotmesh.entity_command[]
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(commands) is distinct from 'array' or commands = '[]'
+        or jsonb_array_length(commands) > 10000
+        or exists (select from jsonb_array_elements(commands) c where jsonb_typeof(c) <> 'object')
+    then
+        perform hotmesh._refuse_argument(
+            'commands are no JSON array of objects', left(commands::text, 200),
+            'From 1 to 10000: [{"operation": "increment", "path": "count", "amount": 1}].');
+    end if;
+    return array(
+        select (c.command ->> 'operation', c.command ->> 'path',
+                coalesce(c.command -> 'value', c.command -> 'index', c.command -> 'amount',
+                         case when c.command ->> 'operation' = 'increment' then '1'
+                              else 'null' end::jsonb))::hotmesh.entity_command
+        from jsonb_array_elements(commands) with ordinality c (command, place)
+        order by c.place);
+end
+$$;
+
+-- Workflow code's command: {"path": …, "value": …}; its name is the operation. The lock is held.
+create function hotmesh._entity_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log;
+    v_command hotmesh.entity_command;
+begin
+    v_entry := hotmesh._entity_lock((select j.key from jobs j where j.id = step.job_id));
+    v_entry.dimension := step.dimension;
+    v_entry.sequence := step.sequence;
+    v_command.operation := step.name;
+    v_command.path := step.value ->> 'path';
+    v_command.argument := coalesce(step.value -> 'value', 'null');
+    return coalesce((hotmesh._entity_change(v_entry, array[v_command]))[1], 'null');
+end
+$$;
+
+-- A plain UPDATE of the document: it counts, and is logged. (A command sets the version itself.)
+create function hotmesh._entity_updated()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_entry hotmesh.entity_log;
+begin
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    new.entity_version := old.entity_version + 1;
+    v_entry.job_id := new.id;
+    v_entry.version := new.entity_version;
+    v_entry.operation := 'update';
+    v_entry.argument := new.context;
+    v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_entry.at := hotmesh.now();
+    if hotmesh._setting('entity_log_keep', 1) <> 0 then
+        perform hotmesh._log_write(array[v_entry]);
+    end if;
+    return new;
+end
+$$;
+create trigger version_context before update of context on hotmesh.jobs
+for each row when (
+    old.entity_version = new.entity_version and old.context is distinct from new.context)
+execute function hotmesh._entity_updated();
+
+-- 84_command.sql
+create function hotmesh.entity_apply(
+    app text, key text, commands jsonb, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return to_jsonb(
+        hotmesh._entity_apply(key, hotmesh._entity_commands(commands), request));
+end
+$$;
+comment on function hotmesh.entity_apply(text, text, jsonb, text) is
+'Several commands in one, all or none: [{"operation": "merge", "path": "a.b", "value": {}}, …].
+Returns their answers, in order. With a `request`, the same one again changes nothing and returns
+the same.';
+
+create function hotmesh.entity_get(app text, key text, path text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_path text[];
+    v_value jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_path := hotmesh._path_parse(path);
+    select j.context #> v_path into v_value from jobs j where j.key = entity_get.key;
+    if not found then
+        select a.context #> v_path into v_value
+        from jobs_archive a where a.key = entity_get.key
+        order by a.closed_at desc, a.id desc limit 1;
+        if not found then
+            perform hotmesh._job_refuse_missing(key);
+        end if;
+    end if;
+    return v_value;
+end
+$$;
+comment on function hotmesh.entity_get(text, text, text) is
+'The entity of a job, archived ones too, or what is at a path of it; SQL null if nothing is there.';
+
+create function hotmesh.entity_set(
+    app text, key text, path text, value jsonb, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'set', path, value, request);
+end
+$$;
+comment on function hotmesh.entity_set(text, text, text, jsonb, text) is
+'Put a value at a path; missing parents are created. Returns the document.';
+
+create function hotmesh.entity_set(app text, key text, value jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'set', null, value, null);
+end
+$$;
+comment on function hotmesh.entity_set(text, text, jsonb) is
+'Replace the document. Returns it.';
+
+create function hotmesh.entity_merge(
+    app text, key text, path text, value jsonb, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'merge', path, value, request);
+end
+$$;
+comment on function hotmesh.entity_merge(text, text, text, jsonb, text) is
+'Merge a value into what is at a path: objects at any depth, everything else replaces. Returns the
+document.';
+
+create function hotmesh.entity_merge(app text, key text, value jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'merge', null, value, null);
+end
+$$;
+comment on function hotmesh.entity_merge(text, text, jsonb) is
+'Merge an object into the document, at any depth. Returns the document.';
+
+create function hotmesh.entity_append(
+    app text, key text, path text, value jsonb, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'append', path, value, request);
+end
+$$;
+comment on function hotmesh.entity_append(text, text, text, jsonb, text) is
+'Add a value at the end of the array at a path. Returns the array.';
+
+create function hotmesh.entity_prepend(
+    app text, key text, path text, value jsonb, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'prepend', path, value, request);
+end
+$$;
+comment on function hotmesh.entity_prepend(text, text, text, jsonb, text) is
+'Add a value at the front of the array at a path. Returns the array.';
+
+create function hotmesh.entity_remove(
+    app text, key text, path text, index integer, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'remove', path, to_jsonb(index), request);
+end
+$$;
+comment on function hotmesh.entity_remove(text, text, text, integer, text) is
+'Remove one element of the array at a path, from the end if the index is negative. Returns the
+array.';
+
+create function hotmesh.entity_increment(
+    app text, key text, path text, amount numeric default 1, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'increment', path, to_jsonb(amount), request);
+end
+$$;
+comment on function hotmesh.entity_increment(text, text, text, numeric, text) is
+'Add to the number at a path, exactly. Returns the number.';
+
+create function hotmesh.entity_toggle(
+    app text, key text, path text, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'toggle', path, 'null', request);
+end
+$$;
+comment on function hotmesh.entity_toggle(text, text, text, text) is
+'Turn the boolean at a path around. Returns it.';
+
+create function hotmesh.entity_set_if_not_exists(
+    app text, key text, path text, value jsonb, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'set_if_not_exists', path, value, request);
+end
+$$;
+comment on function hotmesh.entity_set_if_not_exists(text, text, text, jsonb, text) is
+'Put a value at a path where nothing is. Returns what is there now.';
+
+create function hotmesh.entity_delete(
+    app text, key text, path text, request text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._entity_do(key, 'delete', path, 'null', request);
+end
+$$;
+comment on function hotmesh.entity_delete(text, text, text, text) is
+'Remove what is at a path. Returns the document.';
 
 -- 85_start.sql
 create function hotmesh._start_check_name(what text, name text, size_limit integer)
@@ -4098,7 +5008,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{signal}'::text[]
+    select '{signal,entity}'::text[]
 $$;
 
 create function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -4108,6 +5018,7 @@ as $$
 begin
     case step.kind
         when 'signal' then return hotmesh._signal_effect(step);
+        when 'entity' then return hotmesh._entity_effect(step);
     end case;
 end
 $$;
@@ -4130,6 +5041,7 @@ begin
 exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
+        or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
         or integrity_constraint_violation
     then
         get stacked diagnostics
@@ -5489,6 +6401,10 @@ as $$
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
         ('client', 'job_start job_start_many job_signal'),
+        ('reader', 'entity_get'),
+        ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
+        ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),
+        ('client', 'entity_apply'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune stream_revive'),

@@ -245,9 +245,13 @@ language plpgsql
 as $$
 declare
     v_month timestamp := date_trunc('month', at at time zone 'UTC');
-    v_last text := 'jobs_attributes_archive_' || to_char(v_month, 'YYYY_MM');
+    v_name text := to_char(v_month, 'YYYY_MM');
 begin
-    if to_regclass(format('%I.%I', schema, v_last)) is not null then
+    if not exists (
+        select from hotmesh._shape_nouns() n (noun)
+        where n.noun like '%\_archive'
+          and to_regclass(format('%I.%I', schema, n.noun || '_' || v_name)) is null)
+    then
         return true;
     elsif not hotmesh._app_lock(schema, patient) then
         return false;

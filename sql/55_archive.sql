@@ -20,6 +20,15 @@ comment on table hotmesh.jobs_attributes_archive is 'The attributes of the jobs 
 comment on column hotmesh.jobs_attributes_archive.closed_at is
 'When their job settled: both lie in the same month.';
 
+create table hotmesh.entity_log_archive (
+    like hotmesh.entity_log including comments including storage,
+    closed_at timestamptz not null,
+    constraint entity_log_archive_pkey primary key (job_id, version, closed_at)
+);
+comment on table hotmesh.entity_log_archive is 'The log of the entities of jobs_archive.';
+comment on column hotmesh.entity_log_archive.closed_at is
+'When their job settled: both lie in the same month.';
+
 --@ behaviour
 -- Left-over messages go too, but for one that is held this instant: its report will be stale.
 create or replace function hotmesh._archive_messages(ids bigint[])
@@ -50,6 +59,26 @@ begin
         cursor, ledger, created_at, updated_at, closed_at)
     select g.job_id, g.field, g.value, g.kind, g.name, g.state, g.dimension, g.sequence,
            g.cursor, g.ledger, g.created_at, g.updated_at,
+           (closed ->> g.job_id::text)::timestamptz
+    from gone g;
+end
+$$;
+
+create or replace function hotmesh._archive_log(ids bigint[], closed jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    with gone as (
+        delete from entity_log l
+        where l.job_id = any (ids)
+        returning l.job_id, l.version, l.operation, l.path, l.argument, l.role, l.dimension,
+                  l.sequence, l.at, l.request, l.answer, l.document)
+    insert into entity_log_archive (
+        job_id, version, operation, path, argument, role, dimension,
+        sequence, at, request, answer, document, closed_at)
+    select g.job_id, g.version, g.operation, g.path, g.argument, g.role, g.dimension,
+           g.sequence, g.at, g.request, g.answer, g.document,
            (closed ->> g.job_id::text)::timestamptz
     from gone g;
 end
@@ -97,6 +126,7 @@ begin
         returning k.id, k.closed_at)
     select array_agg(k.id), jsonb_object_agg(k.id, k.closed_at) into v_ids, v_closed from kept k;
     perform hotmesh._archive_attributes(v_ids, v_closed);
+    perform hotmesh._archive_log(v_ids, v_closed);
     perform hotmesh._archive_messages(v_ids);
     return coalesce(cardinality(v_ids), 0);
 end
@@ -222,7 +252,9 @@ as $$
     select c.oid::regclass
     from pg_inherits i
     join pg_class c on c.oid = i.inhrelid
-    where i.inhparent in (to_regclass('jobs_archive'), to_regclass('jobs_attributes_archive'))
+    where i.inhparent in (
+          to_regclass('jobs_archive'), to_regclass('jobs_attributes_archive'),
+          to_regclass('entity_log_archive'))
       and c.relname ~ '_archive_\d{4}_\d\d$'
       and to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month' <= at at time zone 'UTC'
     order by c.relname

@@ -13,7 +13,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{signal}'::text[]
+    select '{signal,entity}'::text[]
 $$;
 
 create or replace function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -23,6 +23,7 @@ as $$
 begin
     case step.kind
         when 'signal' then return hotmesh._signal_effect(step);
+        when 'entity' then return hotmesh._entity_effect(step);
     end case;
 end
 $$;
@@ -45,6 +46,7 @@ begin
 exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
+        or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
         or integrity_constraint_violation
     then
         get stacked diagnostics

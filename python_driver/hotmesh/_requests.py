@@ -9,17 +9,26 @@ import dataclasses
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal, TypedDict, TypeVar
 
-from . import _calls, _codec, _payload, durations, errors
+from . import _calls, _calls_entity, _codec, _payload, _types, durations, errors
 from ._calls import Call, Job, Outcome
 from .durations import Duration
-from .errors import InvalidArgumentError, JobNotFoundError, TimedOutError
+from .errors import (
+    InvalidArgumentError,
+    JobNotFoundError,
+    PayloadTooLargeError,
+    TimedOutError,
+)
 
 __all__ = [
     "StartOptions",
     "StartRequest",
     "Workflow",
+    "entity",
+    "entity_apply",
+    "entity_text",
     "export",
     "job_signal",
     "name_of",
@@ -201,6 +210,57 @@ def export(
 def job_signal(app: str, key: str, signal: str, data: Any) -> Call[None]:
     name = _codec.text(signal, "signal")
     return _calls.job_signal(app, key, name, _payload.dumps(data, "data"))
+
+
+ENTITY_LIMIT = 64 * 1024 * 1024
+"""Bytes of an entity, unless the app's setting `entity_limit` says otherwise."""
+
+
+def entity(
+    app: str, key: str, operation: str, path: str | None, value: Any, request: str | None
+) -> Call[Any]:
+    """One command; its answer alone."""
+    if operation == "get":
+        return _calls_entity.entity_get(app, key, path)
+    command = {"operation": operation, "path": path, "value": value}
+    call: Call[Any] = entity_apply(app, key, [command], request)
+    return dataclasses.replace(call, read=lambda rows: rows[0][0][0])
+
+
+def entity_apply(
+    app: str, key: str, commands: Iterable[Mapping[str, Any]], request: str | None
+) -> Call[list[Any]]:
+    if isinstance(commands, Mapping | str):
+        raise InvalidArgumentError("commands must be a list of dicts")
+    text = entity_text(list(commands), "commands", ENTITY_LIMIT)
+    return _calls_entity.entity_apply(app, key, text, _optional(request, "request"))
+
+
+def entity_text(value: Any, what: str, limit: int = _codec.VALUE_LIMIT) -> str:
+    """What goes into an entity, never sealed: as a payload, but a Decimal stays a number."""
+    try:
+        return _codec.dumps(value, what, limit)
+    except PayloadTooLargeError:
+        raise
+    except InvalidArgumentError as error:
+        try:
+            plain = _plain(value)
+        except RecursionError:
+            raise error from None
+        return _codec.dumps(plain, what, limit)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | Decimal):
+        return value
+    try:
+        return _plain(_types.plain(value))
+    except TypeError:
+        return value
 
 
 def unpack(outcome: Outcome, read: Callable[[Any], Any] | None = None) -> Any:

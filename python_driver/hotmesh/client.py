@@ -17,6 +17,7 @@ from ._calls import Call, Job, Outcome
 from ._requests import StartOptions, StartRequest, Workflow
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
+from .entity import EntityHandle, SyncEntityHandle
 from .errors import ConnectionLostError
 
 T = TypeVar("T")
@@ -241,6 +242,10 @@ class WorkflowHandle(Generic[R]):
         """Send a signal to this job; kept until the job waits for it."""
         await self._run(_requests.job_signal(self._app, self.workflow_id, id, data))
 
+    def entity(self) -> EntityHandle:
+        """The job's entity: `await handle.entity().merge({"stage": "done"})`."""
+        return EntityHandle(self._run, self._app, self.workflow_id)
+
     @property
     def _app(self) -> str:
         return self._client.app_id
@@ -409,6 +414,10 @@ class SyncWorkflowHandle(Generic[R]):
     def signal(self, id: str, data: Any = None) -> None:
         """Send a signal to this job; see :meth:`WorkflowHandle.signal`."""
         self._run(_requests.job_signal(self._app, self.workflow_id, id, data))
+
+    def entity(self) -> SyncEntityHandle:
+        """The job's entity; see :meth:`WorkflowHandle.entity`."""
+        return SyncEntityHandle(self._run, self._app, self.workflow_id)
 
     @property
     def _app(self) -> str:

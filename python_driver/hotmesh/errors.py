@@ -16,6 +16,13 @@
     ├── JobClosedError                           MSH42   the job has ended
     ├── JobOpenError                             MSH44   an open job cannot be replaced
     ├── LedgerError                              MSH50   a ledger only grows
+    ├── EntityError                                      a command that an entity can't take
+    │   ├── EntityTypeError                      MSH80   another type is at the path
+    │   ├── EntityIndexError (IndexError)        MSH81   the array has no such element
+    │   ├── EntityDepthError                     MSH82   it would be nested too deep
+    │   ├── EntityTooLargeError                  MSH83   it would be past the limit
+    │   └── EntityArchivedError                  MSH84   the job is in the archive
+    ├── ConstraintError                          23xxx   a constraint of the owner refused it
     ├── JobFailedError                           MSH46   a job, or a step of it, came to a bad end
     │   ├── FatalError                                   598: not to be retried
     │   ├── MaxedError                                   597: every attempt was used up
@@ -56,8 +63,15 @@ __all__ = [
     "AppNameTakenError",
     "AppNotFoundError",
     "ConnectionLostError",
+    "ConstraintError",
     "DuplicateJobError",
     "EmbeddedError",
+    "EntityArchivedError",
+    "EntityDepthError",
+    "EntityError",
+    "EntityIndexError",
+    "EntityTooLargeError",
+    "EntityTypeError",
     "FatalError",
     "ForbiddenInWorkflow",
     "HotMeshError",
@@ -207,6 +221,34 @@ class LedgerError(HotMeshError, sqlstate="MSH50", code=409):
     """Somebody tried to take back what a ledger has recorded."""
 
 
+class EntityError(HotMeshError, code=422):
+    """An entity could not take a command; it stays as it was."""
+
+
+class EntityTypeError(EntityError, sqlstate="MSH80"):
+    """The command needs another type than what is at its path."""
+
+
+class EntityIndexError(EntityError, IndexError, sqlstate="MSH81"):
+    """The array at the path has no such element."""
+
+
+class EntityDepthError(EntityError, sqlstate="MSH82"):
+    """The document would be nested too deep."""
+
+
+class EntityTooLargeError(EntityError, sqlstate="MSH83", code=413):
+    """The document would be larger than the app allows."""
+
+
+class EntityArchivedError(EntityError, sqlstate="MSH84", code=410):
+    """The job is in the archive, where its entity can only be read."""
+
+
+class ConstraintError(HotMeshError, code=409):
+    """A constraint that the owner put on a table refused the change; `sqlstate` is 23xxx."""
+
+
 class JobFailedError(HotMeshError, sqlstate="MSH46", code=500):
     """A job, or a step of one, came to a bad end; `type` and `__cause__` say what was raised."""
 
@@ -311,6 +353,8 @@ def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
         return _BY_SQLSTATE[state]
     if is_lost(error):
         return ConnectionLostError
+    if state.startswith("23"):
+        return ConstraintError
     if state == "3F000" and "hotmesh" in message:
         return NotInstalledError
     if state == "42883" and re.search(r"hotmesh\.[a-z]", message):  # a door, not an inner part
@@ -462,6 +506,8 @@ def _original(told: Mapping[str, Any], job_id: str | None) -> Exception:
     found: Exception | None = None
     if name is None and isinstance(state, str) and state in _BY_SQLSTATE:
         found = _build(_BY_SQLSTATE[state], told, job_id)
+    elif name is None and isinstance(state, str) and state.startswith("23"):
+        found = _build(ConstraintError, told, job_id)
     elif isinstance(name, str):
         found = _build(_BY_NAME[name], told, job_id) if name in _BY_NAME else _builtin(name, told)
     if found is None:

@@ -16,6 +16,7 @@ from . import _codec, _context, _payload, durations
 from ._execution import name_of, named
 from ._replay import RunInfo
 from .durations import Duration
+from .entity import EntityContext
 from .errors import InvalidArgumentError, TimedOutError
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "all",
     "context",
     "deprecate_patch",
+    "entity",
     "execute_activity",
     "is_replaying",
     "now",
@@ -198,6 +200,12 @@ def signal(signal_id: str, data: Any = None) -> Awaitable[None]:
     run = _context.current_run("workflow.signal()")
     args = f'{{"data":{_payload.dumps(data, f"data of signal {signal_id}")}}}'
     return run.effect("signal", _codec.text(signal_id, "signal_id"), args)
+
+
+async def entity() -> EntityContext:
+    """The job's entity, whose commands count once: `await (await entity()).increment("retries")`."""
+    _context.current_run("workflow.entity()")
+    return EntityContext()
 
 
 async def all(*awaitables: Awaitable[Any]) -> list[Any]:

@@ -18,10 +18,17 @@ COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES, MAX_DEPTH = 100, 40
 # What the plan allows by name; everything else is refused.
 DOORS_WITHOUT_APP = {"now", "version", "protocol"}
 DOORS_THAT_DO_NOT_ENTER = DOORS_WITHOUT_APP | {"app_create", "app_drop", "app_upgrade"}
-EXTRA_PREFIXES = {"app": {"enter"}, "archive": {"job"}, "grant": {"app"}, "signal": {"job"}}
+EXTRA_PREFIXES = {
+    "app": {"enter"},
+    "archive": {"job"},
+    "command": {"entity"},
+    "grant": {"app"},
+    "signal": {"job"},
+}
 CONDUCTORS = {"engine", "turn", "claim"}  # they act for every noun
 WRITES_ELSEWHERE = {
-    "archive": {"jobs", "jobs_attributes", "streams"},
+    "archive": {"jobs", "jobs_attributes", "entity_log", "streams"},
+    "entity": {"jobs"},  # the column context, which is the entity
     "inbox": {"streams"},  # events are messages
     "lease": {"streams"},
     "limit": {"streams"},  # slots are a column of the messages

@@ -1,4 +1,4 @@
-"""The driver is thin: one module holds its SQL, and that module only calls doors."""
+"""The driver is thin: its front steps hold its SQL, and that SQL only calls doors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from support.cluster import ROOT
 from support.rooms import name_of, walk
 
 PACKAGE = ROOT / "python_driver/hotmesh"
-FRONT_STEP = "_calls.py"
+FRONT_STEPS = ("_calls.py", "_calls_entity.py")
 INSTALLERS = {"install.py", "embedded.py"}  # they act before there is a door
 # What has no door and no parameter: the session itself.
 ALSO: dict[str, tuple[type[ast.Node], ...]] = {
     "_listen.py": (ast.ListenStmt, ast.UnlistenStmt, ast.NotifyStmt),
 }
 CONVERSIONS = {"make_interval"}
-SQL_ONLY = {"now"}
+SQL_ONLY = {
+    "now",
+    # The driver sends the same commands through entity_apply.
+    *("entity_set", "entity_merge", "entity_append", "entity_prepend", "entity_remove"),
+    *("entity_increment", "entity_toggle", "entity_set_if_not_exists", "entity_delete"),
+}
 
 
 def _without_parameters(text: str, value: str = "null") -> str:
@@ -98,14 +103,15 @@ def modules() -> list[Path]:
 
 
 def calls() -> list[tuple[int, str, list[ast.Node]]]:
-    return list(sql_texts((PACKAGE / FRONT_STEP).read_text()))
+    """Their lines are counted through all front steps."""
+    return list(sql_texts("\n".join((PACKAGE / step).read_text() for step in FRONT_STEPS)))
 
 
 def test_only_the_front_step_holds_sql() -> None:
     found = [
         f"{module.relative_to(PACKAGE)}:{line} {text.strip()[:60]}"
         for module in modules()
-        if module.name not in {FRONT_STEP, *INSTALLERS}
+        if module.name not in {*FRONT_STEPS, *INSTALLERS}
         for line, text, statements in sql_texts(module.read_text())
         if not all(isinstance(each, ALSO.get(module.name, ())) for each in statements)
     ]
@@ -115,7 +121,7 @@ def test_only_the_front_step_holds_sql() -> None:
 def test_the_front_step_only_calls_doors() -> None:
     assert calls()
     found = [
-        f"{FRONT_STEP}:{line} {complaint(statement)}"
+        f"front step:{line} {complaint(statement)}"
         for line, _, statements in calls()
         for statement in statements
         if len(statements) > 1 or complaint(statement)
@@ -152,7 +158,7 @@ def test_doors_arguments_and_columns_are_as_the_engine_has_them(db: psycopg.Conn
     """EXPLAIN resolves the door, its named arguments and the columns, and runs nothing."""
     texts = [(line, f"explain {_without_parameters(text)}") for line, text, _ in calls()]
     errors = [(line, error_of(db, text)) for line, text in texts]
-    found = [f"{FRONT_STEP}:{line} {error}" for line, error in errors if error]
+    found = [f"front step:{line} {error}" for line, error in errors if error]
     assert not found, "\n".join(found)
 
 

@@ -231,12 +231,12 @@ def test_prune_drops_whole_months_that_are_over(
     for month in ("2025-11", "2025-12", "2026-01", "2026-02"):
         close(db, month, f"{month}-15 00:00+00")
     assert one(caller, "select hotmesh.job_archive('my-app')") == 4
-    assert one(caller, "select hotmesh.job_prune('my-app', '90 days')") == 2
+    assert one(caller, "select hotmesh.job_prune('my-app', '90 days')") == 3
     kept = "select key from my_app.jobs_archive order by key"
     assert column(db, kept) == ["2025-12", "2026-01", "2026-02"]
     assert one(db, "select count(*) from my_app.jobs_attributes_archive") == 6
     assert one(caller, "select hotmesh.job_prune('my-app', '90 days')") == 0
-    assert one(caller, "select hotmesh.job_prune('my-app', '0')") == 6
+    assert one(caller, "select hotmesh.job_prune('my-app', '0')") == 9
     close(db, "again", "2025-11-15 00:00+00")
     assert one(caller, "select hotmesh.job_archive('my-app')") == 1
 

@@ -1,0 +1,298 @@
+-- 81 entity: the document of a job, `jobs.context`, shared by its workflow, hooks, agents, people.
+-- A change takes the row's lock, patches the document (80), writes it with its next version, and
+-- logs it (52). It works on open and closed jobs, until they are archived. A plain UPDATE of the
+-- column is a version of its own. Several commands in one call are one change of the row. What
+-- workflow code asks for comes as an effect (88). Limit: the app's setting entity_limit, in bytes.
+-- Errors: MSH83 too large, MSH84 archived; those of 80 and MSH40.
+
+--@ state
+create type hotmesh.entity_command as (operation text, path text, argument jsonb);
+comment on type hotmesh.entity_command is 'One change of an entity, or a look at it.';
+
+--@ behaviour
+create or replace function hotmesh._entity_refuse_large(size bigint, size_limit bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'the entity would be too large: % bytes', size using
+        errcode = 'MSH83',
+        detail = format('Expected at most %s bytes, found %s.', size_limit, size),
+        hint = 'Keep large parts elsewhere and refer to them, or raise the app''s setting '
+               || 'entity_limit.';
+end
+$$;
+
+create or replace function hotmesh._entity_refuse_archived(key text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'job "%" is archived', left(key, 200) using
+        errcode = 'MSH84',
+        detail = 'The entity of an archived job can be read, but not changed.',
+        hint = 'Start a new job from it: entity_fork.';
+end
+$$;
+
+create or replace function hotmesh._entity_refuse_missing(key text)
+returns void
+language plpgsql
+as $$
+begin
+    if exists (select from jobs_archive a where a.key = _entity_refuse_missing.key) then
+        perform hotmesh._entity_refuse_archived(key);
+    end if;
+    perform hotmesh._job_refuse_missing(key);
+end
+$$;
+
+-- A setting of the app that was entered, or null.
+create or replace function hotmesh._entity_settings()
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (select a.settings from hotmesh.apps a
+            where a.schema_name = (current_schemas(false))[2]);
+end
+$$;
+
+-- A log entry to start from: who changes it and when, its version and its document as they are.
+-- `#> '{}'` unpacks the document, once.
+create or replace function hotmesh._entity_lock(key text)
+returns hotmesh.entity_log
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log;
+begin
+    select j.id, j.entity_version, j.context #> '{}'
+    into v_entry.job_id, v_entry.version, v_entry.document
+    from jobs j
+    where j.key = _entity_lock.key
+    for no key update;
+    if not found then
+        perform hotmesh._entity_refuse_missing(key);
+    end if;
+    v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_entry.at := hotmesh.now();
+    return v_entry;
+end
+$$;
+
+create or replace function hotmesh._entity_check(command hotmesh.entity_command)
+returns void
+language plpgsql
+immutable
+as $$
+declare
+    v_known constant text[] := '{set,merge,append,prepend,remove,increment,toggle,'
+        'set_if_not_exists,delete,get}';
+begin
+    if command.operation is null or command.operation <> all (v_known) then
+        perform hotmesh._refuse_argument(
+            format('no such entity command: %s', coalesce(left(command.operation, 60), 'null')),
+            format('Commands: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
+    elsif command.path is null and command.operation not in ('set', 'merge', 'get') then
+        perform hotmesh._refuse_argument(
+            format('%s needs a path', command.operation),
+            'Only set, merge and get take the whole document.',
+            'Name the place: "notes", "counts.open", "items.0.done".');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._entity_check_request(request text)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    if octet_length(request) not between 1 and 500 then
+        perform hotmesh._refuse_argument(
+            'an idempotency key is empty or too long',
+            format('It has %s bytes and begins with %L.', octet_length(request), left(request, 40)),
+            'From 1 to 500 bytes, or leave it out.');
+    end if;
+end
+$$;
+
+-- Writes the document of the last entry, and logs all of them.
+create or replace function hotmesh._entity_write(
+    entries hotmesh.entity_log[], document jsonb, settings jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_first hotmesh.entity_log := entries[1];
+    v_last hotmesh.entity_log := entries[cardinality(entries)];
+    v_keep bigint := (settings ->> 'entity_log_keep')::bigint;
+    v_step bigint := coalesce((settings ->> 'entity_snapshot')::bigint, 16);
+    v_limit bigint := coalesce((settings ->> 'entity_limit')::bigint, 67108864);
+begin
+    if pg_column_size(document) > v_limit then
+        perform hotmesh._entity_refuse_large(pg_column_size(document), v_limit);
+    end if;
+    update jobs j
+    set context = document, entity_version = v_last.version, updated_at = v_last.at
+    where j.id = v_last.job_id;
+    if v_keep = 0 and v_last.request is null then
+        return;
+    end if;
+    if (v_first.version - 1) / v_step < v_last.version / v_step then
+        entries[cardinality(entries)].document := document;
+        perform hotmesh._log_prune(v_last.job_id, v_last.at - make_interval(secs => v_keep))
+        where v_keep is not null;
+    end if;
+    perform hotmesh._log_write(entries);
+end
+$$;
+
+-- Carries out commands on the job of `entry` and returns their answers. The row is locked.
+create or replace function hotmesh._entity_change(
+    entry hotmesh.entity_log, commands hotmesh.entity_command[], request text default null)
+returns jsonb[]
+language plpgsql
+as $$
+declare
+    v_document jsonb := entry.document;
+    v_command hotmesh.entity_command;
+    v_path text[];
+    v_entries hotmesh.entity_log[] := '{}';
+    v_answers jsonb[] := '{}';
+begin
+    entry.document := null;
+    foreach v_command in array commands loop
+        perform hotmesh._entity_check(v_command);
+        v_path := hotmesh._path_parse(v_command.path);
+        if v_command.operation <> 'get' then
+            v_document := hotmesh._patch_apply(
+                v_document, v_command.operation, v_path, v_command.argument);
+            entry.version := entry.version + 1;
+            entry.operation := v_command.operation;
+            entry.path := v_command.path;
+            entry.argument := v_command.argument;
+            v_entries := v_entries || entry;
+        end if;
+        v_answers := v_answers || array[
+            hotmesh._patch_answer(v_document, v_command.operation, v_path)];
+    end loop;
+    if v_entries <> '{}' then
+        if request is not null then
+            v_entries[cardinality(v_entries)].request := request;
+            v_entries[cardinality(v_entries)].answer := to_jsonb(v_answers);
+        end if;
+        perform hotmesh._entity_write(v_entries, v_document, hotmesh._entity_settings());
+    end if;
+    return v_answers;
+end
+$$;
+
+-- For those who come with a key: SQL, and Python from outside.
+create or replace function hotmesh._entity_apply(
+    key text, commands hotmesh.entity_command[], request text)
+returns jsonb[]
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
+    v_answers jsonb;
+begin
+    if request is not null then
+        perform hotmesh._entity_check_request(request);
+        v_answers := hotmesh._log_answer(v_entry.job_id, request);
+        if v_answers is not null then
+            return array(
+                select e.answer
+                from jsonb_array_elements(v_answers) with ordinality e (answer, place)
+                order by e.place);
+        end if;
+    end if;
+    return hotmesh._entity_change(v_entry, commands, request);
+end
+$$;
+
+create or replace function hotmesh._entity_do(
+    key text, operation text, path text, argument jsonb, request text)
+returns jsonb
+language sql
+as $$
+    select (hotmesh._entity_apply(
+        key, array[(operation, path, coalesce(argument, 'null'))::hotmesh.entity_command],
+        request))[1]
+$$;
+
+-- [{"operation": "merge", "path": "a.b", "value": {}}, …]; a value may be called index or amount.
+create or replace function hotmesh._entity_commands(commands jsonb)
+returns hotmesh.entity_command[]
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(commands) is distinct from 'array' or commands = '[]'
+        or jsonb_array_length(commands) > 10000
+        or exists (select from jsonb_array_elements(commands) c where jsonb_typeof(c) <> 'object')
+    then
+        perform hotmesh._refuse_argument(
+            'commands are no JSON array of objects', left(commands::text, 200),
+            'From 1 to 10000: [{"operation": "increment", "path": "count", "amount": 1}].');
+    end if;
+    return array(
+        select (c.command ->> 'operation', c.command ->> 'path',
+                coalesce(c.command -> 'value', c.command -> 'index', c.command -> 'amount',
+                         case when c.command ->> 'operation' = 'increment' then '1'
+                              else 'null' end::jsonb))::hotmesh.entity_command
+        from jsonb_array_elements(commands) with ordinality c (command, place)
+        order by c.place);
+end
+$$;
+
+-- Workflow code's command: {"path": …, "value": …}; its name is the operation. The lock is held.
+create or replace function hotmesh._entity_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log;
+    v_command hotmesh.entity_command;
+begin
+    v_entry := hotmesh._entity_lock((select j.key from jobs j where j.id = step.job_id));
+    v_entry.dimension := step.dimension;
+    v_entry.sequence := step.sequence;
+    v_command.operation := step.name;
+    v_command.path := step.value ->> 'path';
+    v_command.argument := coalesce(step.value -> 'value', 'null');
+    return coalesce((hotmesh._entity_change(v_entry, array[v_command]))[1], 'null');
+end
+$$;
+
+-- A plain UPDATE of the document: it counts, and is logged. (A command sets the version itself.)
+create or replace function hotmesh._entity_updated()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_entry hotmesh.entity_log;
+begin
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    new.entity_version := old.entity_version + 1;
+    v_entry.job_id := new.id;
+    v_entry.version := new.entity_version;
+    v_entry.operation := 'update';
+    v_entry.argument := new.context;
+    v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_entry.at := hotmesh.now();
+    if hotmesh._setting('entity_log_keep', 1) <> 0 then
+        perform hotmesh._log_write(array[v_entry]);
+    end if;
+    return new;
+end
+$$;
+create or replace trigger version_context before update of context on hotmesh.jobs
+for each row when (
+    old.entity_version = new.entity_version and old.context is distinct from new.context)
+execute function hotmesh._entity_updated();
