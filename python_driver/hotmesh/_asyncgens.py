@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
-__all__ = ["AsyncGenerators", "collecting"]
+__all__ = ["AsyncGenerators", "collecting", "watch_collector"]
 
 
 class Note(Protocol):
@@ -37,7 +37,7 @@ class AsyncGenerators:
         """Remember a generator from its first step on."""
         if self._begun is None:
             self._begun = weakref.WeakSet()
-            _watch_collector()
+            watch_collector()
         self._begun.add(agen)
 
     def keep(self, agen: AsyncGenerator[Any, Any]) -> None:
@@ -88,7 +88,7 @@ def _note_collection(phase: str, info: dict[str, int]) -> None:
         _collections_under_way.discard(threading.get_ident())
 
 
-def _watch_collector() -> None:
+def watch_collector() -> None:
     """Learn from now on when the cyclic collector is at work."""
     if _note_collection not in gc.callbacks:
         gc.callbacks.append(_note_collection)

@@ -19,11 +19,30 @@ __all__ = [
     "in_activity",
     "in_attempt",
     "in_run",
+    "is_unsafe",
+    "unsafe",
 ]
 
 in_run: ContextVar[Run | None] = ContextVar("hotmesh_run", default=None)
 in_activity: ContextVar[ActivityContext | None] = ContextVar("hotmesh_activity", default=None)
 in_attempt: ContextVar[Execution | None] = ContextVar("hotmesh_attempt", default=None)
+is_unsafe: ContextVar[bool] = ContextVar("hotmesh_unsafe", default=False)
+
+
+class unsafe:  # noqa: N801
+    """`with workflow.unsafe():` let workflow code do what a replay can't repeat.
+
+    What happens within is not guarded, and happens again in each replay: for debugging, or for a
+    look at a file that never changes.
+    """
+
+    def __enter__(self) -> unsafe:
+        self._before = is_unsafe.get()
+        is_unsafe.set(True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        is_unsafe.set(self._before)
 
 
 def current_run(call: str) -> Run:

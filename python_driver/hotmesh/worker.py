@@ -219,6 +219,12 @@ def _workflows(workflow: Callable[..., Any] | None, workflows: object) -> dict[s
             raise InvalidArgumentError(
                 f"workflow {name} is no `async def`", hint="write it as `async def`, and await"
             )
+    if found:
+        from . import _guard
+
+        _guard.install()
+        for function in found.values():
+            _guard.warn_of(function)
     return found
 
 

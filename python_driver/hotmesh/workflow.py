@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Generic, TypeVar
 
 from . import _codec, _context, _payload, durations
+from ._context import unsafe
 from ._execution import name_of, named
+from ._logger import WorkflowLogger
 from ._replay import RunInfo
 from .durations import Duration
 from .entity import EntityContext
@@ -27,6 +30,7 @@ __all__ = [
     "entity",
     "execute_activity",
     "is_replaying",
+    "logger",
     "now",
     "patched",
     "proxy_activities",
@@ -34,11 +38,15 @@ __all__ = [
     "signal",
     "sleep",
     "sleep_for",
+    "unsafe",
     "uuid4",
     "wait_for",
 ]
 
 T = TypeVar("T")
+
+logger = WorkflowLogger(logging.getLogger("hotmesh.workflow"), {})
+"""Log by it in workflow code: silent in a replay, and its records carry who the workflow is."""
 
 
 class ActivityProxy(Generic[T]):

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from hotmesh import _loop
+from hotmesh._context import unsafe
 from hotmesh._loop import NeverYields, WorkflowLoop, WorkflowTask
 from hotmesh.errors import ForbiddenInWorkflow
 
@@ -646,7 +647,8 @@ def test_another_thread_can_not_call_in(runtime: Runtime) -> None:
 
     async def main() -> None:
         thread = threading.Thread(target=meddle)
-        thread.start()
+        with unsafe():
+            thread.start()
         thread.join()
         asyncio.get_running_loop().call_soon_threadsafe(refused.append, "own thread")
 
