@@ -19,6 +19,8 @@ as $$
         ('reader', 'now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
+        ('reader', 'entity_find'),
+        ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal'),
         ('reader', 'entity_get'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),

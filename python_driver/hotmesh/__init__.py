@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import activity, errors, workflow
 from .client import Client, SyncClient
+from .entity import Entity, SyncEntity
 from .errors import HotMeshError
 from .memflow import MemFlow
 from .worker import Worker, register_activity_worker
@@ -12,9 +13,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "Entity",
     "HotMeshError",
     "MemFlow",
     "SyncClient",
+    "SyncEntity",
     "Worker",
     "__version__",
     "activity",

@@ -1,7 +1,8 @@
 """Entities: the JSON document of a job, shared by its workflow, its hooks and everybody outside.
 
 In workflow code `entity = await workflow.entity()`, from outside `entity = handle.entity()`. Both take
-the same commands; each is one change of one row, so commands of others are never lost.
+the same commands; each is one change of one row, so commands of others are never lost. `Entity` looks
+for jobs by their documents.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from typing import Any, TypeVar, overload
 
 from . import _codec, _context, _requests
 from ._calls import Call
+from ._find import Entity, FoundEntity, SyncEntity
 from .errors import InvalidArgumentError
 
-__all__ = ["EntityContext", "EntityHandle", "SyncEntityHandle"]
+__all__ = [
+    "Entity",
+    "EntityContext",
+    "EntityHandle",
+    "FoundEntity",
+    "SyncEntity",
+    "SyncEntityHandle",
+]
 
 T = TypeVar("T")
 Number = int | float | Decimal

@@ -8,6 +8,7 @@ from typing import Any
 from . import _payload, _session, activity, workflow
 from . import worker as _worker
 from .client import Client, SyncClient
+from .entity import Entity, SyncEntity
 
 __all__ = ["MemFlow"]
 
@@ -52,6 +53,8 @@ class MemFlow:
     SyncClient = SyncClient
     Worker = _worker.Worker
     Connection = Connection
+    Entity = Entity
+    SyncEntity = SyncEntity
     workflow = workflow
     activity = activity
     register_activity_worker = staticmethod(_worker.register_activity_worker)

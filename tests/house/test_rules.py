@@ -22,6 +22,7 @@ EXTRA_PREFIXES = {
     "app": {"enter"},
     "archive": {"job"},
     "command": {"entity"},
+    "find": {"entity"},  # for its user it stands next to the entity's commands
     "grant": {"app"},
     "signal": {"job"},
 }
@@ -34,8 +35,11 @@ WRITES_ELSEWHERE = {
     "limit": {"streams"},  # slots are a column of the messages
     "lane": {"streams"},
 }
-MAY_EXECUTE = {"_app_run"}  # tenants, keys and partitions; never on a hot path
-MAY_CALL_RUN = {"app", "archive", "grant"}
+MAY_EXECUTE = {
+    "_app_run",  # tenants, keys, partitions and users' indexes; never on a hot path
+    "_find_rows",  # its text is made of operators and numbers; paths and values are bound
+}
+MAY_CALL_RUN = {"app", "archive", "find", "grant"}
 STANDARD_CODES = {"22023", "42501", "40001", "0A000"}
 CLOCKS = {
     *("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),
