@@ -388,6 +388,14 @@ comment on column hotmesh.entity_log_archive.closed_at is
 -- 70_timer.sql
 
 
+-- 71_cron.sql
+create type hotmesh.cron as (
+    minutes integer[], hours integer[], days integer[], months integer[], weekdays integer[],
+    either_day boolean, fixed boolean);
+comment on type hotmesh.cron is
+'A crontab line, read: the values of each field (Sunday is 0), whether a day of the month or a
+weekday suffices, and whether minute and hour are fixed.';
+
 -- 78_path.sql
 
 
@@ -408,6 +416,69 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 
 
 -- 85_start.sql
+
+
+-- 86_schedule.sql
+create table hotmesh.schedules (
+    name text not null,
+    workflow text not null,
+    args jsonb not null,
+    queue text,
+    cron text,
+    every interval,
+    timezone text not null,
+    overlap text not null,
+    options jsonb not null,
+    note text,
+    paused_at timestamptz,
+    error jsonb,
+    last_tick timestamptz,
+    next_tick timestamptz,
+    due_at timestamptz,
+    planned_at timestamptz not null,
+    buffered timestamptz[] not null default '{}',
+    running text[] not null default '{}',
+    started bigint not null default 0,
+    skipped bigint not null default 0,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint schedules_pkey primary key (name),
+    constraint a_schedule_has_a_cron_line_or_an_interval check ((cron is null) <> (every is null)),
+    constraint overlap_is_known check (
+        overlap in ('skip', 'buffer_one', 'buffer_all', 'allow_all')),
+    constraint a_paused_schedule_is_never_due check (paused_at is null or due_at is null)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
+comment on table hotmesh.schedules is 'One row per recurring start.';
+comment on column hotmesh.schedules.name is 'Its name; the keys of its jobs begin with it.';
+comment on column hotmesh.schedules.workflow is 'The workflow that it starts.';
+comment on column hotmesh.schedules.args is 'The arguments of each start.';
+comment on column hotmesh.schedules.queue is 'The task queue of each start.';
+comment on column hotmesh.schedules.cron is 'When: a crontab line, read in the time zone.';
+comment on column hotmesh.schedules.every is 'Or how often.';
+comment on column hotmesh.schedules.timezone is 'The time zone of the crontab line.';
+comment on column hotmesh.schedules.overlap is
+'What a tick does while an earlier job is open: skip, buffer_one, buffer_all or allow_all.';
+comment on column hotmesh.schedules.options is
+'Options of each start; and offset, start_at, end_at, catchup_window, entity.';
+comment on column hotmesh.schedules.note is 'What people say about it, for instance why it paused.';
+comment on column hotmesh.schedules.paused_at is 'Since when it is paused; null while it is not.';
+comment on column hotmesh.schedules.error is 'Why the engine paused it: a start that was refused.';
+comment on column hotmesh.schedules.last_tick is 'The last tick that was dealt with.';
+comment on column hotmesh.schedules.next_tick is 'The next tick; null when there is none any more.';
+comment on column hotmesh.schedules.due_at is
+'When a turn looks at it: at its next tick, or sooner while a tick is buffered.';
+comment on column hotmesh.schedules.planned_at is
+'When next_tick was found. If that is in the future, the clock went back: it is found anew.';
+comment on column hotmesh.schedules.buffered is 'Ticks that wait for an open job to end.';
+comment on column hotmesh.schedules.running is 'Keys of the jobs that may still be open.';
+comment on column hotmesh.schedules.started is 'How many jobs it has started.';
+comment on column hotmesh.schedules.skipped is 'How many ticks met an open job and were dropped.';
+comment on column hotmesh.schedules.created_at is 'When it was created.';
+comment on column hotmesh.schedules.updated_at is 'When it last moved.';
+create index schedules_due on hotmesh.schedules (due_at) where due_at is not null;
+create index schedules_planned on hotmesh.schedules (planned_at) where due_at is not null;
+
+-- 87_tick.sql
 
 
 -- 88_effect.sql
@@ -3969,6 +4040,265 @@ begin
 end
 $$;
 
+-- 71_cron.sql
+create function hotmesh._cron_refuse(line text, field text, fault text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('cron: %s', coalesce(left(line, 100), 'null')),
+        format('%s: %s', field, fault),
+        'Five fields, for instance "30 2 * * mon-fri" or "*/15 9-17 * * *", or @hourly, @daily, '
+        || '@weekly, @monthly, @yearly.');
+end
+$$;
+
+create function hotmesh._cron_number(word text, low integer, names text[])
+returns integer
+language sql
+immutable
+as $$
+    select case when word ~ '^\d' then word::integer
+                else array_position(names, word) - 1 + low end
+$$;
+
+-- One item of a list: *, a, a-b, each with /step. Null: it can't be read.
+create function hotmesh._cron_item(
+    item text, low integer, high integer, names text[])
+returns integer[]
+language plpgsql
+immutable
+as $$
+declare
+    v_parts text[] := regexp_match(
+        item, '^(?:\*|(\d{1,2}|[a-z]{3})(?:-(\d{1,2}|[a-z]{3}))?)(?:/(\d{1,2}))?$');
+    v_from integer := coalesce(hotmesh._cron_number(v_parts[1], low, names), low);
+    v_to integer := hotmesh._cron_number(v_parts[2], low, names);
+    v_step integer := coalesce(v_parts[3]::integer, 1);
+begin
+    if v_parts is null or v_step = 0
+        or v_parts[1] is not null and hotmesh._cron_number(v_parts[1], low, names) is null
+        or v_parts[2] is not null and v_to is null
+    then
+        return null;
+    elsif v_parts[2] = 'sun' and v_from > 0 then
+        v_to := 7;  -- fri-sun
+    end if;
+    v_to := coalesce(
+        v_to, case when v_parts[1] is null or v_parts[3] is not null then high else v_from end);
+    if v_from < low or v_to > high or v_from > v_to then
+        return null;
+    end if;
+    return array(select generate_series(v_from, v_to, v_step));
+end
+$$;
+
+create function hotmesh._cron_field(
+    line text, place integer, field text, low integer, high integer, names text[] default '{}')
+returns integer[]
+language plpgsql
+immutable
+as $$
+declare
+    v_field text := (regexp_split_to_array(line, '\s+'))[place];
+    v_item text;
+    v_values integer[] := '{}';
+begin
+    foreach v_item in array string_to_array(v_field, ',') loop
+        v_values := v_values || hotmesh._cron_item(v_item, low, high, names);
+        if hotmesh._cron_item(v_item, low, high, names) is null then
+            perform hotmesh._cron_refuse(line, field, format(
+                '"%s" is none of *, a number or a name, a range such as %s-%s, each with or '
+                || 'without a step such as /2.', left(v_item, 40), low, high));
+        end if;
+    end loop;
+    return array(select distinct v from unnest(v_values) v order by v);
+end
+$$;
+
+create function hotmesh._cron_parse(line text)
+returns hotmesh.cron
+language plpgsql
+immutable
+as $$
+declare
+    v_line text := lower(btrim(line, E' \t\n\r'));
+    v_parts text[];
+    v_cron hotmesh.cron;
+begin
+    v_line := case v_line
+        when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *'
+        when '@midnight' then '0 0 * * *' when '@weekly' then '0 0 * * 0'
+        when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *'
+        when '@annually' then '0 0 1 1 *' else v_line end;
+    v_parts := regexp_split_to_array(left(v_line, 1000), '\s+');
+    if cardinality(v_parts) is distinct from 5 or v_parts[1] = '' or length(v_line) > 1000 then
+        perform hotmesh._cron_refuse(
+            line, 'shape', format('it has %s fields.', coalesce(cardinality(v_parts), 0)));
+    end if;
+    v_cron.minutes := hotmesh._cron_field(v_line, 1, 'minute', 0, 59);
+    v_cron.hours := hotmesh._cron_field(v_line, 2, 'hour', 0, 23);
+    v_cron.days := hotmesh._cron_field(v_line, 3, 'day of the month', 1, 31);
+    v_cron.months := hotmesh._cron_field(
+        v_line, 4, 'month', 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
+    v_cron.weekdays := array(
+        select w % 7
+        from unnest(hotmesh._cron_field(
+            v_line, 5, 'weekday', 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) w);
+    v_cron.either_day := v_parts[3] !~ '^\*' and v_parts[5] !~ '^\*';
+    v_cron.fixed := v_parts[1] !~ '^\*' and v_parts[2] !~ '^\*';
+    return v_cron;
+end
+$$;
+
+create function hotmesh._cron_has(cron hotmesh.cron, day date)
+returns boolean
+language sql
+immutable
+as $$
+    select extract(month from day)::integer = any (cron.months)
+       and case when cron.either_day
+                then extract(day from day)::integer = any (cron.days)
+                     or extract(dow from day)::integer = any (cron.weekdays)
+                else extract(day from day)::integer = any (cron.days)
+                     and extract(dow from day)::integer = any (cron.weekdays) end
+$$;
+
+-- What the clocks of a zone are ahead of UTC at an instant.
+create function hotmesh._cron_ahead(zone text, at timestamptz)
+returns interval
+language sql
+stable
+as $$
+    select (at at time zone zone) - (at at time zone 'UTC')
+$$;
+
+-- The instant between two at which the clocks change, to the second.
+create function hotmesh._cron_change(
+    zone text, low timestamptz, high timestamptz)
+returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_before constant interval := hotmesh._cron_ahead(zone, low);
+    v_middle timestamptz;
+begin
+    while high - low > interval '1 s' loop
+        v_middle := date_trunc('second', low + (high - low) / 2);
+        if hotmesh._cron_ahead(zone, v_middle) = v_before then
+            low := v_middle;
+        else
+            high := v_middle;
+        end if;
+    end loop;
+    return high;
+end
+$$;
+
+-- The ticks of a day on which the clocks change, or may; `u` is by the clock before the change,
+-- `v` by the one after it.
+create function hotmesh._cron_odd_day(
+    cron hotmesh.cron, day date, change timestamptz, ahead interval, ahead_then interval)
+returns setof timestamptz
+language sql
+stable
+as $$
+    select t.tick
+    from unnest(cron.hours) h
+    cross join unnest(cron.minutes) m
+    cross join lateral (
+        select (day + make_interval(hours => h, mins => m)) at time zone 'UTC' as clock) c
+    cross join lateral (select c.clock - ahead as u, c.clock - ahead_then as v) i
+    cross join lateral (values
+        (case when i.u < change then i.u
+              when i.v >= change then i.v
+              when cron.fixed then change end),
+        (case when i.u < change and i.v >= change and not cron.fixed then i.v end)) t (tick)
+    where t.tick is not null
+$$;
+
+-- The first tick of a day after an instant, or with step -1 the last one up to it. A local day lies
+-- between 15 hours before and 37 hours after its midnight in UTC.
+create function hotmesh._cron_day(
+    cron hotmesh.cron, zone text, day date, at timestamptz, step integer)
+returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_midnight constant timestamptz := day::timestamp at time zone 'UTC';
+    v_low constant timestamptz := v_midnight - interval '15 hours';
+    v_high constant timestamptz := v_midnight + interval '37 hours';
+    v_ahead constant interval := hotmesh._cron_ahead(zone, v_low);
+    v_then constant interval := hotmesh._cron_ahead(zone, v_high);
+    v_now constant integer := floor(extract(epoch from at + v_ahead - v_midnight) / 60);
+    v_tick timestamptz;
+begin
+    if v_ahead = v_then then
+        return v_midnight - v_ahead + make_interval(mins => (
+            select case when step > 0 then min(t) filter (where t > v_now)
+                        else max(t) filter (where t <= v_now) end
+            from unnest(cron.hours) h
+            cross join unnest(cron.minutes) m
+            cross join lateral (select h * 60 + m) t (t)));
+    end if;
+    select case when step > 0 then min(t) filter (where t > at)
+                else max(t) filter (where t <= at) end
+    into v_tick
+    from hotmesh._cron_odd_day(
+        cron, day, hotmesh._cron_change(zone, v_low, v_high), v_ahead, v_then) t;
+    return v_tick;
+end
+$$;
+
+-- The next tick after an instant, or with step -1 the last one up to it; null: none in 40 years.
+create function hotmesh._cron_near(
+    cron hotmesh.cron, zone text, at timestamptz, step integer)
+returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_first constant date := (at at time zone zone)::date;
+    v_tick timestamptz;
+begin
+    for n in 0..14700 loop
+        if hotmesh._cron_has(cron, v_first + n * step) then
+            v_tick := hotmesh._cron_day(cron, zone, v_first + n * step, at, step);
+            exit when v_tick is not null;
+        end if;
+    end loop;
+    return v_tick;
+end
+$$;
+
+-- A zone by its full name, spelled as Postgres does. Abbreviations are refused: they don't change
+-- with the season.
+create function hotmesh._cron_zone(zone text)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_name text := case when zone = 'UTC' then zone else (
+        select z.name
+        from pg_timezone_names z
+        where lower(z.name) = lower(zone)
+        limit 1) end;
+begin
+    if v_name is null then
+        perform hotmesh._refuse_argument(
+            format('unknown time zone: %s', left(zone, 100)),
+            'Time zones have names such as Europe/Berlin; those of this server are in '
+            || 'pg_timezone_names.',
+            'Leave it out for UTC.');
+    end if;
+    return v_name;
+end
+$$;
+
 -- 78_path.sql
 create function hotmesh._path_check(path text)
 returns void
@@ -5485,6 +5815,678 @@ begin
 end
 $$;
 
+-- 86_schedule.sql
+create function hotmesh._schedule_refuse_missing(name text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'schedule "%" not found', left(name, 200) using
+        errcode = 'MSH86',
+        detail = 'No schedule of this app has this name.',
+        hint = 'hotmesh.schedule_list shows those there are.';
+end
+$$;
+
+create function hotmesh._schedule_refuse_taken(name text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'schedule "%" already exists', name using
+        errcode = 'MSH87',
+        detail = 'Names of schedules are unique within an app.',
+        hint = 'Choose another name, or the option on_conflict existing (leaves it as it is) or '
+               || 'replace (changes it).';
+end
+$$;
+
+-- An instant among the options; one without an offset is read in the schedule's time zone.
+create function hotmesh._schedule_instant(options jsonb, name text, zone text)
+returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_parts constant text[] := regexp_match(
+        options ->> name,
+        '^(\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?)'
+        || '( ?(?:Z|[+-]\d\d(?::?\d\d)?))?$');
+begin
+    if options ->> name is not null and v_parts is null then
+        perform hotmesh._refuse_argument(
+            format('%s is no instant: %s', name, left(options ->> name, 60)),
+            'An instant is a text such as "2027-03-28T02:30:00+01:00".',
+            'Leave it out for no limit.');
+    end if;
+    return case when v_parts[2] is null then v_parts[1]::timestamp at time zone zone
+                else (v_parts[1] || v_parts[2])::timestamptz end;
+end
+$$;
+
+-- The options that are the schedule's own; the rest belongs to each start.
+create function hotmesh._schedule_own()
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select '{offset,start_at,end_at,catchup_window,entity,note,paused,on_conflict}'::text[]
+$$;
+
+create function hotmesh._schedule_check_options(schedule hotmesh.schedules)
+returns void
+language plpgsql
+as $$
+declare
+    v_options constant jsonb := schedule.options;
+    v_window interval := hotmesh._duration(v_options -> 'catchup_window', 'catchup_window');
+begin
+    perform hotmesh._duration(v_options -> 'offset', 'offset'),
+            hotmesh._schedule_instant(v_options, 'start_at', schedule.timezone),
+            hotmesh._schedule_instant(v_options, 'end_at', schedule.timezone);
+    if v_window < interval '10 s' then
+        perform hotmesh._refuse_argument(
+            format('catchup_window is too short: %s', v_window),
+            'Every start is a little late: a window has at least 10 s.',
+            'Leave it out: then a tick that is up to a minute late starts, and of older ones the '
+            || 'last.');
+    elsif coalesce(v_options ->> 'on_conflict', 'reject') not in ('reject', 'existing', 'replace')
+    then
+        perform hotmesh._refuse_argument(
+            format('unknown on_conflict: %s', left(v_options ->> 'on_conflict', 60)),
+            'What to do when there is a schedule of this name: reject, existing, replace.',
+            'Leave it out for reject.');
+    elsif jsonb_typeof(coalesce(v_options -> 'paused', 'false')) <> 'boolean' then
+        perform hotmesh._refuse_argument(
+            format('paused is no boolean: %s', left(v_options ->> 'paused', 60)),
+            'It is true or false.', 'Leave it out for false.');
+    end if;
+end
+$$;
+
+create function hotmesh._schedule_check(schedule hotmesh.schedules)
+returns void
+language plpgsql
+as $$
+begin
+    if octet_length(schedule.name) is null
+        or octet_length(schedule.name) not between 1 and 500 then
+        perform hotmesh._refuse_argument(
+            'a schedule needs a name of 1 to 500 bytes',
+            format('It was %s.', coalesce(quote_literal(left(schedule.name, 60)), 'null')),
+            'The keys of its jobs begin with it.');
+    elsif (schedule.cron is null) = (schedule.every is null) then
+        perform hotmesh._refuse_argument(
+            format('schedule "%s" needs either cron or every', schedule.name),
+            format('cron was %s, every was %s.', coalesce(left(schedule.cron, 60), 'null'),
+                   coalesce(schedule.every::text, 'null')),
+            'For instance cron => ''30 2 * * *'', or every => ''15 minutes''.');
+    elsif schedule.every is not null and (
+        extract(year from schedule.every) <> 0 or extract(month from schedule.every) <> 0
+        or schedule.every not between interval '100 ms' and interval '3650 days')
+    then
+        perform hotmesh._refuse_argument(
+            format('bad every: %s', schedule.every),
+            'An interval has a fixed length, from 100 ms to 3650 days.',
+            'Months and years are a crontab line: @monthly, @yearly.');
+    elsif schedule.overlap is null
+        or schedule.overlap not in ('skip', 'buffer_one', 'buffer_all', 'allow_all') then
+        perform hotmesh._refuse_argument(
+            format('unknown overlap: %s', left(schedule.overlap, 60)),
+            'While an earlier job of the schedule is open, a tick is dropped (skip), waits '
+            || '(buffer_one, buffer_all) or starts all the same (allow_all).',
+            'Leave it out for skip.');
+    end if;
+end
+$$;
+
+-- What the job of a tick is called, and what it knows of its tick.
+create function hotmesh._schedule_stamp(tick timestamptz)
+returns text
+language sql
+stable
+as $$
+    select rtrim(rtrim(to_char(tick at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.')
+        || 'Z'
+$$;
+
+-- The start of one tick, checked as any start is. It says where it comes from.
+create function hotmesh._schedule_request(
+    schedule hotmesh.schedules, tick timestamptz)
+returns hotmesh.job_request
+language plpgsql
+as $$
+declare
+    v_stamp constant text := hotmesh._schedule_stamp(tick);
+    v_options constant jsonb := schedule.options - hotmesh._schedule_own();
+    v_request hotmesh.job_request;
+begin
+    v_request.key := schedule.name || '-' || v_stamp;
+    v_request.workflow := schedule.workflow;
+    v_request.queue := schedule.queue;
+    v_request.entity := schedule.options ->> 'entity';
+    v_request.args := schedule.args;
+    v_request.options := v_options || jsonb_build_object(
+        'on_conflict', 'existing',
+        'search', coalesce(nullif(v_options -> 'search', 'null'), '{}')
+            || jsonb_build_object('schedule', schedule.name, 'scheduled_at', v_stamp));
+    return hotmesh._start_request(v_request, hotmesh._setting('value_limit', 16777216));
+end
+$$;
+
+-- The next tick after an instant, or with step -1 the last one up to it.
+create function hotmesh._schedule_near(
+    schedule hotmesh.schedules, at timestamptz, step integer)
+returns timestamptz
+language plpgsql
+stable
+as $$
+declare
+    v_every constant numeric := extract(epoch from schedule.every);
+    v_offset constant numeric := extract(epoch from coalesce(
+        hotmesh._duration(schedule.options -> 'offset', 'offset'), '0'));
+    v_start constant timestamptz := hotmesh._schedule_instant(
+        schedule.options, 'start_at', schedule.timezone);
+    v_end constant timestamptz := hotmesh._schedule_instant(
+        schedule.options, 'end_at', schedule.timezone);
+    v_tick timestamptz;
+begin
+    at := case when step > 0 then greatest(at, v_start - interval '1 microsecond')
+               else least(at, v_end) end;
+    if schedule.cron is not null then
+        v_tick := hotmesh._cron_near(
+            hotmesh._cron_parse(schedule.cron), schedule.timezone, at, step);
+    else
+        v_tick := timestamptz 'epoch' + make_interval(secs => (v_offset + v_every * (
+            floor((extract(epoch from at)::numeric - v_offset) / v_every)
+            + case when step > 0 then 1 else 0 end))::double precision);
+    end if;
+    return case when v_tick < v_start or v_tick > v_end then null else v_tick end;
+end
+$$;
+
+-- Plans what comes after an instant, from where the clock is now.
+create function hotmesh._schedule_plan(
+    schedule hotmesh.schedules, after timestamptz)
+returns hotmesh.schedules
+language plpgsql
+as $$
+begin
+    schedule.planned_at := hotmesh.now();
+    schedule.updated_at := schedule.planned_at;
+    schedule.next_tick := hotmesh._schedule_near(schedule, after, 1);
+    schedule.due_at := case
+        when schedule.paused_at is not null then null
+        when schedule.buffered <> '{}'
+            then least(schedule.next_tick, schedule.planned_at + interval '1 s')
+        else schedule.next_tick end;
+    return schedule;
+end
+$$;
+
+create function hotmesh._schedule_save(schedule hotmesh.schedules)
+returns hotmesh.schedules
+language plpgsql
+as $$
+declare
+    v_row hotmesh.schedules;
+begin
+    update schedules s
+    set workflow = schedule.workflow, args = schedule.args, queue = schedule.queue,
+        cron = schedule.cron, every = schedule.every, timezone = schedule.timezone,
+        overlap = schedule.overlap, options = schedule.options, note = schedule.note,
+        paused_at = schedule.paused_at, error = schedule.error, last_tick = schedule.last_tick,
+        next_tick = schedule.next_tick, due_at = schedule.due_at,
+        planned_at = schedule.planned_at, buffered = schedule.buffered,
+        running = schedule.running, started = schedule.started, skipped = schedule.skipped,
+        updated_at = schedule.updated_at
+    where s.name = schedule.name
+    returning (s::hotmesh.schedules).* into v_row;
+    return v_row;
+end
+$$;
+
+-- Its row, locked. Only doors wait here; a turn takes what is free.
+create function hotmesh._schedule_hold(name text)
+returns hotmesh.schedules
+language plpgsql
+as $$
+declare
+    v_row hotmesh.schedules;
+begin
+    select (s::hotmesh.schedules).* into v_row
+    from schedules s
+    where s.name = _schedule_hold.name
+    for update;
+    if v_row.name is null then
+        perform hotmesh._schedule_refuse_missing(name);
+    end if;
+    return v_row;
+end
+$$;
+
+create function hotmesh._schedule_add(schedule hotmesh.schedules)
+returns hotmesh.schedules
+language plpgsql
+as $$
+declare
+    v_policy constant text := coalesce(schedule.options ->> 'on_conflict', 'reject');
+    v_row hotmesh.schedules;
+begin
+    insert into schedules as s (
+        name, workflow, args, queue, cron, every, timezone, overlap, options, note, paused_at,
+        next_tick, due_at, planned_at, created_at, updated_at)
+    values (schedule.name, schedule.workflow, schedule.args, schedule.queue, schedule.cron,
+            schedule.every, schedule.timezone, schedule.overlap, schedule.options, schedule.note,
+            schedule.paused_at, schedule.next_tick, schedule.due_at, schedule.planned_at,
+            schedule.planned_at, schedule.updated_at)
+    on conflict (name) do nothing
+    returning (s::hotmesh.schedules).* into v_row;
+    if v_row.name is null then
+        if v_policy = 'reject' then
+            perform hotmesh._schedule_refuse_taken(schedule.name);
+        end if;
+        v_row := hotmesh._schedule_hold(schedule.name);
+        if v_policy = 'replace' then
+            schedule.last_tick := v_row.last_tick;
+            schedule.running := v_row.running;
+            schedule.started := v_row.started;
+            schedule.skipped := v_row.skipped;
+            schedule.buffered := '{}';
+            v_row := hotmesh._schedule_save(schedule);
+        end if;
+    end if;
+    return v_row;
+end
+$$;
+
+create function hotmesh.schedule_create(
+    app text, name text, workflow text, args jsonb default '[]', queue text default null,
+    cron text default null, every interval default null, timezone text default 'UTC',
+    overlap text default 'skip', options jsonb default '{}')
+returns hotmesh.schedules
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_row hotmesh.schedules;
+begin
+    perform hotmesh._enter(app);
+    v_row.name := name;
+    v_row.workflow := workflow;
+    v_row.args := args;
+    v_row.queue := queue;
+    v_row.cron := btrim(cron, E' \t\r\n');
+    v_row.every := every;
+    v_row.timezone := hotmesh._cron_zone(timezone);
+    v_row.overlap := overlap;
+    v_row.options := coalesce(nullif(options, 'null'), '{}');
+    v_row.note := options ->> 'note';
+    v_row.buffered := '{}';
+    perform hotmesh._schedule_check(v_row);
+    perform hotmesh._schedule_request(v_row, hotmesh.now());
+    perform hotmesh._schedule_check_options(v_row);
+    v_row.paused_at := case when options ->> 'paused' = 'true' then hotmesh.now() end;
+    v_row := hotmesh._schedule_plan(v_row, hotmesh.now());
+    if v_row.next_tick is null then
+        perform hotmesh._refuse_argument(
+            format('schedule "%s" would never start anything', name),
+            format('%s has no tick between now and %s.', coalesce(cron, every::text),
+                   coalesce(options ->> 'end_at', '40 years from now')),
+            'Check day and month, and end_at.');
+    end if;
+    return hotmesh._schedule_add(v_row);
+end
+$$;
+comment on function hotmesh.schedule_create(
+    text, text, text, jsonb, text, text, interval, text, text, jsonb) is
+'Start a workflow again and again: at each tick of `cron` (five fields, or @hourly to @yearly) in
+`timezone`, or `every` so often, counted from 1970-01-01 UTC. The key of a job is
+<name>-<tick in UTC>. overlap, while a job of it is open: skip, buffer_one, buffer_all, allow_all.
+options: those of job_start, entity, offset (moves an interval), start_at, end_at, catchup_window
+(after downtime all ticks that it covers start; by default the last), note, paused, on_conflict
+(reject, existing, replace). Raises MSH87 if there is one of this name, 22023 for bad arguments.';
+
+create function hotmesh.schedule_pause(app text, name text, note text default null)
+returns hotmesh.schedules
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_row hotmesh.schedules;
+begin
+    perform hotmesh._enter(app);
+    v_row := hotmesh._schedule_hold(name);
+    v_row.paused_at := coalesce(v_row.paused_at, hotmesh.now());
+    v_row.note := coalesce(schedule_pause.note, v_row.note);
+    v_row.buffered := '{}';
+    return hotmesh._schedule_save(hotmesh._schedule_plan(v_row, hotmesh.now()));
+end
+$$;
+comment on function hotmesh.schedule_pause(text, text, text) is
+'Stop starting; open jobs go on, ticks that wait for them are dropped. Raises MSH86.';
+
+create function hotmesh.schedule_resume(app text, name text, note text default null)
+returns hotmesh.schedules
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_row hotmesh.schedules;
+begin
+    perform hotmesh._enter(app);
+    v_row := hotmesh._schedule_hold(name);
+    if v_row.paused_at is null then
+        return v_row;
+    end if;
+    v_row.paused_at := null;
+    v_row.error := null;
+    v_row.note := coalesce(schedule_resume.note, v_row.note);
+    return hotmesh._schedule_save(hotmesh._schedule_plan(v_row, hotmesh.now()));
+end
+$$;
+comment on function hotmesh.schedule_resume(text, text, text) is
+'Go on with the next tick; those that passed while it was paused are not made up for (see
+schedule_backfill). Raises MSH86.';
+
+create function hotmesh.schedule_delete(app text, name text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    delete from schedules s where s.name = schedule_delete.name;
+    if not found then
+        perform hotmesh._schedule_refuse_missing(name);
+    end if;
+end
+$$;
+comment on function hotmesh.schedule_delete(text, text) is
+'Drop a schedule; the jobs that it started stay. Raises MSH86.';
+
+create function hotmesh.schedule_list(app text, name text default null)
+returns setof hotmesh.schedules
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select (s::hotmesh.schedules).*
+    from schedules s
+    where schedule_list.name is null or s.name = schedule_list.name
+    order by s.name;
+end
+$$;
+comment on function hotmesh.schedule_list(text, text) is
+'The schedules of an app by name, or the one of that name: when each ticks next, whether and why it
+is paused.';
+
+-- 87_tick.sql
+-- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time.
+create function hotmesh._tick_due(schedule hotmesh.schedules, at timestamptz)
+returns timestamptz[]
+language plpgsql
+as $$
+declare
+    v_window constant interval :=
+        hotmesh._duration(schedule.options -> 'catchup_window', 'catchup_window');
+    v_from constant timestamptz := at - coalesce(v_window, '1 minute');
+    v_tick timestamptz := schedule.next_tick;
+    v_due timestamptz[] := '{}';
+begin
+    if v_tick < v_from then
+        v_tick := hotmesh._schedule_near(schedule, v_from - interval '1 microsecond', 1);
+        if v_window is null and (v_tick is null or v_tick > at) then
+            v_tick := hotmesh._schedule_near(schedule, at, -1);
+        end if;
+    end if;
+    while v_tick <= at and cardinality(v_due) < 100 loop
+        v_due := v_due || v_tick;
+        v_tick := hotmesh._schedule_near(schedule, v_tick, 1);
+    end loop;
+    return v_due;
+end
+$$;
+
+-- Those ticks that have no job yet: the clock may have gone back, or they were backfilled.
+create function hotmesh._tick_fresh(name text, ticks timestamptz[])
+returns timestamptz[]
+language plpgsql
+as $$
+begin
+    return array(
+        select t
+        from unnest(ticks) t
+        where not exists (
+            select from jobs_all j where j.key = name || '-' || hotmesh._schedule_stamp(t))
+        order by t);
+end
+$$;
+
+create function hotmesh._tick_start(schedule hotmesh.schedules, ticks timestamptz[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_requests hotmesh.job_request[] := array(
+        select hotmesh._schedule_request(schedule, t) from unnest(ticks) t);
+begin
+    if ticks <> '{}' then
+        perform hotmesh._start_open(v_requests);
+    end if;
+    return array(select r.key from unnest(v_requests) r);
+end
+$$;
+
+-- Starts what the policy lets start now; the rest is buffered or dropped.
+create function hotmesh._tick_serve(schedule hotmesh.schedules, ticks timestamptz[])
+returns hotmesh.schedules
+language plpgsql
+as $$
+declare
+    v_todo timestamptz[] := schedule.buffered || ticks;
+    v_take integer := case when schedule.overlap = 'allow_all' then cardinality(v_todo)
+                           when schedule.running = '{}' then 1 else 0 end;
+    v_keep integer := case schedule.overlap when 'buffer_one' then 1
+                           when 'buffer_all' then 1000 else 0 end;
+    v_keys text[] := hotmesh._tick_start(schedule, v_todo[1:v_take]);
+begin
+    schedule.started := schedule.started + cardinality(v_keys);
+    if schedule.overlap <> 'allow_all' then
+        schedule.running := schedule.running || v_keys;
+    end if;
+    schedule.buffered := v_todo[v_take + 1:v_take + v_keep];
+    schedule.skipped := schedule.skipped
+        + greatest(cardinality(v_todo) - cardinality(v_keys) - v_keep, 0);
+    return schedule;
+end
+$$;
+
+-- A start that is refused (bad arguments, a constraint or trigger that the owner put on a table)
+-- pauses its schedule, so that it costs nobody else anything.
+create function hotmesh._tick_try(schedule hotmesh.schedules, ticks timestamptz[])
+returns hotmesh.schedules
+language plpgsql
+as $$
+declare
+    v_state text;
+    v_message text;
+    v_detail text;
+    v_hint text;
+begin
+    return hotmesh._tick_serve(schedule, ticks);
+exception
+    when sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
+        or integrity_constraint_violation or raise_exception or insufficient_privilege
+        or undefined_function or undefined_table or undefined_column
+    then
+        get stacked diagnostics
+            v_state = returned_sqlstate, v_message = message_text,
+            v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+        schedule.paused_at := hotmesh.now();
+        schedule.error := jsonb_build_object(
+            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint);
+        return schedule;
+end
+$$;
+
+-- What a turn does with a schedule that it holds.
+create function hotmesh._tick_move(schedule hotmesh.schedules)
+returns void
+language plpgsql
+as $$
+declare
+    v_now constant timestamptz := hotmesh.now();
+    v_due timestamptz[] := hotmesh._tick_due(schedule, v_now);
+begin
+    if schedule.planned_at > v_now + interval '1 minute' then
+        v_due := '{}';  -- the clock went back: what is next is found anew
+    end if;
+    schedule.running := array(
+        select j.key from jobs j where j.key = any (schedule.running) and j.closed_at is null);
+    schedule := hotmesh._tick_try(schedule, hotmesh._tick_fresh(schedule.name, v_due));
+    schedule.last_tick := coalesce(v_due[cardinality(v_due)], schedule.last_tick);
+    perform hotmesh._schedule_save(hotmesh._schedule_plan(
+        schedule, case when cardinality(v_due) = 100 then v_due[100] else v_now end));
+end
+$$;
+
+-- Looks for schedules that are due, or whose plan is of a time to come.
+create function hotmesh._tick_fire(take integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_now constant timestamptz := hotmesh.now();
+    v_schedule hotmesh.schedules;
+begin
+    if not exists (select from schedules s where s.due_at <= v_now)
+        and not exists (
+            select from schedules s
+            where s.due_at is not null and s.planned_at > v_now + interval '1 minute')
+    then
+        return;
+    end if;
+    for v_schedule in
+        select (s::hotmesh.schedules).*
+        from schedules s
+        where s.due_at <= v_now
+            or s.due_at is not null and s.planned_at > v_now + interval '1 minute'
+        order by s.due_at
+        limit take
+        for update skip locked
+    loop
+        perform hotmesh._tick_move(v_schedule);
+    end loop;
+end
+$$;
+
+-- Seconds until the next schedule is due.
+create function hotmesh._tick_next_due()
+returns double precision
+language plpgsql
+as $$
+begin
+    return (
+        select greatest(0, extract(epoch from s.due_at - hotmesh.now()))
+        from schedules s
+        where s.due_at is not null
+        order by s.due_at
+        limit 1);
+end
+$$;
+
+create function hotmesh.schedule_trigger(app text, name text)
+returns hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_schedule hotmesh.schedules;
+    v_keys text[];
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_schedule := hotmesh._schedule_hold(name);
+    v_keys := hotmesh._tick_start(v_schedule, array[hotmesh.now()]);
+    v_schedule.started := v_schedule.started + 1;
+    if v_schedule.overlap <> 'allow_all' then
+        v_schedule.running := v_schedule.running || v_keys;
+    end if;
+    perform hotmesh._schedule_save(v_schedule);
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.key = v_keys[1];
+    return v_job;
+end
+$$;
+comment on function hotmesh.schedule_trigger(text, text) is
+'Start the workflow of a schedule now, paused or not, whatever is open; its next ticks stay as they
+are. Raises MSH86.';
+
+create function hotmesh._tick_check_range(start_at timestamptz, end_at timestamptz)
+returns void
+language plpgsql
+as $$
+begin
+    if start_at is null or end_at is null or not isfinite(start_at) or start_at > end_at
+        or end_at > hotmesh.now()
+    then
+        perform hotmesh._refuse_argument(
+            'a backfill needs a time that has passed',
+            format('It goes from %s to %s.', start_at, end_at),
+            'Both ends count: start_at => ''2027-03-01'', end_at => ''2027-03-08''.');
+    end if;
+end
+$$;
+
+create function hotmesh.schedule_backfill(
+    app text, name text, start_at timestamptz, end_at timestamptz)
+returns setof hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_schedule hotmesh.schedules;
+    v_tick timestamptz;
+    v_ticks timestamptz[] := '{}';
+    v_keys text[];
+begin
+    perform hotmesh._enter(app);
+    v_schedule := hotmesh._schedule_hold(name);
+    perform hotmesh._tick_check_range(start_at, end_at);
+    v_tick := hotmesh._schedule_near(
+        v_schedule, schedule_backfill.start_at - interval '1 microsecond', 1);
+    while v_tick <= schedule_backfill.end_at and cardinality(v_ticks) <= 1000 loop
+        v_ticks := v_ticks || v_tick;
+        v_tick := hotmesh._schedule_near(v_schedule, v_tick, 1);
+    end loop;
+    if cardinality(v_ticks) > 1000 then
+        perform hotmesh._refuse_argument(
+            format('there are more than 1000 ticks between %s and %s', start_at, end_at),
+            'Nothing was started: one call makes up for at most 1000.', 'Take it in parts.');
+    end if;
+    v_keys := hotmesh._tick_start(v_schedule, hotmesh._tick_fresh(name, v_ticks));
+    v_schedule.started := v_schedule.started + cardinality(v_keys);
+    perform hotmesh._schedule_save(v_schedule);
+    return query
+    select (j::hotmesh.jobs).* from jobs j where j.key = any (v_keys) order by j.key;
+end
+$$;
+comment on function hotmesh.schedule_backfill(text, text, timestamptz, timestamptz) is
+'Start what a schedule would have started in a time that has passed, both ends included, all at
+once; ticks that have a job already are left out. Returns the jobs that it started; at most 1000 in
+one call. Raises MSH86, 22023.';
+
 -- 88_effect.sql
 create function hotmesh._effect_kinds()
 returns text[]
@@ -6567,6 +7569,18 @@ begin
 end
 $$;
 
+-- When there will be something to do, as far as is known.
+create function hotmesh._turn_next(worker text, want jsonb)
+returns hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
+            null, least(hotmesh._queue_next_due(worker, want),
+                        hotmesh._tick_next_due()))::hotmesh.delivery;
+end
+$$;
+
 create function hotmesh.turn(
     app text, worker text, reports jsonb default '[]', want jsonb default '{}')
 returns setof hotmesh.delivery
@@ -6602,6 +7616,7 @@ begin
             v_lease);
     end if;
     perform hotmesh._lease_sweep(200);
+    perform hotmesh._tick_fire(20);
     perform hotmesh._turn_route();
     return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
@@ -6615,8 +7630,7 @@ begin
     end if;
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
-        return next ('next', null, null, null, null, null, null, null, null, null, null, null,
-                     null, null, null, hotmesh._queue_next_due(worker, want))::hotmesh.delivery;
+        return next hotmesh._turn_next(worker, want);
     end if;
 end
 $$;
@@ -6881,7 +7895,9 @@ as $$
     select d.door::name, k.kind
     from (values
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
-        ('reader', 'now version protocol'),
+        ('client', 'schedule_create schedule_pause schedule_resume schedule_delete'),
+        ('client', 'schedule_trigger schedule_backfill'),
+        ('reader', 'schedule_list now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
         ('reader', 'entity_find'),

@@ -105,6 +105,18 @@ begin
 end
 $$;
 
+-- When there will be something to do, as far as is known.
+create or replace function hotmesh._turn_next(worker text, want jsonb)
+returns hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
+            null, least(hotmesh._queue_next_due(worker, want),
+                        hotmesh._tick_next_due()))::hotmesh.delivery;
+end
+$$;
+
 create or replace function hotmesh.turn(
     app text, worker text, reports jsonb default '[]', want jsonb default '{}')
 returns setof hotmesh.delivery
@@ -140,6 +152,7 @@ begin
             v_lease);
     end if;
     perform hotmesh._lease_sweep(200);
+    perform hotmesh._tick_fire(20);
     perform hotmesh._turn_route();
     return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
@@ -153,8 +166,7 @@ begin
     end if;
     perform hotmesh._worker_wake_useful(worker);
     if v_given = 0 then
-        return next ('next', null, null, null, null, null, null, null, null, null, null, null,
-                     null, null, null, hotmesh._queue_next_due(worker, want))::hotmesh.delivery;
+        return next hotmesh._turn_next(worker, want);
     end if;
 end
 $$;

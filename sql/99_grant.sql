@@ -16,7 +16,9 @@ as $$
     select d.door::name, k.kind
     from (values
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
-        ('reader', 'now version protocol'),
+        ('client', 'schedule_create schedule_pause schedule_resume schedule_delete'),
+        ('client', 'schedule_trigger schedule_backfill'),
+        ('reader', 'schedule_list now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
         ('reader', 'entity_find'),

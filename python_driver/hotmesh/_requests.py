@@ -26,12 +26,14 @@ __all__ = [
     "StartOptions",
     "StartRequest",
     "Workflow",
+    "args_of",
     "entity",
     "entity_apply",
     "entity_text",
     "export",
     "job_signal",
     "name_of",
+    "options_of",
     "reader",
     "start",
     "start_many",
@@ -85,7 +87,7 @@ def _optional(value: object, what: str) -> str | None:
     return None if value is None else _codec.text(value, what)
 
 
-def _args(value: object, what: str) -> str:
+def args_of(value: object, what: str) -> str:
     if not isinstance(value, list | tuple):
         raise InvalidArgumentError(
             f"{what} must be a list or a tuple, not a {type(value).__name__}",
@@ -97,7 +99,7 @@ def _args(value: object, what: str) -> str:
 _CHOICES = ("reject", "existing", "replace")
 
 
-def _options(request: StartRequest, what: str) -> dict[str, Any]:
+def options_of(request: StartRequest, what: str) -> dict[str, Any]:
     """The options of a start as the door takes them; what was not said stays out."""
     told: dict[str, Any] = {}
     choice = request.get("on_conflict") or "reject"
@@ -137,13 +139,13 @@ def _key_of(request: StartRequest, options: dict[str, Any]) -> str:
 
 def start(app: str, request: StartRequest) -> Call[Job]:
     _check_request(request, "")
-    options = _options(request, "")
+    options = options_of(request, "")
     key = _key_of(request, options)
     call = _calls.job_start(
         app,
         name_of(request.get("workflow_name")),
         key,
-        _args(request.get("args", ()), "args"),
+        args_of(request.get("args", ()), "args"),
         _optional(request.get("task_queue"), "task_queue"),
         _optional(request.get("entity"), "entity"),
         _codec.dumps(options, "options"),
@@ -164,7 +166,7 @@ def start_many(app: str, requests: Iterable[StartRequest]) -> tuple[Call[list[Jo
     for index, request in enumerate(requests):
         place = f"requests[{index}]."
         _check_request(request, place)
-        options = _options(request, place)
+        options = options_of(request, place)
         key = _key_of(request, options)
         told = {
             "workflow": name_of(request.get("workflow_name")),
@@ -173,7 +175,7 @@ def start_many(app: str, requests: Iterable[StartRequest]) -> tuple[Call[list[Jo
             "entity": _optional(request.get("entity"), f"{place}entity"),
             "options": options,
         }
-        args = _args(request.get("args", ()), f"{place}args")
+        args = args_of(request.get("args", ()), f"{place}args")
         written.append(f'{_codec.dumps(told, place[:-1])[:-1]},"args":{args}}}')
         keys.append(key)
         idempotent = idempotent and options.get("on_conflict") == "existing"

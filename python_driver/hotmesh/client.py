@@ -19,6 +19,7 @@ from ._session import AsyncSession, SyncSession
 from .durations import Duration
 from .entity import EntityHandle, SyncEntityHandle
 from .errors import ConnectionLostError
+from .schedule import ScheduleClient, SyncScheduleClient
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -335,6 +336,7 @@ class Client:
         self._owns_session = session is None
         self._watcher = _Watcher(self._session)
         self.workflow = WorkflowClient(self)
+        self.schedule = ScheduleClient(self._session, self.workflow.get_handle)
 
     @property
     def app_id(self) -> str:
@@ -498,6 +500,7 @@ class SyncClient:
         self._session = session or SyncSession(connection, app_id)
         self._owns_session = session is None
         self.workflow = SyncWorkflowClient(self)
+        self.schedule = SyncScheduleClient(self._session, self.workflow.get_handle)
 
     @property
     def app_id(self) -> str:

@@ -23,6 +23,8 @@
     │   ├── EntityTooLargeError                  MSH83   it would be past the limit
     │   └── EntityArchivedError                  MSH84   the job is in the archive
     ├── ConstraintError                          23xxx   a constraint of the owner refused it
+    ├── ScheduleNotFoundError                    MSH86   404
+    ├── ScheduleExistsError                      MSH87   409
     ├── JobFailedError                           MSH46   a job, or a step of it, came to a bad end
     │   ├── FatalError                                   598: not to be retried
     │   ├── MaxedError                                   597: every attempt was used up
@@ -92,6 +94,8 @@ __all__ = [
     "PayloadCodecError",
     "PayloadTooLargeError",
     "ProtocolError",
+    "ScheduleExistsError",
+    "ScheduleNotFoundError",
     "TimedOutError",
     "by_sqlstate",
     "from_json",
@@ -247,6 +251,14 @@ class EntityArchivedError(EntityError, sqlstate="MSH84", code=410):
 
 class ConstraintError(HotMeshError, code=409):
     """A constraint that the owner put on a table refused the change; `sqlstate` is 23xxx."""
+
+
+class ScheduleNotFoundError(HotMeshError, sqlstate="MSH86", code=404):
+    """There is no schedule of this name."""
+
+
+class ScheduleExistsError(HotMeshError, sqlstate="MSH87", code=409):
+    """There is a schedule of this name already."""
 
 
 class JobFailedError(HotMeshError, sqlstate="MSH46", code=500):

@@ -25,6 +25,7 @@ EXTRA_PREFIXES = {
     "find": {"entity"},  # for its user it stands next to the entity's commands
     "grant": {"app"},
     "signal": {"job"},
+    "tick": {"schedule"},
 }
 CONDUCTORS = {"engine", "turn", "claim"}  # they act for every noun
 WRITES_ELSEWHERE = {
