@@ -7780,7 +7780,9 @@ comment on function hotmesh.stream_complete(text, bigint, integer, jsonb) is
 'Report the result of a claimed message. Answers ok, or stale when the token is no longer current:
 then nothing changed.';
 
-create or replace function hotmesh.stream_fail(app text, id bigint, token integer, error jsonb)
+create or replace function hotmesh.stream_fail(
+    app text, id bigint, token integer, error jsonb, retry_policy jsonb default null,
+    details jsonb default null)
 returns text
 language plpgsql
 security definer
@@ -7793,12 +7795,14 @@ begin
             'an error is a JSON object', left(error::text, 200),
             'For instance {"message": "no stock", "type": "StockError"}.');
     end if;
-    return hotmesh._claim_report(jsonb_build_object('id', id, 'token', token, 'error', error));
+    return hotmesh._claim_report(jsonb_build_object(
+        'id', id, 'token', token, 'error', error, 'retry_policy', retry_policy, 'output', details));
 end
 $$;
-comment on function hotmesh.stream_fail(text, bigint, integer, jsonb) is
-'Report a failure, {"message": …, "type": …}; it is retried by its policy or becomes a dead letter
-and an error in its workflow. Answers ok or stale.';
+comment on function hotmesh.stream_fail(text, bigint, integer, jsonb, jsonb, jsonb) is
+'Report a failure, {"message": …, "type": …}; it is retried by its policy, or by `retry_policy`
+where the call has none, or becomes a dead letter and an error in its workflow. `details` are handed
+to the next attempt. Answers ok or stale.';
 
 create or replace function hotmesh.stream_extend(
     app text, id bigint, token integer, lease interval default '15 s', details jsonb default null)

@@ -444,12 +444,27 @@ def stream_complete(app: str, id: int, token: int, output: str) -> Call[str]:
     )
 
 
-def stream_fail(app: str, id: int, token: int, error: str) -> Call[str]:
-    """Report a failure (the JSON text of an error): `ok` or `stale`."""
+def stream_fail(
+    app: str,
+    id: int,
+    token: int,
+    error: str,
+    retry_policy: str | None = None,
+    details: str | None = None,
+) -> Call[str]:
+    """Report a failure: `ok` or `stale`; error, the worker's policy and details are JSON texts."""
     return Call(
         "select stream_fail from hotmesh.stream_fail(app => %(app)s::text, "
-        "id => %(id)s::bigint, token => %(token)s::integer, error => %(error)s::jsonb)",
-        {"app": app, "id": id, "token": token, "error": error},
+        "id => %(id)s::bigint, token => %(token)s::integer, error => %(error)s::jsonb, "
+        "retry_policy => %(policy)s::jsonb, details => %(details)s::jsonb)",
+        {
+            "app": app,
+            "id": id,
+            "token": token,
+            "error": error,
+            "policy": retry_policy,
+            "details": details,
+        },
         _one,
     )
 

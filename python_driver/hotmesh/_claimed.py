@@ -8,11 +8,15 @@ apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from . import _payload
+from ._bounds import Bounds
 from ._calls import Delivery
 from ._codec import Unreadable
 from ._execution import Execution, Server, refuse_unreadable
 from .activity import ActivityContext
+from .errors import HotMeshError
 
 __all__ = ["Claimed"]
 
@@ -20,11 +24,14 @@ __all__ = ["Claimed"]
 class Claimed:
     """What runs under a message's token, and what has finished and is to be reported."""
 
-    def __init__(self, server: Server, wake: Callable[[], object]) -> None:
+    def __init__(
+        self, server: Server, wake: Callable[[], object], nudge: Callable[[], object]
+    ) -> None:
         self.running: dict[int, Execution] = {}
         self.finished: list[Execution] = []
         self._server = server
         self._wake = wake
+        self._nudge = nudge
 
     def __bool__(self) -> bool:
         """Whether anything runs, or waits to be reported."""
@@ -33,11 +40,25 @@ class Claimed:
     def begin(self, row: Delivery) -> None:
         """Run an activity that was claimed."""
         assert row.id is not None and row.queue is not None and row.name is not None
-        context = ActivityContext(row.key, row.name, row.queue, row.attempt or 1)
+        told = row.history if isinstance(row.history, dict) else {}
         function, args = self._server.functions[row.queue, row.name], row.args or []
+        details: Any = None
+        try:
+            details = _payload.opened(told.get("details"))
+        except HotMeshError as error:
+            function, args = refuse_unreadable, [str(error)]
         if isinstance(args, Unreadable):
             function, args = refuse_unreadable, [args.reason]
+        context = ActivityContext(
+            row.key, row.name, row.queue, row.attempt or 1,
+            heartbeat_details=details,
+            heartbeat_timeout=told.get("heartbeat"),
+            start_to_close_timeout=told.get("start_to_close"),
+        )  # fmt: skip
         execution = Execution(self._server, function, context, args, self._on_finish)
+        execution.policy = self._server.policies.get((row.queue, row.name), "")
+        if told:
+            execution.bound(Bounds(told, row.due or 0.0))
         self.hold(execution, row)
         self._server.reserve(execution)
         execution.start()
@@ -46,6 +67,7 @@ class Claimed:
         """From now on the execution is the current attempt of this message."""
         assert row.id is not None
         self.drop([row.id])
+        execution.attach(self._nudge)
         self.running[row.id] = execution
         execution.identify(row.id, row.token)
 
@@ -77,6 +99,11 @@ class Claimed:
         """Nothing more is to be said about this attempt."""
         if self.running.get(execution.id or 0) is execution:
             del self.running[execution.id or 0]
+
+    def give_up(self, execution: Execution) -> None:
+        """This attempt is not wanted any more; in the worker's loop."""
+        self.forget(execution)
+        execution.abandon()
 
     def drop(self, ids: list[int]) -> None:
         """These messages are gone, or somebody else's: what runs for them is not wanted."""

@@ -19,11 +19,12 @@ from types import ModuleType
 from typing import Any
 
 from . import _codec, _payload, errors
+from ._bounds import Bounds, Pulse
 from ._context import in_activity, in_attempt, in_run
 from ._runner import Runner, Running
 from ._transaction import AsyncTransaction, SyncTransaction, Transactions
 from .activity import ActivityContext
-from .errors import FatalError, HotMeshError, InvalidArgumentError
+from .errors import FatalError, HotMeshError, InvalidArgumentError, TimedOutError
 
 __all__ = [
     "SERVERS",
@@ -86,22 +87,28 @@ class Execution:
     __slots__ = (
         "_asking",
         "_done",
+        "_handed",
         "_task",
         "_wanted",
         "abandoned",
         "args",
         "asked",
+        "bounds",
         "context",
         "error",
         "function",
         "hurry",
         "id",
+        "late",
+        "nudge",
         "output",
         "policy",
+        "pulse",
         "sequence",
         "server",
         "since",
         "slot",
+        "timeouts",
         "token",
         "told",
         "transaction",
@@ -123,6 +130,10 @@ class Execution:
         self.args = args
         self.sequence = sequence
         self.policy = ""
+        self.timeouts = ""
+        self.bounds: Bounds | None = None
+        self.pulse: Pulse | None = None
+        self.nudge: Callable[[], object] | None = None
         self.id: int | None = None
         self.token: int | None = None
         self.output: str | None = None
@@ -130,6 +141,8 @@ class Execution:
         self.error: dict[str, Any] | None = None
         self.abandoned = False
         self.told = False
+        self.late = False
+        self._handed = False
         self.slot = False
         self.transaction: AsyncTransaction | SyncTransaction | None = None
         self.hurry: Callable[[Execution], object] | None = None
@@ -189,6 +202,39 @@ class Execution:
             else:
                 told.set_result(None)
 
+    @property
+    def unwanted(self) -> bool:
+        """Whether what it still does is in vain."""
+        return self.abandoned or self.late
+
+    @property
+    def details(self) -> str | None:
+        """What its last heartbeat told, JSON text."""
+        return None if self.pulse is None else self.pulse.details
+
+    def bound(self, bounds: Bounds) -> None:
+        """Keep to these times once it begins."""
+        self.bounds = bounds
+        if bounds.heartbeat is not None:
+            self.pulse = Pulse(bounds.heartbeat)
+
+    def beat(self, details: Any) -> None:
+        """The activity says that it is alive; in its own task or thread."""
+        if self.unwanted:
+            raise asyncio.CancelledError(f'activity "{self.context.activity_name}" is not wanted')
+        told = None if details is None else _payload.dumps(details, "details of a heartbeat")
+        if self.pulse is None:
+            self.pulse = Pulse(None)
+            self.pulse.nudge = self.nudge
+        self.pulse.beat(told)
+
+    def attach(self, nudge: Callable[[], object]) -> None:
+        """It has a message; `nudge` lets its heartbeats be sent."""
+        self.nudge = nudge
+        if self.pulse is not None:
+            self.pulse.nudge = nudge
+            nudge()
+
     def start(self) -> None:
         """Begin, or as soon as there is a slot. Must be called in the worker's loop."""
         self._wanted = True
@@ -209,6 +255,34 @@ class Execution:
             loop, context = asyncio.get_running_loop(), contextvars.copy_context()
             self._task = loop.run_in_executor(self.server.threads, context.run, self._run_sync)
             self._task.add_done_callback(self._finish_thread)
+            self.server.in_threads.add(self._task)
+            self._task.add_done_callback(self.server.in_threads.discard)
+        if self.bounds is not None:
+            self.bounds.begin(self.pulse, self._time_out)
+
+    def _time_out(self, which: str, seconds: float) -> None:
+        """Its time is over: that is told now. A thread that can't be stopped keeps its slot."""
+        if self.finished or self.unwanted:
+            return
+        name = self.context.activity_name
+        self.fail(TimedOutError(f'activity "{name}" timed out: {which}_timeout of {seconds:g} s'))
+        assert self.error is not None
+        self.error["timeout"] = which
+        self.late = True
+        self._stop()
+        if not self.locked:  # else its own transaction tells it, once it has ended
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._handed:
+            self.server.freed()
+            return
+        self._handed = True
+        self._done(self)
+
+    def _stop(self) -> None:
+        if self._task is not None and self.server.is_async(self.function):
+            self._task.cancel()
 
     def _enter(self) -> None:
         """Say to the code that it is an activity; the context is that of its task or thread."""
@@ -221,7 +295,7 @@ class Execution:
         try:
             self._keep(await self.function(*self._arguments()))
         except asyncio.CancelledError:
-            if self.abandoned:
+            if self.unwanted:
                 raise
             self.fail(FatalError(f'activity "{self.context.activity_name}" cancelled itself'))
         except BaseException as error:  # sys.exit in an activity must not stop the worker
@@ -255,10 +329,21 @@ class Execution:
         """The report of a message that was claimed, as JSON text."""
         head = f'{{"id":{self.id},"token":{self.token},'
         if self.error is not None:
-            return head + f'"error":{json.dumps(self.error)}}}'
+            return head + self._failure() + "}"
         return head + f'"output":{self.output}}}'
 
+    def _failure(self) -> str:
+        """The error, and what else the next attempt needs: the worker's policy, and the details."""
+        parts = [f'"error":{json.dumps(self.error)}']
+        if self.policy:
+            parts.append(f'"retry_policy":{self.policy}')
+        if self.details is not None:
+            parts.append(f'"output":{self.details}')
+        return ",".join(parts)
+
     def _keep(self, value: Any) -> None:
+        if self.late:
+            return
         if value is None or value is True or value is False:
             self.value, self.output = value, _payload.seal(_CONSTANTS[value])
             return
@@ -268,7 +353,9 @@ class Execution:
         self.output = _payload.seal(text, what)
 
     def fail(self, error: BaseException) -> None:
-        """Its outcome is this error, whatever it was before."""
+        """Its outcome is this error, whatever it was before; unless its time was over by then."""
+        if self.late:
+            return
         self.output = None
         if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
             name = self.context.activity_name
@@ -285,20 +372,24 @@ class Execution:
 
     def _finish(self, fault: BaseException | None) -> None:
         self.server.release(self)
+        if self.bounds is not None:
+            self.bounds.end()
         if not self.finished and not self.abandoned:
             lost = f'activity "{self.context.activity_name}" ended without a result'
             self.error = {"type": type(fault).__name__, "message": lost, "code": 500}
-        self._done(self)
+        self._hand_over()
 
     def abandon(self) -> None:
-        """Nobody wants the result any more; an async activity is cancelled, a thread runs out."""
+        """Nobody wants the result any more; an async activity is cancelled, a thread runs out.
+
+        A thread keeps its slot until then; it is told at its next heartbeat.
+        """
         if self.abandoned:
             return
         self.abandoned = True
         self._answer()
-        if self._task is not None:
-            self._task.cancel()
-        else:  # it never began
+        self._stop()
+        if self._task is None:  # it never began
             self.server.release(self)
 
 
@@ -317,9 +408,19 @@ class Server:
         self.runner = Runner()
         self.transactions: Transactions | None = None
         self.transactional: set[Function] = set()
+        self.policies: dict[tuple[str, str], str] = {}
         self._async: set[Function] = set()
         self.threads = ThreadPoolExecutor(max(slots, 1), thread_name_prefix="hotmesh-activity")
+        self.in_threads: set[asyncio.Future[None]] = set()
+        self.freed: Callable[[], object] = lambda: None
         self.open = True
+
+    def close(self) -> None:
+        """Wait for no thread any more."""
+        self.open = False
+        for future in list(self.in_threads):
+            future.cancel()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def free(self) -> int:
@@ -348,8 +449,9 @@ class Server:
         while self.waiting and self.busy < self.slots:
             self.reserve(self.waiting.popleft())
 
-    def add(self, queue: str, functions: Mapping[str, Function]) -> None:
-        """Serve these functions on a queue."""
+    def add(self, queue: str, functions: Mapping[str, Function], policy: str = "") -> None:
+        """Serve these functions on a queue; `policy` (JSON text) is for calls that have none."""
+        self.policies.update({(queue, name): policy for name in functions if policy})
         self.functions.update({(queue, name): function for name, function in functions.items()})
         self._async.update(filter(inspect.iscoroutinefunction, functions.values()))
 

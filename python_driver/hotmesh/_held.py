@@ -11,11 +11,13 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import _codec, _payload, errors
+from ._bounds import Bounds, needs_a_message, with_details
 from ._execution import SERVERS, Execution, Server
 from ._replay import Command, Run
 from .activity import ActivityContext
@@ -151,7 +153,9 @@ class Held:
 
     def _failed(self, execution: Execution) -> str:
         """The first attempt has failed inline: from here on it is the stream's business."""
-        return _command(_again(execution), announced=True, error=json.dumps(execution.error))
+        command = _again(execution)
+        command.timeouts = with_details(command.timeouts, execution.details)
+        return _command(command, announced=True, error=json.dumps(execution.error))
 
     def _commands(self) -> list[Command]:
         if not self.run.commands:
@@ -166,6 +170,8 @@ class Held:
         """An execution right here, if a worker of this process serves it and has a slot."""
         if command.kind != "activity" or command.sequence in self._unwanted:
             return None
+        if command.timeouts and needs_a_message(command.timeouts):
+            return None
         server = SERVERS.find(self.home, command.queue, command.name, not self.announce)
         if server is None:
             return None
@@ -173,11 +179,19 @@ class Held:
 
     def _execution(self, server: Server, command: Command) -> Execution:
         context = ActivityContext(self.run.info.workflow_id, command.name, command.queue)
+        bounds = Bounds(json.loads(command.timeouts)) if command.timeouts else None
+        if bounds is not None:
+            context = replace(context, start_to_close_timeout=bounds.start_to_close)
         function = server.functions[command.queue, command.name]
         args = _codec.stored(command.args)
         execution = Execution(server, function, context, args, self._finish, command.sequence)
-        execution.policy = command.retry_policy
+        execution.policy = command.retry_policy or server.policies.get(
+            (command.queue, command.name), ""
+        )
         execution.hurry = self._finish
+        if bounds is not None:
+            execution.timeouts = command.timeouts
+            execution.bound(bounds)
         server.reserve(execution)
         self.inline[command.sequence] = execution
         return execution
@@ -269,6 +283,7 @@ def _again(execution: Execution) -> Command:
         execution.context.task_queue,
         _codec.dumps(execution.args, "args", None),
         execution.policy,
+        timeouts=execution.timeouts,
     )
 
 
@@ -282,6 +297,8 @@ def _command(command: Command, announced: bool = False, error: str = "") -> str:
         parts.append(f'"args":{command.args}')
     if command.retry_policy:
         parts.append(f'"retry_policy":{command.retry_policy}')
+    if command.timeouts:
+        parts.append(f'"timeouts":{command.timeouts}')
     if command.delay:
         parts.append(f'"delay":{command.delay!r}')
     if announced:

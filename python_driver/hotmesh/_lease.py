@@ -1,4 +1,4 @@
-"""The thread that keeps a worker's leases alive, on a connection of its own.
+"""The thread that keeps a worker's leases alive and sends heartbeats, on a connection of its own.
 
 Workflow code that blocks the event loop can't lose them, and is named when it blocks for long.
 """
@@ -11,10 +11,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import _calls
 from ._session import SyncSession
 from .errors import HotMeshError
+
+if TYPE_CHECKING:
+    from ._execution import Execution
 
 __all__ = ["LeaseKeeper", "Watch"]
 
@@ -26,6 +30,10 @@ BLOCKED_SECONDS = 2.0
 
 MISSES = 3
 """How often in a row an extension must miss a message until it is taken for lost."""
+
+
+BEATS_BYTES = 8_000_000
+"""One call carries heartbeats up to this size; the others follow."""
 
 
 class Watch:
@@ -70,18 +78,64 @@ class LeaseKeeper(threading.Thread):
         self._lost = lost
         self._missed: dict[int, int] = {}
         self._watch = watch
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._nudged = threading.Event()
+        self.attempts: Callable[[], list[Execution]] = list
+        self.unwanted: Callable[[Execution], object] = lambda execution: None
 
     def run(self) -> None:
         extended = time.monotonic()
-        while not self._stopped.wait(min(0.5, self._lease / 6)):
+        while not self._stopped:
+            self._nudged.wait(self._pause())
+            self._nudged.clear()
             said = self._watch.look()
             if said:
                 _LOG.warning(said)
-            if time.monotonic() - extended >= self._lease / 3:
+            if not self._stopped:
+                self._beat()
+            if not self._stopped and time.monotonic() - extended >= self._lease / 3:
                 extended = time.monotonic()
                 self._extend()
         self._session.close()
+
+    def nudge(self) -> None:
+        """There is a heartbeat to be sent. Called from any thread."""
+        self._nudged.set()
+
+    def _pause(self) -> float:
+        """Seconds until there is something to do."""
+        due = [a.pulse.due for a in self.attempts() if a.pulse is not None and a.pulse.due]
+        tick = min(0.5, self._lease / 6)
+        return max(0.0, min(tick, min(due) - time.monotonic())) if due else tick
+
+    def _beat(self) -> None:
+        """Send the heartbeats that are due; who is not wanted any more is told."""
+        now, size = time.monotonic(), 0
+        sent: dict[int, Execution] = {}
+        texts: list[str] = []
+        for attempt in self.attempts():
+            pulse = attempt.pulse
+            if pulse is None or not pulse.due or pulse.due > now or size > BEATS_BYTES:
+                continue
+            text = f'{{"id":{attempt.id},"token":{attempt.token},"details":{pulse.take()}}}'
+            sent[attempt.id or 0] = attempt
+            texts.append(text)
+            size += len(text)
+        if not sent:
+            return
+        app = self._session.app_id
+        try:
+            answers = self._session.run(
+                _calls.worker_heartbeat(app, self._worker, f"[{','.join(texts)}]", self._lease)
+            )
+        except HotMeshError as error:
+            _LOG.warning("worker %s could not send heartbeats: %s", self._worker, error)
+            answers = [(id, "busy") for id in sent]
+        for id, answer in answers:
+            if answer == "stale":
+                self.unwanted(sent[id])
+            elif answer == "busy" and (late := sent[id].pulse) is not None:
+                late.put_back(0.1)
 
     def _extend(self) -> None:
         ids = self._held()
@@ -100,4 +154,5 @@ class LeaseKeeper(threading.Thread):
 
     def stop(self) -> None:
         """End the thread; it closes its connection."""
-        self._stopped.set()
+        self._stopped = True
+        self._nudged.set()

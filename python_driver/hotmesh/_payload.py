@@ -223,6 +223,8 @@ def _open(data: object) -> Any:
 def opened_error(value: Any) -> Any:
     """What :func:`error_json` was told, under the code that the engine has given it."""
     if type(value) is not dict or SEALED not in value:
+        if type(value) is dict and type(value.get("cause")) is dict:
+            return {**value, "cause": opened_error(value["cause"])}
         return value
     try:
         inner = _open(value[SEALED])

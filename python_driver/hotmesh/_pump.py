@@ -97,7 +97,8 @@ class Pump:
         self._again: list[Report] = []
         self._pause = 0.001
         self._wake = asyncio.Event()
-        self._claimed = Claimed(self.server, self._wake.set)
+        self.server.freed = self._wake.set
+        self._claimed = Claimed(self.server, self._wake.set, self._nudge)
         self._loop = asyncio.get_running_loop()
         self._in_doubt = False
         self._was_idle = False
@@ -117,6 +118,8 @@ class Pump:
         self._keeper = LeaseKeeper(
             keeper, self.name, self.lease, self.held_ids, self._lost, self._watch
         )
+        self._keeper.attempts = lambda: list(self._claimed.running.values())
+        self._keeper.unwanted = self._unwanted
         self._keeper.start()
         self._listener = Listener(
             self.session, f"hotmesh_{self.name}", lambda payload: self._wake.set()
@@ -151,6 +154,15 @@ class Pump:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._drop, ids)
 
+    def _unwanted(self, execution: Execution) -> None:
+        """The engine does not know this attempt any more. Called from another thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._claimed.give_up, execution)
+
+    def _nudge(self) -> None:
+        if self._keeper is not None:
+            self._keeper.nudge()
+
     def _drop(self, ids: list[int]) -> None:
         self._claimed.lose(ids)
         for id in ids:
@@ -180,7 +192,7 @@ class Pump:
         for held in list(self._runs.values()):
             held.evict()
         self._claimed.clear()
-        self.server.threads.shutdown(wait=False, cancel_futures=True)
+        self.server.close()
         try:
             await self.session.run(_calls.worker_stop(self.session.app_id, self.name, ids))
         except HotMeshError as error:

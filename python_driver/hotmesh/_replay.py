@@ -53,6 +53,7 @@ class Command:
     args: str = ""
     retry_policy: str = ""
     delay: float = 0.0
+    timeouts: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,21 @@ class Run:
         return self.sequence
 
     def activity(
-        self, name: str, queue: str, args: str, retry_policy: str, read: Reader | None = None
+        self,
+        name: str,
+        queue: str,
+        args: str,
+        retry_policy: str,
+        read: Reader | None = None,
+        timeouts: str = "",
     ) -> Operation[Any]:
-        """Ask for an activity; `args` and `retry_policy` are JSON texts, `read` makes its result."""
+        """Ask for an activity; `read` makes its result, the others are JSON texts."""
         operation: Operation[Any] = Operation(
             self.loop, self.next_sequence(), "activity", name, self._give_up
         )
-        command = Command(operation.sequence, "activity", name, queue, args, retry_policy)
+        command = Command(
+            operation.sequence, "activity", name, queue, args, retry_policy, timeouts=timeouts
+        )
         self._ask(command, lambda step: self._resolve(operation, step, read))
         return operation
 

@@ -147,11 +147,16 @@ class _Transaction:
 
     def _report(self) -> Call[str]:
         if self.execution.error is not None:
-            return _calls.stream_fail(*self._address(), json.dumps(self.execution.error))
+            return _calls.stream_fail(
+                *self._address(),
+                json.dumps(self.execution.error),
+                self.execution.policy or None,
+                self.execution.details,
+            )
         return _calls.stream_complete(*self._address(), self.execution.output or "null")
 
     def _check_open(self) -> None:
-        if self._over or self.execution.abandoned:
+        if self._over or self.execution.unwanted:
             raise InvalidArgumentError(f"the transaction of {self._name} is over")
 
     def _check_held(self, answer: str) -> None:

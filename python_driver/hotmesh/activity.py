@@ -1,14 +1,15 @@
-"""What activity code may say: who it works for, and which attempt this is."""
+"""What activity code may say: who it works for, which attempt this is, and that it is alive."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import _context, _transaction
 
-__all__ = ["ActivityContext", "context", "transaction"]
+__all__ = ["ActivityContext", "context", "heartbeat", "info", "is_cancelled", "transaction"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class ActivityContext:
         task_queue: the queue that it came through.
         attempt: 1 for the first execution.
         headers: what an interceptor of the workflow passed on.
+        heartbeat_details: what the last attempt told in its last heartbeat, or None.
+        heartbeat_timeout: seconds that it may be silent, or None for ever.
+        start_to_close_timeout: seconds that this attempt may take, or None for as long as it needs.
     """
 
     workflow_id: str | None
@@ -28,6 +32,9 @@ class ActivityContext:
     task_queue: str
     attempt: int = 1
     headers: Mapping[str, str] = field(default_factory=dict)
+    heartbeat_details: Any = None
+    heartbeat_timeout: float | None = None
+    start_to_close_timeout: float | None = None
 
 
 def context() -> ActivityContext:
@@ -57,3 +64,38 @@ def transaction() -> Any:
         ConnectionLostError: no connection could be had.
     """
     return _transaction.open_for(_context.current_attempt("activity.transaction()"))
+
+
+info = context
+"""The same as :func:`context`, as Temporal spells it."""
+
+
+class _Told(Awaitable[None]):
+    """What :func:`heartbeat` returns; an async activity may await it, and lets others run."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from asyncio.sleep(0).__await__()
+
+
+_TOLD = _Told()
+
+
+def heartbeat(details: Any = None) -> Awaitable[None]:
+    """Say that this attempt is alive and how far it has come; from a task or from a thread.
+
+    It returns at once and may be called as often as one likes: the last details are sent about once
+    a second, or three times per `heartbeat_timeout`. They are what `context().heartbeat_details` of
+    the next attempt will be; without an argument those before are kept.
+
+    Raises:
+        asyncio.CancelledError: nobody wants this attempt any more: it was cancelled, its time is
+            over, or its worker has lost it. Clean up and go.
+        InvalidArgumentError: details that JSON can't carry, or the caller is no activity.
+    """
+    _context.current_attempt("activity.heartbeat()").beat(details)
+    return _TOLD
+
+
+def is_cancelled() -> bool:
+    """Whether nobody wants this attempt any more; a thread that can't be cancelled may ask."""
+    return _context.current_attempt("activity.is_cancelled()").unwanted

@@ -55,6 +55,7 @@ class Worker:
         activities: object = None,
         max_concurrent_workflows: int = 100,
         max_concurrent_activities: int = 100,
+        retry_policy: Mapping[str, Any] | None = None,
         lease: Duration | None = None,
     ) -> Worker:
         """Start a worker.
@@ -67,6 +68,8 @@ class Worker:
             activities: functions, async or not, to be run from the same queue.
             max_concurrent_workflows: runs held at a time.
             max_concurrent_activities: activities that run at a time; sync ones in threads.
+            retry_policy: for its activities, where the call has none; see `proxy_activities`. That
+                of a workflow is given to `start`.
             lease: after how long a dead worker's work moves on; default HMSH_LEASE or 15 s.
 
         Raises:
@@ -86,6 +89,7 @@ class Worker:
             app_id,
             {(queue, name): function for name, function in served.items()},
             {queue: functions},
+            _policy(retry_policy),
             (max_concurrent_workflows, max_concurrent_activities),
             lease,
         )
@@ -150,22 +154,24 @@ async def register_activity_worker(
     activities: object,
     activity_task_queue: str | None = None,
     max_concurrent_activities: int = 100,
+    retry_policy: Mapping[str, Any] | None = None,
     lease: Duration | None = None,
 ) -> Worker:
     """Start a worker for activities only.
 
     It serves `task_queue`, and `activity_task_queue` too if that is named: HotMesh's documents
-    register under one name and call the other.
+    register under one name and call the other. `retry_policy` is for calls that have none.
 
     Raises:
-        InvalidArgumentError: no functions, a bad queue or number.
+        InvalidArgumentError: no functions, a bad queue, number or policy.
     """
     functions = named(activities, "activities")
     queues = {_codec.text(task_queue, "task_queue"): functions}
     if activity_task_queue is not None:
         queues[_codec.text(activity_task_queue, "activity_task_queue")] = functions
     slots = (0, max_concurrent_activities)
-    return Worker(await _pump(connection, app_id, {}, queues, slots, lease))
+    policy = _policy(retry_policy)
+    return Worker(await _pump(connection, app_id, {}, queues, policy, slots, lease))
 
 
 def _stop_all() -> None:
@@ -186,6 +192,7 @@ async def _pump(
     app_id: str,
     workflows: dict[tuple[str, str], Callable[..., Any]],
     activities: Mapping[str, Mapping[str, Callable[..., Any]]],
+    policy: str,
     slots: tuple[int, int],
     lease: Duration | None,
 ) -> Pump:
@@ -201,7 +208,7 @@ async def _pump(
     )
     pump.server.transactions = Transactions(session)
     for queue, functions in activities.items():
-        pump.server.add(queue, functions)
+        pump.server.add(queue, functions, policy)
     try:
         await pump.start()
     except BaseException:
@@ -226,6 +233,10 @@ def _workflows(workflow: Callable[..., Any] | None, workflows: object) -> dict[s
         for function in found.values():
             _guard.warn_of(function)
     return found
+
+
+def _policy(policy: Mapping[str, Any] | None) -> str:
+    return _codec.dumps(_codec.retry_policy(policy), "retry_policy") if policy else ""
 
 
 def _slots(value: int, what: str, low: int) -> int:

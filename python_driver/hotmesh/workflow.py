@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any, Generic, TypeVar
 
 from . import _codec, _context, _payload, durations
+from ._bounds import timeouts_text
 from ._context import unsafe
 from ._execution import name_of, named
 from ._logger import WorkflowLogger
@@ -53,12 +54,18 @@ class ActivityProxy(Generic[T]):
     """Activities as methods: calling one asks for it and returns what can be awaited."""
 
     def __init__(
-        self, functions: Mapping[str, Any], task_queue: str | None, policy: str, what: str
+        self,
+        functions: Mapping[str, Any],
+        task_queue: str | None,
+        policy: str,
+        what: str,
+        timeouts: str = "",
     ) -> None:
         self._functions = functions
         self._task_queue = task_queue
         self._policy = policy
         self._what = what
+        self._timeouts = timeouts
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name.startswith("__"):
@@ -68,7 +75,9 @@ class ActivityProxy(Generic[T]):
         function = self._functions.get(_codec.text(name, "the name of an activity"), name)
 
         def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            return _activity(name, function, args, kwargs, self._task_queue, self._policy)
+            return _activity(
+                name, function, args, kwargs, self._task_queue, self._policy, self._timeouts
+            )
 
         call.__name__ = name
         return call
@@ -79,6 +88,9 @@ def proxy_activities(
     *,
     task_queue: str | None = None,
     retry_policy: Mapping[str, Any] | None = None,
+    start_to_close_timeout: Duration | None = None,
+    schedule_to_close_timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
 ) -> Any:
     """Activities to call by name.
 
@@ -88,13 +100,20 @@ def proxy_activities(
         task_queue: the queue whose workers run them; by default the workflow's own.
         retry_policy: `maximum_attempts` (executions, 3), `initial_interval` (1 s),
             `backoff_coefficient` (10), `maximum_interval` (120 s), `non_retryable_error_types`.
+            Without it that of the worker holds.
+        start_to_close_timeout: how long one attempt may take. What timed out is tried again by the
+            policy; in the end it is a `TimedOutError` (596) here.
+        schedule_to_close_timeout: how long all attempts may take together, from this call; also
+            where nobody serves the queue.
+        heartbeat_timeout: how long an attempt may go without `activity.heartbeat()`.
 
     Raises:
-        InvalidArgumentError: a policy or queue that can't be used.
+        InvalidArgumentError: a policy, queue or timeout that can't be used.
     """
     functions = named(activities, "activities") if activities is not None else {}
     what = getattr(activities, "__name__", "the proxy")
-    return ActivityProxy(functions, _queue(task_queue), _policy(retry_policy), what)
+    timeouts = timeouts_text(start_to_close_timeout, schedule_to_close_timeout, heartbeat_timeout)
+    return ActivityProxy(functions, _queue(task_queue), _policy(retry_policy), what, timeouts)
 
 
 def execute_activity(
@@ -102,21 +121,27 @@ def execute_activity(
     *args: Any,
     task_queue: str | None = None,
     retry_policy: Mapping[str, Any] | None = None,
+    start_to_close_timeout: Duration | None = None,
+    schedule_to_close_timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
     result_type: Any = None,
 ) -> Awaitable[Any]:
     """Ask for one activity, by function or name; await it for its result.
 
     The result is of the type that the function's hint says, or `result_type`; by name alone it is
-    JSON.
+    JSON. What the policy and the timeouts mean stands at :func:`proxy_activities`.
 
     Raises:
-        InvalidArgumentError: arguments that JSON can't carry, a bad policy, or no workflow here.
+        InvalidArgumentError: arguments that JSON can't carry, a bad policy or timeout, or no
+            workflow here.
+        TimedOutError: (when awaited) its time was over, code 596.
         MaxedError: (when awaited) every attempt failed; the last failure is the cause.
         FatalError: (when awaited) the activity said that no further attempt makes sense.
     """
     name = name_of(activity)
+    timeouts = timeouts_text(start_to_close_timeout, schedule_to_close_timeout, heartbeat_timeout)
     queue, policy = _queue(task_queue), _policy(retry_policy)
-    return _activity(name, activity, args, {}, queue, policy, result_type)
+    return _activity(name, activity, args, {}, queue, policy, timeouts, result_type)
 
 
 def _activity(
@@ -126,6 +151,7 @@ def _activity(
     kwargs: dict[str, Any],
     task_queue: str | None,
     policy: str,
+    timeouts: str = "",
     result_type: Any = None,
 ) -> Awaitable[Any]:
     run = _context.current_run(f"activity {name}")
@@ -133,7 +159,7 @@ def _activity(
         args = _positional(name, function, args, kwargs)
     text = _payload.dumps_args(args, f"args of activity {name}")
     read = _payload.result_reader(function, result_type, f'the result of activity "{name}"')
-    return run.activity(name, task_queue or run.info.task_queue, text, policy, read)
+    return run.activity(name, task_queue or run.info.task_queue, text, policy, read, timeouts)
 
 
 def _positional(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 
 import psycopg
 
@@ -13,6 +14,8 @@ from hotmesh import Worker, activity, workflow
 
 FAST = {"maximum_attempts": 3, "initial_interval": 0.001, "backoff_coefficient": 1}
 acts = workflow.proxy_activities(retry_policy=FAST)
+beating = workflow.proxy_activities(heartbeat_timeout="30s", retry_policy=FAST)
+bounded = workflow.proxy_activities(start_to_close_timeout="1s", retry_policy=FAST)
 patient = workflow.proxy_activities(retry_policy={**FAST, "maximum_attempts": 50})
 
 
@@ -45,6 +48,32 @@ async def holds() -> str:
     return str(await acts.hold())
 
 
+async def walks() -> str:
+    return str(await beating.walk())
+
+
+async def blocks() -> str:
+    return str(await bounded.block())
+
+
+async def walk() -> str:
+    """Beat on the first worker for ever, answer on any other with what the first told."""
+    before = activity.context().heartbeat_details
+    while before is None:
+        activity.heartbeat([NAME, "came far"])
+        print("walking", flush=True)
+        await asyncio.sleep(0.05)
+    return f"{activity.context().attempt} after {' '.join(before)}"
+
+
+async def block() -> str:
+    """Block the whole loop of the first worker for ever: nothing in it can keep its times."""
+    if activity.context().attempt == 1:
+        print("blocking", flush=True)
+        time.sleep(3600)
+    return f"answered at attempt {activity.context().attempt}"
+
+
 async def double(n: int) -> int:
     return n * 2
 
@@ -70,12 +99,12 @@ NAME = os.environ.get("WORKER", "worker")
 
 async def main() -> None:
     served = os.environ.get("SERVES")
-    flows = [five_steps, mixed, uses_killer, kills, holds]
+    flows = [five_steps, mixed, uses_killer, kills, holds, walks, blocks]
     worker = await Worker.create(
         app_id="my-app",
         task_queue="orders",
         workflows=[flow for flow in flows if not served or flow.__name__ in served.split(",")],
-        activities=[double, kill_me, hold],
+        activities=None if "NO_ACTIVITIES" in os.environ else [double, kill_me, hold, walk, block],
     )
     print("serving", flush=True)
     await worker.run()

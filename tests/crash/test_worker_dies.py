@@ -90,6 +90,32 @@ def test_workers_killed_again_and_again_finish_in_the_end(
     assert odd_journals(db, 6) == []
 
 
+def test_what_a_killed_worker_told_in_its_last_heartbeat_reaches_the_next(
+    client: SyncClient, db: psycopg.Connection[Any], child: Spawn
+) -> None:
+    first = child(PROGRAM, HMSH_LEASE="1s", WORKER="first")
+    [handle] = start(client, "walks", 1)
+    first.wait_for_output("walking")
+    told = "select from my_app.streams where timeouts ? 'details'"
+    wait_until(lambda: db.execute(told).rowcount == 1, what="a heartbeat to arrive")
+    first.kill()
+    child(PROGRAM, HMSH_LEASE="1s", WORKER="second").wait_for_output("serving")
+    assert handle.result(timeout=20) == "2 after first came far"
+
+
+def test_a_worker_that_hangs_in_an_activity_loses_the_attempt_though_it_keeps_its_lease(
+    client: SyncClient, db: psycopg.Connection[Any], child: Spawn
+) -> None:
+    first = child(PROGRAM, HMSH_LEASE="60s", WORKER="first", SERVES="five_steps")
+    first.wait_for_output("serving")
+    runs = child(PROGRAM, HMSH_LEASE="60s", WORKER="runs", NO_ACTIVITIES="yes")
+    runs.wait_for_output("serving")
+    [handle] = start(client, "blocks", 1)
+    first.wait_for_output("blocking")
+    child(PROGRAM, HMSH_LEASE="60s", WORKER="second").wait_for_output("serving")
+    assert handle.result(timeout=20) == "answered at attempt 2"
+
+
 def test_a_worker_told_to_stop_hands_its_job_back_at_once(
     client: SyncClient, db: psycopg.Connection[Any], child: Spawn
 ) -> None:
