@@ -239,9 +239,14 @@ class WorkflowHandle(Generic[R]):
         """The job with its journal; `allow` and `block` name the parts to keep or leave out."""
         return await self._run(_requests.export(self._app, self.workflow_id, allow, block))
 
-    async def signal(self, id: str, data: Any = None) -> None:
-        """Send a signal to this job; kept until the job waits for it."""
-        await self._run(_requests.job_signal(self._app, self.workflow_id, id, data))
+    async def signal(self, id: str, data: Any = None, *, conn: object = None) -> None:
+        """Send a signal to this job; kept until the job waits for it.
+
+        With `conn`, a psycopg connection of the caller, it is sent when its transaction commits; see
+        :meth:`WorkflowClient.start`.
+        """
+        call = _requests.job_signal(self._app, self.workflow_id, id, data)
+        await self._client._session.run(call, conn)
 
     def entity(self) -> EntityHandle:
         """The job's entity: `await handle.entity().merge({"stage": "done"})`."""
@@ -279,7 +284,10 @@ class WorkflowClient:
         """Start a workflow; see :class:`StartOptions` for what each argument means.
 
         With `conn`, a psycopg connection of the caller, the start is part of its transaction and
-        comes and goes with it. Raises :class:`DuplicateJobError`, :class:`JobOpenError`,
+        comes and goes with it; it takes no savepoint, so a start that the database refuses leaves
+        the transaction as any failed statement does: to be rolled back, or to the savepoint of an
+        ``async with conn.transaction():`` around it. What is refused before it is sent (arguments)
+        leaves it as it was. Raises :class:`DuplicateJobError`, :class:`JobOpenError`,
         :class:`InvalidArgumentError`, :class:`ConnectionLostError`.
         """
         told = cast(StartRequest, request)
@@ -413,9 +421,10 @@ class SyncWorkflowHandle(Generic[R]):
         """The job with its journal; see :meth:`WorkflowHandle.export`."""
         return self._run(_requests.export(self._app, self.workflow_id, allow, block))
 
-    def signal(self, id: str, data: Any = None) -> None:
+    def signal(self, id: str, data: Any = None, *, conn: object = None) -> None:
         """Send a signal to this job; see :meth:`WorkflowHandle.signal`."""
-        self._run(_requests.job_signal(self._app, self.workflow_id, id, data))
+        call = _requests.job_signal(self._app, self.workflow_id, id, data)
+        self._client._session.run(call, conn)
 
     def entity(self) -> SyncEntityHandle:
         """The job's entity; see :meth:`WorkflowHandle.entity`."""

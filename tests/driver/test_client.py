@@ -195,6 +195,58 @@ async def test_a_start_belongs_to_the_callers_transaction(
     assert await handle.status() > 0
 
 
+async def test_a_signal_belongs_to_the_callers_transaction(
+    client: Client, sync_client: SyncClient, dsn: str, db: psycopg.Connection
+) -> None:
+    sent = "select args ->> 'signal' from my_app.streams where kind = 'event' order by id"
+    handle = await client.workflow.start(**SHIP, workflow_id="a")
+    twin = sync_client.workflow.get_handle(workflow_id="a")
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await handle.signal("lost", 1, conn=conn)
+        await conn.rollback()
+        await handle.signal("kept", 1, conn=conn)
+        assert db.execute(sent).fetchall() == []
+    with psycopg.connect(dsn) as conn:
+        twin.signal("lost", 1, conn=conn)
+        conn.rollback()
+        twin.signal("kept too", 1, conn=conn)
+        assert db.execute(sent).fetchall() == [("kept",)]
+    assert db.execute(sent).fetchall() == [("kept",), ("kept too",)]
+
+
+async def test_a_refusal_leaves_the_callers_transaction_as_psycopg_does(
+    client: Client, sync_client: SyncClient, dsn: str, db: psycopg.Connection
+) -> None:
+    """To be rolled back, or to a savepoint; what is refused before it is sent does it no harm."""
+    status = psycopg.pq.TransactionStatus
+    handle = await client.workflow.start(**SHIP, workflow_id="taken")
+    nobody = client.workflow.get_handle(workflow_id="nobody")
+    taken = {**SHIP, "workflow_id": "taken"}
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await client.workflow.start(**SHIP, workflow_id="kept", conn=conn)
+        with pytest.raises(errors.InvalidArgumentError):
+            await client.workflow.start(**{**SHIP, "args": "no list"}, conn=conn)
+        for refused, call in (
+            (errors.DuplicateJobError, lambda: client.workflow.start(**taken, conn=conn)),
+            (errors.DuplicateJobError, lambda: client.workflow.start_many([taken], conn=conn)),
+            (errors.JobNotFoundError, lambda: nobody.signal("x", conn=conn)),
+        ):
+            with pytest.raises(refused):
+                async with conn.transaction():
+                    await call()
+            assert conn.info.transaction_status == status.INTRANS
+    assert await client.workflow.get_handle(workflow_id="kept").status() > 0
+    with psycopg.connect(dsn) as conn:
+        sync_client.workflow.start(**SHIP, workflow_id="gone", conn=conn)
+        with pytest.raises(errors.DuplicateJobError):
+            sync_client.workflow.start_many([taken], conn=conn)
+        assert conn.info.transaction_status == status.INERROR
+        conn.rollback()
+    with pytest.raises(errors.JobNotFoundError):
+        sync_client.workflow.get_handle(workflow_id="gone").status()
+    assert await handle.status() > 0
+
+
 async def test_an_async_client_takes_a_blocking_connection_too(client: Client, dsn: str) -> None:
     with psycopg.connect(dsn) as conn:
         handle = await client.workflow.start(**SHIP, conn=conn)

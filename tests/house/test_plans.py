@@ -7,6 +7,8 @@ the same session goes on with the plans it has. What a call touches, in buffers,
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +105,22 @@ def a_day(connection: Connection, name: str) -> Calls:
     return pages
 
 
+def usual(connection: Connection) -> Calls:
+    """What each call costs on the best of three days: a plan that is dear is so every day.
+
+    Other sessions may cost it a day. When a busy machine lets a session fall behind by more than
+    4,096 catalogue changes, of any database of the server, Postgres throws away all that it has
+    cached, and the next calls read the catalogue anew: `job_status` then takes 297 pages, not 8.
+    """
+    days = [a_day(connection, name) for name in ("many", "more", "most")]
+    return {call: min(day[call] for day in days) for call in days[0]}
+
+
+def dear(few: Calls, many: Calls) -> dict[str, tuple[int, int]]:
+    """What costs more than deeper trees, and than a first look does."""
+    return {call: (few[call], pages) for call, pages in many.items() if pages > 2 * few[call] + 30}
+
+
 def questions(connection: Connection, closed: str, opened: str) -> Calls:
     pages: Calls = {}
     for key in (closed, opened):
@@ -135,14 +153,7 @@ def test_a_full_app_costs_no_more_than_an_empty_one(
         fill(loader, 100)
         few = a_day(warm, "few")
         fill(loader, count)
-    for attempt in ("many", "more"):
-        many = a_day(warm, attempt)
-        dear = {
-            call: (few[call], pages)
-            for call, pages in many.items()
-            if pages > 2 * few[call] + 30  # deeper trees, and what a first look costs
-        }
-        assert dear == {}, attempt
+    assert dear(few, usual(warm)) == {}
 
 
 def test_no_statement_scans_a_table_that_has_grown(
@@ -176,9 +187,7 @@ def test_what_waits_for_a_locked_job_costs_the_others_nothing(
         hand.turn(*[body(task, output=1) for task in tasks])
     piled = pile(db)
     assert len(piled) > 2900
-    many = a_day(warm, "many")
-    dear = {call: (few[call], pages) for call, pages in many.items() if pages > 2 * few[call] + 30}
-    assert dear == {}
+    assert dear(few, usual(warm)) == {}
     assert pile(db) == piled
     locker.rollback()
 
@@ -202,6 +211,26 @@ def test_the_measure_tells_a_scan_from_a_look(
     assert buffers(admin, scan) > 300 > 30 > buffers(admin, look)
     assert watch(scan) == ["Seq Scan"]
     assert watch(look) != ["Seq Scan"]
+
+
+def test_a_session_that_has_lost_its_caches_is_no_dear_plan(
+    warm: Connection, server: Any, dbname: str
+) -> None:
+    """Its backend sleeps while others change the catalogue: it has to read all of it again."""
+    query = "select hotmesh.job_status('my-app', %s)"
+    few = buffers(warm, query, "warm0-7")
+    asleep = warm.info.backend_pid
+    if not server.host.startswith("/"):
+        pytest.skip("the server is elsewhere")
+    os.kill(asleep, signal.SIGSTOP)
+    try:
+        with server.connect(dbname) as other:
+            for _ in range(1500):
+                other.execute("create temp table t (a int); drop table t")
+    finally:
+        os.kill(asleep, signal.SIGCONT)
+    assert [buffers(warm, query, "warm0-7") > 100 for _ in range(2)] == [True, False]
+    assert few < 30
 
 
 @pytest.fixture
