@@ -605,7 +605,7 @@ $$;
 create function hotmesh._bytes(value jsonb)
 returns bigint
 language sql
-immutable
+stable
 parallel safe
 as $$
     select case when pg_column_size(value) < 2000 then pg_column_size(value)
@@ -1522,9 +1522,6 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    if ids = '{}' then
-        return;
-    end if;
     update streams s
     set state = 'leased',
         cursor = case when s.worker = _stream_lease.worker then s.cursor end,
@@ -1568,7 +1565,9 @@ begin
             limit take - cardinality(v_ids)
             for update skip locked);
     end loop;
-    perform hotmesh._stream_lease(v_ids, worker, lease);
+    if v_ids <> '{}' then
+        perform hotmesh._stream_lease(v_ids, worker, lease);
+    end if;
     return v_ids;
 end
 $$;
@@ -1939,6 +1938,12 @@ returns bigint[]
 language plpgsql
 as $$
 begin
+    if not exists (
+        select from streams s
+        where s.kind = 'event' and s.state = 'ready' and s.name = any (names))
+    then
+        return '{}';
+    end if;
     return array(
         with recursive found (name, job_id) as (
             select n.name, (
@@ -2202,10 +2207,10 @@ begin
         order by s.visible_at
         limit take
         for update skip locked);
-    v_due := hotmesh._lease_deadlines(hotmesh._lease_late(hotmesh._lease_spare(v_due)));
     if v_due = '{}' then
         return 0;
     end if;
+    v_due := hotmesh._lease_deadlines(hotmesh._lease_late(hotmesh._lease_spare(v_due)));
     perform hotmesh._lease_bury(array(
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'
@@ -7272,6 +7277,10 @@ begin
     if pg_column_size(reports) > hotmesh._setting('value_limit', 16777216) then
         perform hotmesh._report_check_sizes(v_reports);
     end if;
+    if 'ok' = all (v_verdicts) then
+        return query select (p).* from hotmesh._report_progress(v_reports, worker, lease) p;
+        return;
+    end if;
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
         if v_verdicts[i] = 'kept' then
@@ -7563,9 +7572,13 @@ create function hotmesh._turn_kept(worker text, lease interval)
 returns void
 language plpgsql
 as $$
+declare
+    v_kept jsonb := hotmesh._report_kept(50);
 begin
-    perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
-    from jsonb_array_elements(hotmesh._report_kept(50)) k;
+    if v_kept <> '[]' then
+        perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
+        from jsonb_array_elements(v_kept) k;
+    end if;
 end
 $$;
 

@@ -96,7 +96,7 @@ $$;
 create or replace function hotmesh._bytes(value jsonb)
 returns bigint
 language sql
-immutable
+stable
 parallel safe
 as $$
     select case when pg_column_size(value) < 2000 then pg_column_size(value)

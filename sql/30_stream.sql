@@ -162,9 +162,6 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
 begin
-    if ids = '{}' then
-        return;
-    end if;
     update streams s
     set state = 'leased',
         cursor = case when s.worker = _stream_lease.worker then s.cursor end,
@@ -208,7 +205,9 @@ begin
             limit take - cardinality(v_ids)
             for update skip locked);
     end loop;
-    perform hotmesh._stream_lease(v_ids, worker, lease);
+    if v_ids <> '{}' then
+        perform hotmesh._stream_lease(v_ids, worker, lease);
+    end if;
     return v_ids;
 end
 $$;

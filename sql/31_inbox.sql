@@ -99,6 +99,12 @@ returns bigint[]
 language plpgsql
 as $$
 begin
+    if not exists (
+        select from streams s
+        where s.kind = 'event' and s.state = 'ready' and s.name = any (names))
+    then
+        return '{}';
+    end if;
     return array(
         with recursive found (name, job_id) as (
             select n.name, (

@@ -177,10 +177,10 @@ begin
         order by s.visible_at
         limit take
         for update skip locked);
-    v_due := hotmesh._lease_deadlines(hotmesh._lease_late(hotmesh._lease_spare(v_due)));
     if v_due = '{}' then
         return 0;
     end if;
+    v_due := hotmesh._lease_deadlines(hotmesh._lease_late(hotmesh._lease_spare(v_due)));
     perform hotmesh._lease_bury(array(
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'

@@ -463,6 +463,10 @@ begin
     if pg_column_size(reports) > hotmesh._setting('value_limit', 16777216) then
         perform hotmesh._report_check_sizes(v_reports);
     end if;
+    if 'ok' = all (v_verdicts) then
+        return query select (p).* from hotmesh._report_progress(v_reports, worker, lease) p;
+        return;
+    end if;
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
         if v_verdicts[i] = 'kept' then

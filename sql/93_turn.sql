@@ -99,9 +99,13 @@ create or replace function hotmesh._turn_kept(worker text, lease interval)
 returns void
 language plpgsql
 as $$
+declare
+    v_kept jsonb := hotmesh._report_kept(50);
 begin
-    perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
-    from jsonb_array_elements(hotmesh._report_kept(50)) k;
+    if v_kept <> '[]' then
+        perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
+        from jsonb_array_elements(v_kept) k;
+    end if;
 end
 $$;
 

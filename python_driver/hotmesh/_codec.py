@@ -114,6 +114,8 @@ def text(value: object, what: str, limit: int = NAME_LIMIT) -> str:
     """The value, if it can be a name or a key: text, not empty, storable, within `limit` bytes."""
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{what} must be a text, not {_kind(value)}")
+    if value.isascii() and 0 < len(value) <= limit and "\x00" not in value:
+        return value
     if not value:
         raise InvalidArgumentError(f"{what} is empty")
     _check_text(value, what)

@@ -136,7 +136,7 @@ class Held:
             commands += self._overdue()
         running = bool(self.inline)
         body = self._body(done, commands, running)
-        keep = not any('"announced":true' in text for text in commands)
+        keep = not commands or not any('"announced":true' in text for text in commands)
         report = Report(self, body, len(done), running, keep)
         report.starts = starts
         report.commands = len(commands)

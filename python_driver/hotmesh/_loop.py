@@ -20,9 +20,12 @@ import math
 import sys
 import threading
 import types
+from asyncio import _enter_task, _get_running_loop, _leave_task, _set_running_loop, current_task
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
+from sys import get_asyncgen_hooks, set_asyncgen_hooks
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from . import _asyncgens
@@ -282,6 +285,9 @@ class WorkflowLoop(_Refusals):
         finally:
             self._leave(outer)
         self._closed = True
+        now = self._now()
+        self._now = lambda: now  # nothing is left here that knows the run: both can go at once
+        del self._on_timer
 
     # --- the loop's own interface ----------------------------------------------------------------
 
@@ -446,24 +452,24 @@ class WorkflowLoop(_Refusals):
         """
         if self._thread is not None:
             raise RuntimeError("this workflow loop is running already")
-        outer = asyncio._get_running_loop()
-        task = None if outer is None else asyncio.current_task(outer)
-        hooks = sys.get_asyncgen_hooks()
+        outer = _get_running_loop()
+        task = None if outer is None else current_task(outer)
+        hooks = get_asyncgen_hooks()
         if outer is not None and task is not None:
-            asyncio._leave_task(outer, task)
-        asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._agens.begin, self._agen_dropped)
-        self._thread = threading.get_ident()
+            _leave_task(outer, task)
+        _set_running_loop(self)
+        set_asyncgen_hooks(self._agens.begin, self._agen_dropped)
+        self._thread = get_ident()
         return outer, task, hooks
 
     def _leave(self, around: _Outer) -> None:
         """Give its place back to the loop around."""
         outer, task, hooks = around
         self._thread = None
-        sys.set_asyncgen_hooks(*hooks)
-        asyncio._set_running_loop(outer)
+        set_asyncgen_hooks(*hooks)
+        _set_running_loop(outer)
         if outer is not None and task is not None:
-            asyncio._enter_task(outer, task)
+            _enter_task(outer, task)
 
     def _agen_dropped(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Finish a generator whose last reference went.

@@ -83,7 +83,11 @@ def register_codec(codec: PayloadCodec | None) -> None:
 # --- writing --------------------------------------------------------------------------------------
 
 _fast = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_types.plain
+    ensure_ascii=False,
+    check_circular=False,  # such a value ends in a RecursionError
+    allow_nan=False,
+    separators=(",", ":"),
+    default=_types.plain,
 ).encode
 
 
@@ -103,16 +107,16 @@ def written(value: object, what: str, limit: int | None = VALUE_LIMIT) -> str:
         size = len(text) if text.isascii() else len(text.encode("utf-8"))
     except UnicodeEncodeError:
         return _codec.dumps(_plainly(value), what, limit)
-    _check_size(size, what, limit)
+    if limit is not None and size > limit:
+        raise _too_large(size, what, limit)
     return text
 
 
-def _check_size(size: int, what: str, limit: int | None) -> None:
-    if limit is not None and size > limit:
-        raise PayloadTooLargeError(
-            f"{what} has {size:,} bytes, the limit is {limit:,}",
-            hint="store the large part elsewhere and pass a reference to it",
-        )
+def _too_large(size: int, what: str, limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"{what} has {size:,} bytes, the limit is {limit:,}",
+        hint="store the large part elsewhere and pass a reference to it",
+    )
 
 
 def _plainly(value: object) -> object:
@@ -157,7 +161,8 @@ def seal(text: str, what: str = "a payload") -> str:
     if not isinstance(data, bytes | bytearray):
         raise PayloadCodecError(f"the codec made a {type(data).__name__} of {what}, not bytes")
     sealed = f'{{"{SEALED}":"{base64.b64encode(data).decode("ascii")}"}}'
-    _check_size(len(sealed), f"{what}, sealed,", VALUE_LIMIT)
+    if len(sealed) > VALUE_LIMIT:
+        raise _too_large(len(sealed), f"{what}, sealed,", VALUE_LIMIT)
     return sealed
 
 

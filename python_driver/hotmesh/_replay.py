@@ -96,6 +96,7 @@ class Run:
         self._main: asyncio.Task[Any] | None = None
         self._never: NeverYields | None = None
         self._replay_until = 0
+        self._context = contextvars.copy_context()
 
     # --- driven by the worker --------------------------------------------------------------------
 
@@ -108,9 +109,8 @@ class Run:
             sorted((step for step in steps if step.cursor), key=lambda step: step.cursor or 0)
         )
         self._replay_until = max(self._recorded, default=0)
-        context = contextvars.copy_context()
-        context.run(in_run.set, self)
-        self._main = self.loop.run_main(self._call(args), context)
+        self._context.run(in_run.set, self)
+        self._main = self.loop.run_main(self._call(args), self._context)
         self._drain()
         self._consume()
         if self._recorded:  # all that is recorded was asked for before the last recorded event
@@ -133,14 +133,17 @@ class Run:
     def complete(self, sequence: int, value: Any, at: float) -> Step:
         """Deliver the result of an activity that ran right here: the next event of all."""
         step = Step(sequence, "activity", None, "done", value, self.cursor + 1, at)
-        self.tell([step])
+        self._events.append(step)
+        self._consume()
         return step
 
     def _consume(self) -> None:
         while self._events and self.mismatch is None and not self.ended:
             step = self._events.popleft()
-            self.cursor = max(self.cursor, step.cursor or 0)
-            self.time = max(self.time, step.at)
+            if step.cursor is not None and step.cursor > self.cursor:
+                self.cursor = step.cursor
+            if step.at > self.time:
+                self.time = step.at
             deliver = self._waiting.pop(step.sequence, None)
             if deliver is None:
                 self._mismatched(step, None)
@@ -176,6 +179,7 @@ class Run:
     def close(self) -> None:
         """Drop the coroutine; its `finally` blocks run, and can ask for nothing."""
         self.loop.close()
+        self._context.run(in_run.set, None)  # no cycle is left to the garbage collector
 
     # --- called by workflow code -----------------------------------------------------------------
 

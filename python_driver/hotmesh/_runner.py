@@ -18,68 +18,38 @@ from typing import Any
 __all__ = ["Runner", "Running"]
 
 
+Call = Callable[[], Coroutine[Any, Any, None]]
+Done = Callable[[BaseException | None], object]
+
+
 class Running:
-    """A coroutine function that was given to a runner; `done` gets what came out of it, or None."""
+    """What was given to a runner: it waits, or runs in `task`, or has ended."""
 
-    __slots__ = ("_cancelled", "call", "context", "done", "task")
+    __slots__ = ("cancelled", "task")
 
-    def __init__(
-        self,
-        call: Callable[[], Coroutine[Any, Any, None]],
-        done: Callable[[BaseException | None], object],
-    ) -> None:
-        self.call = call
-        self.done = done
-        self.context = contextvars.copy_context()
+    def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
-        self._cancelled = False
+        self.cancelled = False
 
     def cancel(self) -> None:
         """Cancel it where it waits, or before it begins; like a task's, this may be caught."""
         if self.task is None:
-            self._cancelled = True
+            self.cancelled = True
         else:
             self.task.cancel()
-
-    @types.coroutine
-    def steps(self, waits: Callable[[], None]) -> Generator[Any, Any, BaseException | None]:
-        """Run it in its context; `waits` is called when it does so for the first time."""
-        coro, error, value = self.call(), None, None
-        if self._cancelled:
-            coro.close()
-            return None
-        while True:
-            try:
-                if error is None:
-                    awaited = self.context.run(coro.send, value)
-                else:
-                    awaited = self.context.run(coro.throw, error)
-            except StopIteration:
-                return None
-            except BaseException as fault:
-                return fault
-            waits()
-            try:
-                error, value = None, (yield awaited)
-            except BaseException as thrown:
-                error = thrown
 
 
 class Runner:
     """Runs coroutines in the order in which they were given to it."""
 
     def __init__(self) -> None:
-        self._ready: deque[Running] = deque()
+        self._ready: deque[tuple[Running, Call, Done, contextvars.Context]] = deque()
         self._taker: asyncio.Task[None] | None = None
 
-    def start(
-        self,
-        call: Callable[[], Coroutine[Any, Any, None]],
-        done: Callable[[BaseException | None], object],
-    ) -> Running:
-        """Run `call()` soon, and then `done`, both in the running loop."""
-        running = Running(call, done)
-        self._ready.append(running)
+    def start(self, call: Call, done: Done) -> Running:
+        """Run `call()` soon, and then `done` with what came out of it, both in the running loop."""
+        running = Running()
+        self._ready.append((running, call, done, contextvars.copy_context()))
         if self._taker is None or self._taker.done():
             self._take_over()
         return running
@@ -97,13 +67,36 @@ class Runner:
                 self._take_over()
 
         while self._taker is task and self._ready:
-            running = self._ready.popleft()
-            running.task = task
-            fault = await running.steps(leave)
+            running, call, done, context = self._ready.popleft()
+            fault = None
+            if not running.cancelled:
+                running.task = task
+                fault = await _steps(call(), context, leave)
+                running.task = None
             if _told_to_end(task):
                 leave()
-            running.task = None
-            running.done(fault)
+            done(fault)
+
+
+@types.coroutine
+def _steps(
+    coro: Coroutine[Any, Any, None], context: contextvars.Context, waits: Callable[[], None]
+) -> Generator[Any, Any, BaseException | None]:
+    """Run a coroutine in its context; `waits` is called each time before it does so."""
+    send: Callable[[Any], Any] = coro.send
+    given: Any = None
+    while True:
+        try:
+            awaited = context.run(send, given)
+        except StopIteration:
+            return None
+        except BaseException as fault:
+            return fault
+        waits()
+        try:
+            send, given = coro.send, (yield awaited)
+        except BaseException as thrown:
+            send, given = coro.throw, thrown
 
 
 def _told_to_end(task: asyncio.Task[None]) -> bool:

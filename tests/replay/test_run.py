@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -333,6 +335,26 @@ def test_an_evicted_run_runs_its_finally_blocks_and_asks_for_nothing() -> None:
 
 
 # --- replay ---------------------------------------------------------------------------------------
+
+
+def test_a_run_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None:
+    async def flow() -> list[Any]:
+        helper = asyncio.create_task(acts.a())
+        return [await helper, *await asyncio.gather(acts.b(), acts.c())]
+
+    gc.collect()
+    gc.disable()
+    try:
+        life = Life(flow)
+        for sequence in (1, 2, 3):
+            life.answer(sequence, value="x")
+        assert life.run.ended
+        known = weakref.ref(life.run), weakref.ref(life.run.loop)
+        life.run.close()
+        del life
+        assert [ref() for ref in known] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_replay_asks_for_nothing_that_the_journal_has() -> None:
