@@ -244,6 +244,11 @@ create table hotmesh.jobs (
     context jsonb not null default '{}',
     entity_version bigint not null default 0,
     expire_after interval,
+    parent_id bigint,
+    parent_dimension text,
+    parent_sequence integer,
+    origin_id bigint,
+    close_policy text,
     created_at timestamptz not null,
     updated_at timestamptz not null,
     closed_at timestamptz,
@@ -253,6 +258,8 @@ create table hotmesh.jobs (
     constraint a_job_is_open_while_its_semaphore_is_above_zero check (
         (closed_at is null) = (status > 0)),
     constraint a_semaphore_never_passes_through_zero check (status >= 0 or status < -900000000),
+    constraint a_close_policy_is_known check (
+        close_policy in ('terminate', 'cancel', 'abandon')),
     constraint only_closed_jobs_expire check (expire_at is null or closed_at is not null)
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 comment on table hotmesh.jobs is
@@ -274,15 +281,26 @@ comment on column hotmesh.jobs.context is
 comment on column hotmesh.jobs.entity_version is 'How often the entity was changed.';
 comment on column hotmesh.jobs.expire_after is
 'How long the closed job stays before it is archived and its key is free; null for ever.';
+comment on column hotmesh.jobs.parent_id is 'The job that started it as its child.';
+comment on column hotmesh.jobs.parent_dimension is 'The part of the parent that waits for it.';
+comment on column hotmesh.jobs.parent_sequence is
+'The parent''s step that its outcome answers; null if the parent only is on record.';
+comment on column hotmesh.jobs.origin_id is 'The first of its ancestors.';
+comment on column hotmesh.jobs.close_policy is
+'What becomes of it when its parent closes: terminate, cancel, abandon; null is abandon.';
 comment on column hotmesh.jobs.created_at is 'When it was started.';
 comment on column hotmesh.jobs.updated_at is 'When it last moved.';
 comment on column hotmesh.jobs.closed_at is 'When it settled.';
 comment on column hotmesh.jobs.expire_at is 'When it may be archived.';
+create index jobs_by_parent on hotmesh.jobs (parent_id) where parent_id is not null;
+comment on index hotmesh.jobs_by_parent is 'The children of a job.';
 create index jobs_expiring on hotmesh.jobs (expire_at) where expire_at is not null;
 
 create type hotmesh.job_request as (
     id bigint, key text, workflow text, queue text, entity text, args jsonb, options jsonb,
-    expire_after interval, retry_policy jsonb, visible_at timestamptz);
+    expire_after interval, retry_policy jsonb, visible_at timestamptz,
+    parent_id bigint, parent_dimension text, parent_sequence integer, origin_id bigint,
+    close_policy text);
 comment on type hotmesh.job_request is 'What a start asks for, normalised.';
 
 -- 50_attribute.sql
@@ -394,6 +412,46 @@ comment on column hotmesh.entity_log_archive.closed_at is
 'When their job settled: both lie in the same month.';
 
 -- 60_signal.sql
+create table hotmesh.signals (
+    id bigint not null default nextval('hotmesh.ids'),
+    kind text not null,
+    state text not null default 'new',
+    name text not null,
+    job_id bigint,
+    dimension text,
+    sequence integer,
+    answer jsonb,
+    created_at timestamptz not null,
+    constraint signals_pkey primary key (id),
+    constraint signal_kind_is_known check (kind in ('wait', 'signal')),
+    constraint signal_state_is_known check (state in ('new', 'kept'))
+) with (
+    fillfactor = 80,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+comment on table hotmesh.signals is
+'One half of a rendezvous: a wait without its signal, or a signal without its wait.';
+comment on column hotmesh.signals.id is 'Its number: the oldest halves meet first.';
+comment on column hotmesh.signals.kind is
+'wait: an open step of a job; signal: sent by name to whoever waits.';
+comment on column hotmesh.signals.state is
+'new until a turn has looked for the other half after this one was committed, then kept.';
+comment on column hotmesh.signals.name is 'The signal''s name, shared by the whole app.';
+comment on column hotmesh.signals.job_id is 'Of a wait: its job.';
+comment on column hotmesh.signals.dimension is 'Of a wait: the part of the job.';
+comment on column hotmesh.signals.sequence is 'Of a wait: its step.';
+comment on column hotmesh.signals.answer is 'Of a signal: {"output": data}.';
+comment on column hotmesh.signals.created_at is 'When it was written.';
+create index signals_unmet on hotmesh.signals (id) where state = 'new';
+comment on index hotmesh.signals_unmet is 'Halves that no turn has looked at yet.';
+create index signals_by_name on hotmesh.signals (name, kind, id);
+comment on index hotmesh.signals_by_name is 'The oldest halves of a name.';
+create index signals_by_job on hotmesh.signals (job_id) where job_id is not null;
+comment on index hotmesh.signals_by_job is 'The waits of a job.';
+
+-- 61_hook.sql
 
 
 -- 70_timer.sql
@@ -423,10 +481,16 @@ create index jobs_entity on hotmesh.jobs (entity, id);
 create type hotmesh.find_part as (clause text, bound jsonb);
 comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and values bound so far.';
 
+-- 83_close.sql
+
+
 -- 84_command.sql
 
 
 -- 85_start.sql
+
+
+-- 86_child.sql
 
 
 -- 86_schedule.sql
@@ -489,10 +553,16 @@ comment on column hotmesh.schedules.updated_at is 'When it last moved.';
 create index schedules_due on hotmesh.schedules (due_at) where due_at is not null;
 create index schedules_planned on hotmesh.schedules (planned_at) where due_at is not null;
 
+-- 87_order.sql
+
+
 -- 87_tick.sql
 
 
 -- 88_effect.sql
+
+
+-- 89_progress.sql
 
 
 -- 90_engine.sql
@@ -511,13 +581,13 @@ comment on type hotmesh.report is
 create type hotmesh.delivery as (
     answer text, id bigint, token integer, kind text, queue text, name text,
     job_id bigint, key text, dimension text, sequence integer, attempt integer, args jsonb,
-    cursor bigint, history jsonb, started double precision, due double precision);
+    cursor bigint, history jsonb, started double precision, due double precision, signal text);
 comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
-the time now, `history` that of a run or the timeouts of an activity; events: news for a run that is
-held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
-(no answer: applied); limits: in `args`, which queues have limits for their activities; next:
-seconds until something is due.';
+the time now, `history` that of a run or the timeouts of an activity, `signal` what a hook shall
+signal; events: news for a run that is held; leased: an announced activity, its id and token;
+stale, busy, kept: what became of a report (no answer: applied); limits: in `args`, which queues
+have limits for their activities; next: seconds until something is due.';
 
 -- 93_turn.sql
 
@@ -1858,9 +1928,9 @@ end
 $$;
 
 -- 31_inbox.sql
--- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that
--- got news stays held, and its next report takes the rest.
-create or replace function hotmesh._inbox_take(job_ids bigint[])
+-- Takes the results that wait for functions whose jobs' locks the caller holds, up to 500 of each:
+-- a run that got news stays held, and its next report takes the rest.
+create or replace function hotmesh._inbox_take(job_ids bigint[], dimensions text[])
 returns hotmesh.streams[]
 language plpgsql
 as $$
@@ -1871,14 +1941,27 @@ begin
         delete from streams s
         where s.id = any (array(
             select e.id
-            from unnest(job_ids) as j (id)
+            from unnest(job_ids, dimensions) as f (job_id, dimension)
             cross join lateral (
                 select m.id from streams m
-                where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+                where m.job_id = f.job_id and m.kind = 'event' and m.name = 'result'
+                  and m.dimension = f.dimension
                 order by m.visible_at, m.id limit 500 for update skip locked) e))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event) into v_events from taken t;
     return v_events;
+end
+$$;
+
+-- Places (job and dimension) of these jobs for which there are results.
+create or replace function hotmesh._inbox_left(job_ids bigint[])
+returns text[]
+language plpgsql
+as $$
+begin
+    return array(
+        select distinct s.job_id || s.dimension from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'result');
 end
 $$;
 
@@ -1903,14 +1986,15 @@ begin
         from unnest(job_ids) as j (id)
         cross join lateral (
             select m.id from streams m
-            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'signal')
+            where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
               and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
             for update skip locked) n));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (v_seen) and s.state = 'waiting'
       and (select count(*) from (
                select from streams e
-               where e.job_id = s.job_id and e.kind = 'event' and e.dimension = s.dimension
+               where e.job_id = s.job_id and e.kind = 'event' and e.name = 'result'
+                 and e.dimension = s.dimension
                limit 1) one) > 0;
     select array_agg(distinct m.worker) into v_holders
     from streams m
@@ -1983,32 +2067,47 @@ begin
 end
 $$;
 
--- A step's answer, for a job whose lock the caller holds.
+-- A piece of news, to be added.
+create or replace function hotmesh._inbox_event(
+    name text, job_id bigint, dimension text, sequence integer, args jsonb)
+returns hotmesh.streams
+language sql
+immutable
+as $$
+    select jsonb_populate_record(null::hotmesh.streams, jsonb_build_object(
+        'name', name, 'job_id', job_id, 'dimension', dimension, 'sequence', sequence,
+        'args', args))
+$$;
+
+create or replace function hotmesh._inbox_add(events hotmesh.streams[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into streams (
+        kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    select 'event', e.name, 'ready', e.job_id, e.dimension, e.sequence, e.args, v_now, v_now
+    from unnest(events) e;
+end
+$$;
+
+-- The answer of a step; `waiting` if its function takes it in this turn, under its job's lock.
 create or replace function hotmesh._inbox_told(
-    job_id bigint, dimension text, sequence integer, args jsonb)
+    job_id bigint, dimension text, sequence integer, args jsonb, state text)
 returns void
 language plpgsql
 as $$
 begin
     insert into streams (
         kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
-    values ('event', 'result', 'waiting', job_id, dimension, sequence, args, hotmesh.now(),
+    values ('event', 'result', state, job_id, dimension, sequence, args, hotmesh.now(),
             hotmesh.now());
 end
 $$;
 
-create or replace function hotmesh._inbox_signals(job_ids bigint[])
-returns hotmesh.streams[]
-language plpgsql
-as $$
-begin
-    return (
-        select array_agg((s::hotmesh.streams)) from streams s
-        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'signal');
-end
-$$;
-
--- A signal that met its wait becomes that step's result.
+-- Signals that met their waits become those steps' results.
 create or replace function hotmesh._inbox_answer(
     ids bigint[], dimensions text[], sequences integer[])
 returns void
@@ -2016,9 +2115,18 @@ language plpgsql
 as $$
 begin
     update streams s
-    set name = 'result', state = 'waiting', dimension = dimensions[array_position(ids, s.id)],
+    set name = 'result', state = 'ready', dimension = dimensions[array_position(ids, s.id)],
         sequence = sequences[array_position(ids, s.id)]
     where s.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._inbox_file(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'waiting' where s.id = any (ids) and s.state = 'ready';
 end
 $$;
 
@@ -2044,6 +2152,42 @@ begin
     select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept
     from taken t;
     return v_kept;
+end
+$$;
+
+-- Orders for jobs whose locks the caller holds, in the order in which they were given.
+create or replace function hotmesh._inbox_orders(job_ids bigint[], names text[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_orders hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select m.id from streams m
+            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = any (names)
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event order by (t.event).id) into v_orders from taken t;
+    return coalesce(v_orders, '{}');
+end
+$$;
+
+-- What is left of functions that have ended.
+create or replace function hotmesh._inbox_drop(job_ids bigint[], dimensions text[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id
+        from unnest(job_ids, dimensions) as f (job_id, dimension)
+        join streams m on m.job_id = f.job_id and m.dimension = f.dimension
+        where m.state <> 'dead' and (m.kind <> 'event' or m.name = 'result')
+        for update of m skip locked));
 end
 $$;
 
@@ -2881,6 +3025,20 @@ begin
 end
 $$;
 
+-- Wakes some idle worker: its turn will see what is to be done.
+create or replace function hotmesh._worker_wake_any()
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._worker_wake(array(
+        select w.name from workers w
+        where w.idle_at > hotmesh.now() - interval '15 s'
+        order by w.idle_at desc
+        limit 1));
+end
+$$;
+
 -- Wakes idle workers for which work is ready; `except_worker` is the one that asks.
 create or replace function hotmesh._worker_wake_useful(except_worker text)
 returns void
@@ -3264,8 +3422,11 @@ declare
     v_ids bigint[];
 begin
     with opened as (
-        insert into jobs (id, key, entity, queue, topic, expire_after, created_at, updated_at)
-        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, v_now, v_now
+        insert into jobs (
+            id, key, entity, queue, topic, expire_after, parent_id, parent_dimension,
+            parent_sequence, origin_id, close_policy, created_at, updated_at)
+        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, r.parent_id,
+               r.parent_dimension, r.parent_sequence, r.origin_id, r.close_policy, v_now, v_now
         from unnest(requests) r
         order by r.key
         on conflict (key) do nothing
@@ -3289,18 +3450,40 @@ begin
 end
 $$;
 
-create or replace function hotmesh._job_settle(ids bigint[], cursors bigint[], failed boolean[])
-returns void
+-- Closes obligations of jobs: `ended` is how many, `cursors` the main function's if it is among
+-- them. Returns the jobs that closed by it.
+create or replace function hotmesh._job_settle(
+    ids bigint[], ended integer[], cursors bigint[], failed boolean[])
+returns bigint[]
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_closed bigint[];
 begin
-    update jobs j
-    set status = case when s.failed then j.status - 1000000000 else 0 end,
-        cursor = s.cursor, closed_at = v_now, expire_at = v_now + j.expire_after, updated_at = v_now
-    from unnest(ids, cursors, failed) as s (id, cursor, failed)
-    where j.id = any (ids) and j.id = s.id;
+    with settled as (
+        update jobs j
+        set status = j.status - case when s.failed then 1000000000 else s.ended end,
+            cursor = coalesce(s.cursor, j.cursor), updated_at = v_now,
+            closed_at = case when s.failed or j.status <= s.ended then v_now end,
+            expire_at = case when s.failed or j.status <= s.ended then v_now + j.expire_after end
+        from unnest(ids, ended, cursors, failed) as s (id, ended, cursor, failed)
+        where j.id = any (ids) and j.id = s.id
+        returning j.id, j.closed_at)
+    select coalesce(array_agg(s.id) filter (where s.closed_at is not null), '{}') into v_closed
+    from settled s;
+    return v_closed;
+end
+$$;
+
+-- One more obligation: the caller holds the job's lock.
+create or replace function hotmesh._job_oblige(id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    update jobs j set status = j.status + 1, updated_at = hotmesh.now()
+    where j.id = _job_oblige.id;
 end
 $$;
 
@@ -3314,6 +3497,22 @@ begin
         detail = format('It closed at %s. Its status, cursor and closing can''t change any more.',
                         closed_at),
         hint = 'Start a new job; only the entity of a closed job may still change.';
+end
+$$;
+
+create or replace function hotmesh._job_find_open(key text)
+returns hotmesh.jobs
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find(key);
+begin
+    if v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    elsif v_job.closed_at is not null then
+        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
+    end if;
+    return v_job;
 end
 $$;
 
@@ -3503,7 +3702,7 @@ $$;
 -- longer open was cancelled or answered before: its event is dropped, so running twice never counts
 -- twice. The caller holds the jobs' locks.
 create or replace function hotmesh._attribute_close(
-    events hotmesh.streams[], job_ids bigint[], cursors bigint[])
+    events hotmesh.streams[], job_ids bigint[], dimensions text[], cursors bigint[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
@@ -3516,9 +3715,10 @@ begin
     with numbered as (
         select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field,
                m.args, m.visible_at,
-               cursors[array_position(job_ids, m.job_id)] + row_number() over (
-                   partition by m.job_id order by m.visible_at, m.id) as cursor
-        from unnest(events) m),
+               f.cursor + row_number() over (
+                   partition by m.job_id, m.dimension order by m.visible_at, m.id) as cursor
+        from unnest(job_ids, dimensions, cursors) as f (job_id, dimension, cursor)
+        join unnest(events) m on m.job_id = f.job_id and m.dimension = f.dimension),
     closed as (
         update jobs_attributes a
         set state = case when e.args ? 'error' then 'failed' else 'done' end,
@@ -3531,6 +3731,52 @@ begin
     select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed
     from closed c;
     return v_closed;
+end
+$$;
+
+-- A hook's own row: its name, arguments and cursor.
+create or replace function hotmesh._attribute_hook(
+    job_id bigint, dimension text, name text, about jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (
+        job_id, field, value, kind, name, state, dimension, cursor, created_at, updated_at)
+    values (job_id, 'hook' || dimension, about, 'hook', name, 'open', dimension, 0, v_now, v_now);
+end
+$$;
+
+-- Moves the cursors of hooks, and closes those that have ended with `states`.
+create or replace function hotmesh._attribute_advance(
+    job_ids bigint[], dimensions text[], cursors bigint[], states text[])
+returns void
+language plpgsql
+as $$
+begin
+    update jobs_attributes a
+    set cursor = f.cursor, state = f.state, updated_at = hotmesh.now()
+    from unnest(job_ids, dimensions, cursors, states) as f (job_id, dimension, cursor, state)
+    where a.job_id = f.job_id and a.field = 'hook' || f.dimension;
+end
+$$;
+
+-- An order that reaches the code as a step which it never asked for: number 0, once.
+create or replace function hotmesh._attribute_order(job_id bigint, dimension text, kind text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (
+        job_id, field, kind, state, dimension, sequence, ledger, created_at, updated_at)
+    values (job_id, hotmesh._attribute_field(dimension, 0), kind, 'open', dimension, 0,
+            hotmesh._attribute_ledger('open'), v_now, v_now)
+    on conflict do nothing;
+    return found;
 end
 $$;
 
@@ -3581,7 +3827,7 @@ begin
             from jobs_attributes a
             where a.job_id = _attribute_history.job_id
               and a.dimension = _attribute_history.dimension
-              and a.sequence > after) h);
+              and (a.sequence > after or after = 0 and a.sequence = 0)) h);
 end
 $$;
 
@@ -3782,14 +4028,17 @@ begin
         delete from jobs j
         where j.id = any (ids) and j.closed_at is not null
         returning j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
-                  j.context, j.entity_version, j.expire_after, j.created_at, j.updated_at,
+                  j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
+                  j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
                   j.closed_at, j.expire_at),
     kept as (
         insert into jobs_archive as k (
             id, key, entity, queue, topic, graph_version, status, cursor,
-            context, entity_version, expire_after, created_at, updated_at, closed_at, expire_at)
+            context, entity_version, expire_after, parent_id, parent_dimension, parent_sequence,
+            origin_id, close_policy, created_at, updated_at, closed_at, expire_at)
         select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.status, g.cursor,
-               g.context, g.entity_version, g.expire_after, g.created_at, g.updated_at,
+               g.context, g.entity_version, g.expire_after, g.parent_id, g.parent_dimension,
+               g.parent_sequence, g.origin_id, g.close_policy, g.created_at, g.updated_at,
                g.closed_at, g.expire_at
         from gone g
         returning k.id, k.closed_at)
@@ -3955,56 +4204,292 @@ comment on function hotmesh.job_prune(text, interval) is
 'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
 
 -- 60_signal.sql
-create or replace function hotmesh._signal_send(job_id bigint, signal text, data jsonb)
+-- To one job; `answer` is {"output": …} or {"error": …}.
+create or replace function hotmesh._signal_send(job_id bigint, signal text, answer jsonb)
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._inbox_put(
-        job_id, '', 'signal', jsonb_build_object('signal', signal, 'output', data));
+        job_id, '', 'signal', answer || jsonb_build_object('signal', signal));
 end
 $$;
 
--- Turns signals that have a wait into its answer. The caller holds the jobs' locks.
+-- To whoever waits.
+create or replace function hotmesh._signal_publish(name text, answer jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into signals (kind, name, answer, created_at)
+    values ('signal', name, answer, hotmesh.now());
+end
+$$;
+
+-- Workflow code sends: to a wait of its own job, if there is one, else to whoever waits.
+create or replace function hotmesh._signal_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_answer jsonb := jsonb_build_object('output', step.value -> 'data');
+begin
+    if exists (
+        select from signals w
+        where w.job_id = step.job_id and w.kind = 'wait' and w.name = step.name)
+    then
+        perform hotmesh._signal_send(step.job_id, step.name, v_answer);
+    else
+        perform hotmesh._signal_publish(step.name, v_answer);
+    end if;
+    return 'true';
+end
+$$;
+
+-- Workflow code waits: the oldest signal that was sent to its job answers at once.
+create or replace function hotmesh._signal_wait(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_sent bigint[] := array(
+        select m.id from streams m
+        where m.job_id = step.job_id and m.kind = 'event' and m.name = 'signal'
+          and m.args ->> 'signal' = step.name
+        order by m.id
+        limit 1
+        for update skip locked);
+begin
+    if v_sent = '{}' then
+        insert into signals (kind, name, job_id, dimension, sequence, created_at)
+        values ('wait', step.name, step.job_id, step.dimension, step.sequence, hotmesh.now());
+    else
+        perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
+    end if;
+    return null;
+end
+$$;
+
+-- Brings signals that were sent to jobs together with waits of those jobs. What finds no wait is
+-- filed until one is opened; if its wait's row is locked this instant it stays, to be tried again.
+-- The caller holds the jobs' locks.
 create or replace function hotmesh._signal_meet(job_ids bigint[])
 returns void
 language plpgsql
 as $$
 declare
-    v_signals hotmesh.streams[] := hotmesh._inbox_signals(job_ids);
+    v_waits bigint[];
     v_ids bigint[];
     v_dimensions text[];
     v_sequences integer[];
 begin
-    if v_signals is null then
+    if hotmesh._inbox_jobs(job_ids, '{signal}') = '{}' then
         return;
     end if;
-    select array_agg(s.id), array_agg(w.dimension), array_agg(w.sequence)
+    v_waits := array(
+        select w.id from signals w
+        where w.job_id = any (job_ids) and w.kind = 'wait'
+        order by w.id
+        for update skip locked);
+    with met as (
+        delete from signals w
+        using (
+            select m.id, m.job_id, m.args ->> 'signal' as name,
+                   row_number() over (
+                       partition by m.job_id, m.args ->> 'signal' order by m.id) as place
+            from streams m
+            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal') s,
+            hotmesh._signal_queue(v_waits) q
+        where w.id = q.id and q.job_id = s.job_id and q.name = s.name and q.place = s.place
+        returning s.id, w.dimension, w.sequence)
+    select array_agg(m.id), array_agg(m.dimension), array_agg(m.sequence)
     into v_ids, v_dimensions, v_sequences
-    from (
-        select m.id, m.job_id, m.args ->> 'signal' as name,
-               row_number() over (partition by m.job_id, m.args ->> 'signal' order by m.id) as place
-        from unnest(v_signals) m) s
-    join (
-        select a.job_id, a.name, a.dimension, a.sequence,
-               row_number() over (
-                   partition by a.job_id, a.name order by a.created_at, a.sequence) as place
-        from jobs_attributes a
-        where a.job_id = any (array(select m.job_id from unnest(v_signals) m))
-          and a.kind = 'wait' and a.state = 'open') w
-        on w.job_id = s.job_id and w.name = s.name and w.place = s.place;
+    from met m;
     perform hotmesh._inbox_answer(v_ids, v_dimensions, v_sequences);
+    perform hotmesh._inbox_file(array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal'
+          and not exists (
+              select from signals w
+              where w.job_id = m.job_id and w.kind = 'wait' and w.name = m.args ->> 'signal')));
 end
 $$;
 
--- Workflow code sends a signal: {"data": …}; for now to its own job.
-create or replace function hotmesh._signal_effect(step hotmesh.jobs_attributes)
-returns jsonb
+-- These halves with their place in the queue of their name, and of their job if they have one.
+create or replace function hotmesh._signal_queue(ids bigint[])
+returns table (id bigint, job_id bigint, name text, place bigint)
 language plpgsql
 as $$
 begin
-    perform hotmesh._signal_send(step.job_id, step.name, coalesce(step.value -> 'data', 'null'));
-    return 'true';
+    return query
+    select s.id, s.job_id, s.name,
+           row_number() over (partition by s.job_id, s.name order by s.id)
+    from signals s
+    where s.id = any (ids);
+end
+$$;
+
+-- The oldest halves of a kind for these names, locked.
+create or replace function hotmesh._signal_lock(names text[], kind text, take integer)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select h.id
+        from unnest(names) n (name)
+        cross join lateral (
+            select s.id from signals s
+            where s.name = n.name and s.kind = _signal_lock.kind
+            order by s.id
+            limit take
+            for update skip locked) h);
+end
+$$;
+
+-- Looks at halves that were committed since: pairs the oldest signals with the oldest waits of
+-- their names and answers those; keeps what is alone. A half whose other half is there but locked
+-- stays new, since its holder may roll back.
+create or replace function hotmesh._signal_sweep(take integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_new bigint[] := array(
+        select s.id from signals s
+        where s.state = 'new' order by s.id limit take for update skip locked);
+    v_names text[];
+    v_waits bigint[];
+begin
+    if v_new = '{}' then
+        return;
+    end if;
+    v_names := array(select distinct s.name from signals s where s.id = any (v_new));
+    v_waits := hotmesh._signal_lock(v_names, 'wait', cardinality(v_new));
+    if v_waits <> '{}' then
+        perform hotmesh._signal_pair(
+            v_waits, hotmesh._signal_lock(v_names, 'signal', cardinality(v_new)));
+    end if;
+    update signals s set state = 'kept'
+    where s.id = any (v_new)
+      and not exists (
+          select from signals o
+          where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end);
+end
+$$;
+
+create or replace function hotmesh._signal_pair(waits bigint[], sent bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_answers hotmesh.streams[];
+begin
+    with halves as (
+        select s.id, s.kind, s.name, s.answer,
+               row_number() over (partition by s.kind, s.name order by s.id) as place
+        from signals s
+        where s.id = any (waits || sent)),
+    pairs as (
+        select w.id as wait, h.id as sent, h.answer || jsonb_build_object(
+                   'signal', h.name, 'published', true) as answer
+        from halves w
+        join halves h on h.name = w.name and h.place = w.place and h.kind = 'signal'
+        where w.kind = 'wait'),
+    gone as (
+        delete from signals s
+        using pairs p
+        where s.id in (p.wait, p.sent)
+        returning s.kind, s.job_id, s.dimension, s.sequence, p.answer)
+    select array_agg(hotmesh._inbox_event(
+               'result', g.job_id, g.dimension, g.sequence, g.answer))
+    into v_answers
+    from gone g
+    where g.kind = 'wait';
+    perform hotmesh._inbox_add(v_answers);
+end
+$$;
+
+-- These steps wait no more. A row that is locked this instant was just answered: see give_back.
+create or replace function hotmesh._signal_unwait(
+    job_ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from signals s
+    where s.id = any (array(
+        select w.id
+        from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+        join signals w
+            on w.job_id = c.job_id and w.dimension = c.dimension and w.sequence = c.sequence
+        for update of w skip locked));
+end
+$$;
+
+-- Nor do these functions, which have ended.
+create or replace function hotmesh._signal_drop(job_ids bigint[], dimensions text[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from signals s
+    where s.id = any (array(
+        select w.id
+        from unnest(job_ids, dimensions) as f (job_id, dimension)
+        join signals w on w.job_id = f.job_id and w.dimension = f.dimension
+        for update of w skip locked));
+end
+$$;
+
+-- Answers that nobody took are signals again: their waits were given up meanwhile.
+create or replace function hotmesh._signal_give_back(
+    events hotmesh.streams[], closed hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+begin
+    perform case
+        when e.args ? 'published'
+            then hotmesh._signal_publish(e.args ->> 'signal', e.args - '{signal,published}'::text[])
+        else hotmesh._signal_send(e.job_id, e.args ->> 'signal', e.args) end
+    from unnest(events) e
+    where e.args ? 'signal'
+      and not exists (
+          select from unnest(closed) c
+          where c.job_id = e.job_id and c.dimension = e.dimension and c.sequence = e.sequence)
+    order by e.id;
+end
+$$;
+
+-- Jobs that have closed wait for nothing; what was published and reached them too late goes on to
+-- others.
+create or replace function hotmesh._signal_forget(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from signals s
+    where s.id = any (array(
+        select w.id from signals w where w.job_id = any (job_ids) for update skip locked));
+    perform hotmesh._signal_publish(
+        m.args ->> 'signal', m.args - '{signal,published}'::text[])
+    from streams m
+    where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
+      and m.args ? 'published';
+end
+$$;
+
+create or replace function hotmesh._signal_check(signal text)
+returns void
+language plpgsql
+as $$
+begin
+    if coalesce(signal, '') = '' or length(signal) > 500 then
+        perform hotmesh._refuse_argument(
+            'a signal needs a name', 'It has 1 to 500 characters.',
+            'Name what workflow.wait_for(…) waits for.');
+    end if;
 end
 $$;
 
@@ -4019,24 +4504,144 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    if coalesce(signal, '') = '' or length(signal) > 500 then
-        perform hotmesh._refuse_argument(
-            'a signal needs a name', 'It has 1 to 500 characters.',
-            'Name what workflow.wait_for(…) waits for.');
-    end if;
-    v_job := hotmesh._job_find(key);
-    if v_job.id is null then
-        perform hotmesh._job_refuse_missing(key);
-    elsif v_job.closed_at is not null then
-        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
-    end if;
-    perform hotmesh._signal_send(v_job.id, signal, coalesce(data, 'null'));
+    perform hotmesh._signal_check(signal);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._signal_send(v_job.id, signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
 end
 $$;
 comment on function hotmesh.job_signal(text, text, text, jsonb) is
 'Send a signal to one job, in the caller''s transaction. It is kept until the job waits for it.
 Raises MSH40 for an unknown job, MSH42 for a closed one.';
+
+create or replace function hotmesh.signal_send(app text, signal text, data jsonb default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._signal_check(signal);
+    perform hotmesh._signal_publish(signal, jsonb_build_object('output', data));
+    perform hotmesh._worker_wake_any();
+end
+$$;
+comment on function hotmesh.signal_send(text, text, jsonb) is
+'Send a signal by name, in the caller''s transaction: the oldest wait for it in the app is answered;
+it is kept until there is one.';
+
+-- 61_hook.sql
+-- `about`: workflow, queue, args, signal, retry_policy. The caller holds the job's lock. By default
+-- a hook is tried until it succeeds.
+create or replace function hotmesh._hook_open(job_id bigint, dimension text, about jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_queue text := (select j.queue from jobs j where j.id = _hook_open.job_id);
+begin
+    perform hotmesh._job_oblige(job_id);
+    perform hotmesh._attribute_hook(
+        job_id, dimension, about ->> 'workflow',
+        jsonb_build_object('args', about -> 'args', 'signal', about -> 'signal'));
+    perform hotmesh._stream_enqueue(array[(
+        null, 'workflow', 'ready', coalesce(about ->> 'queue', v_queue), about ->> 'workflow', 0,
+        job_id, dimension, null, null, null,
+        hotmesh._retry_policy(coalesce(
+            nullif(about -> 'retry_policy', 'null'), '{"maximum_attempts": 1000000}')),
+        0, 0, v_now, null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
+create or replace function hotmesh._hook_check(about jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if octet_length(coalesce(about ->> 'workflow', '')) not between 1 and 500
+        or octet_length(about ->> 'queue') not between 1 and 500
+        or jsonb_typeof(about -> 'args') is distinct from 'array'
+    then
+        perform hotmesh._refuse_argument(
+            'a hook needs a function''s name and a JSON array of arguments', left(about::text, 200),
+            'Name the function as its worker registers it; a queue has 1 to 500 bytes.');
+    end if;
+    perform hotmesh._retry_policy(about -> 'retry_policy');
+end
+$$;
+
+-- Workflow code hooks a function into its own job, or, with `key`, into another one.
+create or replace function hotmesh._hook_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_dimension text := step.dimension || ',' || step.sequence;
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._hook_check(step.value);
+    if step.value ? 'key' then
+        v_job := hotmesh._job_find_open(step.value ->> 'key');
+        if v_job.id <> step.job_id then
+            perform hotmesh._inbox_put(v_job.id, '', 'hook', step.value);
+            return 'true';
+        end if;
+    end if;
+    perform hotmesh._hook_open(step.job_id, v_dimension, step.value);
+    return to_jsonb(v_dimension);
+end
+$$;
+
+create or replace function hotmesh._hook_find(job_id bigint, dimension text)
+returns hotmesh.jobs_attributes
+language plpgsql
+stable
+as $$
+declare
+    v_hook hotmesh.jobs_attributes;
+begin
+    select (a::hotmesh.jobs_attributes).* into v_hook
+    from jobs_attributes a
+    where a.job_id = _hook_find.job_id and a.field = 'hook' || _hook_find.dimension;
+    return v_hook;
+end
+$$;
+
+create or replace function hotmesh._hook_cursor(job_id bigint, dimension text)
+returns bigint
+language plpgsql
+stable
+as $$
+begin
+    return (hotmesh._hook_find(job_id, dimension)).cursor;
+end
+$$;
+
+-- A hook has ended. True if its failure is nobody's: then it is the job's.
+create or replace function hotmesh._hook_close(
+    job_id bigint, dimension text, cursor bigint, outcome jsonb)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_hook hotmesh.jobs_attributes := hotmesh._hook_find(job_id, dimension);
+    v_signal text := v_hook.value ->> 'signal';
+begin
+    perform hotmesh._attribute_advance(
+        array[job_id], array[dimension], array[cursor],
+        array[case when outcome ? 'error' then 'failed' else 'done' end]);
+    if v_signal is not null and not exists (
+        select from jobs_attributes a
+        where a.job_id = _hook_close.job_id and a.dimension = _hook_close.dimension
+          and a.kind = 'signal' and a.name = v_signal)
+    then
+        perform hotmesh._signal_send(job_id, v_signal, outcome);
+    end if;
+    return v_signal is null and outcome ? 'error';
+end
+$$;
 
 -- 70_timer.sql
 -- The alarm of an activity bounds all its attempts together: its `schedule_to_close`.
@@ -5408,6 +6013,67 @@ comment on function hotmesh.entity_create_index(text, text, text, text) is
 path; gin: what the value there contains, or the whole document without a field. Stops the app''s
 writers while it builds; see entity_index_ddl. Raises 22023.';
 
+-- 83_close.sql
+-- What a parent's step gets.
+create or replace function hotmesh._close_tell(ids bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_answers hotmesh.streams[] := array(
+        select hotmesh._inbox_event(
+                   'result', j.parent_id, j.parent_dimension, j.parent_sequence,
+                   case when e.value is not null then jsonb_build_object('error', e.value)
+                        else jsonb_build_object('output', o.value) end)
+        from jobs j
+        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
+        left join jobs_attributes e on e.job_id = j.id and e.field = 'error'
+        where j.id = any (ids) and j.parent_sequence is not null);
+begin
+    if v_answers <> '{}' then
+        perform hotmesh._inbox_add(v_answers);
+    end if;
+end
+$$;
+
+-- An order to the open children of these jobs; a null `policy` means all of them.
+create or replace function hotmesh._close_order(ids bigint[], policy text, name text, args jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_orders hotmesh.streams[] := array(
+        select hotmesh._inbox_event(name, j.id, '', null, args)
+        from jobs j
+        where j.parent_id = any (ids) and j.closed_at is null
+          and (policy is null or j.close_policy = policy));
+begin
+    if v_orders <> '{}' then
+        perform hotmesh._inbox_add(v_orders);
+    end if;
+end
+$$;
+
+-- Closes obligations: see _job_settle.
+create or replace function hotmesh._close_settle(
+    ids bigint[], ended integer[], cursors bigint[], failed boolean[])
+returns void
+language plpgsql
+as $$
+declare
+    v_closed bigint[] := hotmesh._job_settle(ids, ended, cursors, failed);
+begin
+    if v_closed <> '{}' then
+        perform hotmesh._close_tell(v_closed);
+        perform hotmesh._close_order(
+            v_closed, 'terminate', 'interrupt', '{"reason": "its parent has closed"}');
+        perform hotmesh._close_order(v_closed, 'cancel', 'cancel', '{}');
+        perform hotmesh._signal_forget(v_closed);
+        perform hotmesh._stream_drop(v_closed);
+    end if;
+end
+$$;
+
 -- 84_command.sql
 create or replace function hotmesh.entity_apply(
     app text, key text, commands jsonb, request text default null)
@@ -5691,8 +6357,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_known constant text[] :=
-        '{on_conflict,retry_policy,expire,search,priority,delay,concurrency_key}';
+    v_known constant text[] := '{on_conflict,retry_policy,expire,parent,search,priority,delay,
+        concurrency_key}';
     v_unknown text := (
         select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
@@ -5737,6 +6403,23 @@ begin
 end
 $$;
 
+-- A parent on record, which waits for nothing.
+create or replace function hotmesh._start_lineage(request hotmesh.job_request, parent text)
+returns hotmesh.job_request
+language plpgsql
+as $$
+declare
+    v_parent hotmesh.jobs := hotmesh._job_find(parent);
+begin
+    if v_parent.id is null then
+        perform hotmesh._job_refuse_missing(parent);
+    end if;
+    request.parent_id := v_parent.id;
+    request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    return request;
+end
+$$;
+
 create or replace function hotmesh._start_request(
     request hotmesh.job_request, size_limit bigint)
 returns hotmesh.job_request
@@ -5754,6 +6437,9 @@ begin
     if v_options <> '{}' then
         request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
         request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
+        if v_options ? 'parent' then
+            request := hotmesh._start_lineage(request, v_options ->> 'parent');
+        end if;
         if v_options ? 'delay' then
             request.visible_at :=
                 hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');
@@ -5829,6 +6515,65 @@ begin
     return array(
         select case when r.id = any (v_opened) then r.id else hotmesh._start_conflict(r) end
         from unnest(requests) r);
+end
+$$;
+
+-- 86_child.sql
+create or replace function hotmesh._child_policy(policy text)
+returns text
+language plpgsql
+as $$
+begin
+    if policy not in ('terminate', 'cancel', 'abandon') then
+        perform hotmesh._refuse_argument(
+            format('unknown parent_close_policy: %s', left(policy, 60)),
+            'Policies: terminate, cancel, abandon.', 'Leave it out for abandon.');
+    end if;
+    return coalesce(policy, 'abandon');
+end
+$$;
+
+-- {workflow, key, args, queue, entity, options, close_policy, outcome}: `outcome` is the step that
+-- the child's end answers, while this one tells that it was started; without, this one is.
+create or replace function hotmesh._child_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_about jsonb := step.value;
+    v_parent hotmesh.jobs;
+    v_request hotmesh.job_request;
+begin
+    select (j::hotmesh.jobs).* into v_parent from jobs j where j.id = step.job_id;
+    v_request.workflow := v_about ->> 'workflow';
+    v_request.key := v_about ->> 'key';
+    v_request.args := v_about -> 'args';
+    v_request.queue := coalesce(v_about ->> 'queue', v_parent.queue);
+    v_request.entity := v_about ->> 'entity';
+    v_request.options := v_about -> 'options';
+    v_request := hotmesh._start_request(
+        v_request, hotmesh._setting('value_limit', 16777216));
+    v_request.parent_id := v_parent.id;
+    v_request.parent_dimension := step.dimension;
+    v_request.parent_sequence := coalesce((v_about ->> 'outcome')::integer, step.sequence);
+    v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
+    perform hotmesh._child_refuse_existing(v_request);
+    perform hotmesh._start_open(array[v_request]);
+    return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
+end
+$$;
+
+create or replace function hotmesh._child_refuse_existing(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+begin
+    if request.options ->> 'on_conflict' = 'existing' then
+        perform hotmesh._refuse_argument(
+            'a child can''t be a job that exists', format('The key was %s.', request.key),
+            'Use on_conflict reject or replace; a job that exists has a parent or none already.');
+    end if;
 end
 $$;
 
@@ -6247,6 +6992,181 @@ comment on function hotmesh.schedule_list(text, text) is
 'The schedules of an app by name, or the one of that name: when each ticks next, whether and why it
 is paused.';
 
+-- 87_order.sql
+-- Reaches the coroutine as CancelledError: the main function's or, when that has ended, the hooks'.
+create or replace function hotmesh._order_cancel(job_id bigint)
+returns void
+language plpgsql
+as $$
+declare
+    v_functions text[] := array(
+        select s.dimension from streams s
+        where s.job_id = _order_cancel.job_id and s.kind = 'workflow'
+        order by s.dimension);
+begin
+    if v_functions[1] = '' then
+        v_functions := '{""}';
+    end if;
+    perform hotmesh._inbox_told(job_id, f, 0, '{"output": null}', 'ready')
+    from unnest(v_functions) f
+    where hotmesh._attribute_order(job_id, f, 'cancel');
+end
+$$;
+
+-- Ends a job at once; what its workers still report is stale.
+create or replace function hotmesh._order_interrupt(job_id bigint, about jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_key text := (select j.key from jobs j where j.id = job_id);
+begin
+    if about ->> 'throw' is distinct from 'false' then
+        perform hotmesh._attribute_facts(array[job_id], array['error'], array[jsonb_build_object(
+            'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+            'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)))]);
+    end if;
+    if about ->> 'descend' = 'true' then
+        perform hotmesh._close_order(array[job_id], null, 'interrupt', about);
+    end if;
+    perform hotmesh._close_settle(array[job_id], '{0}', array[null::bigint], '{true}');
+end
+$$;
+
+-- Carries out what was ordered of jobs whose locks the caller holds, in the order given. What comes
+-- after an interrupt finds a closed job and is dropped.
+create or replace function hotmesh._order_apply(job_ids bigint[], names text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_order hotmesh.streams;
+begin
+    foreach v_order in array hotmesh._inbox_orders(job_ids, names) loop
+        continue when not exists (
+            select from jobs j where j.id = v_order.job_id and j.closed_at is null);
+        case v_order.name
+            when 'hook' then
+                perform hotmesh._hook_open(
+                    v_order.job_id, ',e' || v_order.id, v_order.args);
+            when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
+            when 'interrupt' then
+                perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
+        end case;
+    end loop;
+end
+$$;
+
+-- At the giver's commit, if nobody holds the job.
+create or replace function hotmesh._order_carry_out()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    perform hotmesh._order_apply(
+        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt}');
+    perform hotmesh._worker_wake_any();
+    return null;
+end
+$$;
+do $$
+begin
+    if not exists (
+        select from pg_trigger t
+        where t.tgrelid = 'hotmesh.streams'::regclass and t.tgname = 'carry_out_order')
+    then
+        create constraint trigger carry_out_order after insert on hotmesh.streams
+        deferrable initially deferred
+        for each row when (
+            new.kind = 'event' and new.name in ('hook', 'cancel', 'interrupt'))
+        execute function hotmesh._order_carry_out();
+    end if;
+end
+$$;
+comment on trigger carry_out_order on hotmesh.streams is
+'Carries out an order when its giver commits, if nobody holds the job.';
+
+-- Workflow code interrupts a job: {key, reason, code, descend, throw}.
+create or replace function hotmesh._order_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find_open(step.value ->> 'key');
+begin
+    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', step.value - 'key');
+    return 'true';
+end
+$$;
+
+create or replace function hotmesh.job_interrupt(
+    app text, key text, reason text default null, code integer default 410,
+    descend boolean default false, throw boolean default true)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', jsonb_build_object(
+        'reason', reason, 'code', code, 'descend', descend, 'throw', throw));
+end
+$$;
+comment on function hotmesh.job_interrupt(text, text, text, integer, boolean, boolean) is
+'End a job at once, when the caller commits; with `descend` its children too. Unless `throw` is
+false, whoever asks for its result gets the reason and the code. Raises MSH40, MSH42.';
+
+create or replace function hotmesh.job_cancel(app text, key text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'cancel', '{}');
+end
+$$;
+comment on function hotmesh.job_cancel(text, text) is
+'Ask a job to stop: its code gets a CancelledError at its next await and may clean up. Raises MSH40,
+MSH42.';
+
+create or replace function hotmesh.hook_start(
+    app text, key text, workflow text, args jsonb default '[]', queue text default null,
+    options jsonb default '{}')
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_about jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_about := jsonb_build_object(
+        'workflow', workflow, 'args', args, 'queue', queue,
+        'retry_policy', options -> 'retry_policy');
+    perform hotmesh._hook_check(v_about);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'hook', v_about);
+end
+$$;
+comment on function hotmesh.hook_start(text, text, text, jsonb, text, jsonb) is
+'Run a function in an existing job, on its entity, in the caller''s transaction; by default on the
+job''s queue. options: retry_policy. Raises MSH40, MSH42, 22023.';
+
 -- 87_tick.sql
 -- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time.
 create or replace function hotmesh._tick_due(schedule hotmesh.schedules, at timestamptz)
@@ -6511,7 +7431,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{signal,entity}'::text[]
+    select '{child,entity,hook,interrupt,signal,wait}'::text[]
 $$;
 
 create or replace function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -6520,27 +7440,45 @@ language plpgsql
 as $$
 begin
     case step.kind
+        when 'child' then return hotmesh._child_effect(step);
+        when 'hook' then return hotmesh._hook_effect(step);
+        when 'interrupt' then return hotmesh._order_effect(step);
         when 'signal' then return hotmesh._signal_effect(step);
         when 'entity' then return hotmesh._entity_effect(step);
+        when 'wait' then return hotmesh._signal_wait(step);
     end case;
 end
 $$;
 
+create or replace function hotmesh._effect_tell(step hotmesh.jobs_attributes, answer jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(step.job_id, step.dimension, step.sequence, answer, 'waiting');
+end
+$$;
+
 -- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
--- is the step's error; anything else is a defect and stops the report.
-create or replace function hotmesh._effect_try(step hotmesh.jobs_attributes)
-returns jsonb
+-- is the step's error; anything else is a defect and stops the report. Effects that fail are tried
+-- one by one, so that it costs one subtransaction if all goes well.
+create or replace function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
+returns void
 language plpgsql
 as $$
 declare
-    v_answer jsonb;
     v_state text;
     v_message text;
     v_detail text;
     v_hint text;
 begin
-    v_answer := hotmesh._effect_run(step);
-    return case when v_answer is not null then jsonb_build_object('output', v_answer) end;
+    perform hotmesh._effect_tell(e.step, jsonb_build_object('output', e.answer))
+    from (
+        select steps[i] as step, hotmesh._effect_run(steps[i]) as answer
+        from generate_subscripts(steps, 1) i
+        order by i
+        offset 0) e
+    where e.answer is not null;
 exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
@@ -6550,27 +7488,411 @@ exception
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,
             v_detail = pg_exception_detail, v_hint = pg_exception_hint;
-        return jsonb_build_object('error', jsonb_build_object(
-            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint));
+        if cardinality(steps) > 1 then
+            perform hotmesh._effect_apply(array[s]) from unnest(steps) s;
+        else
+            perform hotmesh._effect_tell(steps[1], jsonb_build_object(
+                'error', jsonb_build_object(
+                    'sqlstate', v_state, 'message', v_message, 'detail', v_detail,
+                    'hint', v_hint)));
+        end if;
 end
 $$;
 
--- Carries out the effects of a batch, one after the other. The caller holds the jobs' locks.
-create or replace function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
+-- 89_progress.sql
+-- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
+-- it asked for.
+create or replace function hotmesh._progress_steps(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
+                r.cursor + d.number, 0, null,
+                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral rows from (
+            jsonb_to_recordset(r.done) as (
+                sequence integer, kind text, name text, value jsonb, at double precision))
+            with ordinality as d (sequence, kind, name, value, at, number)
+        where r.done is not null
+        union all
+        select (r.job_id, null, null, c.kind, c.name,
+                case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text)
+        where r.commands is not null and c.kind <> 'cancel');
+end
+$$;
+
+create or replace function hotmesh._progress_messages(
+    reports hotmesh.report[], worker text, lease interval)
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    return array(
+        select (r.id, c.kind,
+                case when c.announced then 'leased'
+                     when c.delay > 0 then 'delayed'
+                     else 'ready' end,
+                coalesce(c.queue, ''), coalesce(c.name, ''), coalesce(c.priority, 0),
+                r.job_id, r.dimension, c.sequence, null, c.args,
+                hotmesh._retry_policy(c.retry_policy), 0, 0,
+                case when c.announced then v_now + lease
+                     else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
+                case when c.announced then worker end, c.error, null,
+                hotmesh._timeout_policy(c.timeouts), c.concurrency_key, null)::hotmesh.streams
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
+            retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
+            error jsonb, concurrency_key text)
+        where r.commands is not null and c.kind <> 'cancel');
+end
+$$;
+
+create or replace function hotmesh._progress_check_commands(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('bad command: %s', left(c.kind, 60)),
+        format('Commands: activity (with queue and name), timer, outcome, patch, cancel, %s.',
+               array_to_string(hotmesh._effect_kinds(), ', ')),
+        'Is the driver newer than the engine?')
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
+    where r.commands is not null
+      and (coalesce(c.kind, '') not in ('activity', 'timer', 'outcome', 'patch', 'cancel')
+               and c.kind <> all (hotmesh._effect_kinds())
+           or coalesce(c.kind, '') = ''
+           or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
+end
+$$;
+
+create or replace function hotmesh._progress_effects(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, c.args, c.kind, c.name, 'open', r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, args jsonb)
+        where r.commands is not null and c.kind = any (hotmesh._effect_kinds()));
+end
+$$;
+
+-- Lays down what the code asked for. An announced activity runs already, with its sender; one that
+-- brings an error has failed its first attempt.
+create or replace function hotmesh._progress_command(
+    reports hotmesh.report[], worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_messages hotmesh.streams[] := hotmesh._progress_messages(reports, worker, lease);
+    v_announced hotmesh.streams[] := array(
+        select m from unnest(v_messages) m where m.state = 'leased');
+    v_effects hotmesh.jobs_attributes[];
+    v_ids bigint[];
+begin
+    perform hotmesh._progress_check_commands(reports);
+    perform hotmesh._stream_enqueue(array(
+        select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
+    perform hotmesh._timer_set(array(
+        select m from unnest(v_messages) m where m.kind = 'timer' or m.timeouts is not null));
+    v_effects := hotmesh._progress_effects(reports);
+    if v_effects <> '{}' then
+        perform hotmesh._effect_apply(v_effects);
+    end if;
+    if v_announced <> '{}' then
+        v_ids := hotmesh._stream_announce(v_announced);
+        perform hotmesh._stream_fail(
+            array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
+        from unnest(v_announced) with ordinality a
+        where a.error is not null
+        having count(*) > 0;
+        return query
+        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text,
+               a.dimension, a.sequence, 1, null::jsonb, null::bigint, null::jsonb,
+               null::double precision, null::double precision, null::text
+        from unnest(v_announced) with ordinality a
+        where a.error is null;
+    end if;
+    perform hotmesh._progress_cancel(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(c.sequence))
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text)
+    where r.commands is not null and c.kind = 'cancel'
+    having count(*) > 0;
+end
+$$;
+
+-- The code no longer wants these answers.
+create or replace function hotmesh._progress_cancel(
+    job_ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_cancel(job_ids, array(
+        select hotmesh._attribute_field(c.dimension, c.sequence)
+        from unnest(dimensions, sequences) as c (dimension, sequence)));
+    perform hotmesh._stream_cancel(job_ids, dimensions, sequences);
+    perform hotmesh._signal_unwait(job_ids, dimensions, sequences);
+end
+$$;
+
+-- Does this report end its function? A replay that met other code does not: the job waits for right
+-- code, visibly. A workflow that raised is run again only under a policy given to its start.
+create or replace function hotmesh._progress_ends(report hotmesh.report)
+returns boolean
+language sql
+immutable
+as $$
+    select report.outcome is not null and not report.outcome ? 'mismatch'
+       and not (
+           report.outcome ? 'error' and report.retry_policy is not null
+           and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
+$$;
+
+-- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
+-- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
+-- held, with empty news: to let it rest would wake nobody.
+create or replace function hotmesh._progress_fold(reports hotmesh.report[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
+    v_dimensions text[] := array(select r.dimension from unnest(reports) r);
+    v_cursors bigint[] := array(
+        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_left text[];
+    v_news hotmesh.jobs_attributes[];
+begin
+    if hotmesh._inbox_jobs(v_jobs, '{result}') <> '{}' then
+        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors);
+        v_left := hotmesh._inbox_left(v_jobs);
+    end if;
+    for i in 1 .. cardinality(reports) loop
+        reports[i].cursor := v_cursors[i];
+        reports[i].ends := hotmesh._progress_ends(reports[i]);
+        if v_left is not null then
+            reports[i].cursor := coalesce(
+                (select max(n.cursor) from unnest(v_news) n
+                 where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]),
+                v_cursors[i]);
+            reports[i].news := (
+                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
+                from unnest(v_news) n
+                where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]);
+            if reports[i].news is null and v_jobs[i] || v_dimensions[i] = any (v_left) then
+                reports[i].news := '[]';
+            end if;
+        end if;
+    end loop;
+    return reports;
+end
+$$;
+
+-- Closes the steps that were answered; a signal whose wait was given up meanwhile goes back.
+create or replace function hotmesh._progress_news(
+    job_ids bigint[], dimensions text[], cursors bigint[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[] := hotmesh._inbox_take(job_ids, dimensions);
+    v_news hotmesh.jobs_attributes[] :=
+        hotmesh._attribute_close(v_events, job_ids, dimensions, cursors);
+begin
+    if cardinality(v_news) < cardinality(v_events) then
+        perform hotmesh._signal_give_back(v_events, v_news);
+    end if;
+    return v_news;
+end
+$$;
+
+-- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news,
+-- outcome, rest.
+create or replace function hotmesh._progress_apply(
+    reports hotmesh.report[], worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_after hotmesh.report[];
+begin
+    perform hotmesh._attribute_write(hotmesh._progress_steps(reports));
+    if exists (select from unnest(reports) r where r.commands is not null) then
+        return query select (c).* from hotmesh._progress_command(reports, worker, lease) c;
+    end if;
+    v_after := hotmesh._progress_fold(reports);
+    perform hotmesh._progress_conclude(v_after);
+    return query
+    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
+           r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
+           null::double precision, extract(epoch from hotmesh.now())::double precision, null::text
+    from unnest(v_after) r
+    where r.outcome is null and r.news is not null;
+end
+$$;
+
+-- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
+create or replace function hotmesh._progress_conclude(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._progress_advance(reports);
+    perform hotmesh._lease_alive(array_agg(r.id))
+    from unnest(reports) r
+    where r.running and r.attempt > 1
+    having count(*) > 0;
+    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+    from unnest(reports) r
+    where r.outcome is null and not r.running and r.news is null
+    having count(*) > 0;
+    perform hotmesh._progress_again(r)
+    from unnest(reports) r
+    where r.outcome is not null and not r.ends;
+    if exists (select from unnest(reports) r where r.ends) then
+        perform hotmesh._progress_end(array(select r from unnest(reports) r where r.ends));
+    end if;
+end
+$$;
+
+create or replace function hotmesh._progress_advance(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    from unnest(reports) r
+    where not r.ends and r.dimension = ''
+    having count(*) > 0;
+    perform hotmesh._attribute_advance(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
+        array_agg('open'::text))
+    from unnest(reports) r
+    where not r.ends and r.dimension <> ''
+    having count(*) > 0;
+end
+$$;
+
+-- Functions that have ended: their outcomes are laid down, their obligations closed. Hooks that
+-- were ordered meanwhile come first, so that their job stays open for them.
+create or replace function hotmesh._progress_end(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
 declare
-    v_step hotmesh.jobs_attributes;
-    v_answer jsonb;
+    v_failed bigint[] := array(
+        select r.job_id
+        from unnest(reports) r
+        where r.dimension <> ''
+          and hotmesh._hook_close(r.job_id, r.dimension, r.cursor, r.outcome));
+    v_jobs bigint[] := array(select distinct r.job_id from unnest(reports) r);
+    v_late bigint[] := hotmesh._inbox_jobs(v_jobs, '{hook}');
 begin
-    foreach v_step in array steps loop
-        v_answer := hotmesh._effect_try(v_step);
-        if v_answer is not null then
-            perform hotmesh._inbox_told(
-                v_step.job_id, v_step.dimension, v_step.sequence, v_answer);
-        end if;
-    end loop;
+    perform hotmesh._attribute_facts(
+        array_agg(r.job_id),
+        array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
+        array_agg(coalesce(r.outcome -> 'error', r.outcome -> 'output')))
+    from (
+        select distinct on (r.job_id) r.job_id, r.outcome
+        from unnest(reports) r
+        where r.dimension = '' or r.job_id = any (v_failed) and r.outcome ? 'error'
+        order by r.job_id, r.outcome ? 'error' desc) r
+    having count(*) > 0;
+    if v_late <> '{}' then
+        perform hotmesh._order_apply(v_late, '{hook}');
+    end if;
+    perform hotmesh._progress_leave(reports);
+    perform hotmesh._close_settle(
+        array_agg(e.job_id), array_agg(e.ended), array_agg(e.cursor), array_agg(e.failed))
+    from (
+        select r.job_id, count(*)::integer as ended,
+               max(r.cursor) filter (where r.dimension = '') as cursor,
+               bool_or(r.dimension = '' and r.outcome ? 'error' or r.job_id = any (v_failed))
+                   as failed
+        from unnest(reports) r
+        group by r.job_id) e;
+end
+$$;
+
+-- What functions leave behind whose jobs go on.
+create or replace function hotmesh._progress_leave(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+declare
+    v_jobs bigint[];
+    v_dimensions text[];
+begin
+    select array_agg(r.job_id), array_agg(r.dimension)
+    into v_jobs, v_dimensions
+    from unnest(reports) r
+    join jobs j on j.id = r.job_id
+    where j.status > 1;
+    if v_jobs is not null then
+        perform hotmesh._signal_give_back(hotmesh._inbox_take(v_jobs, v_dimensions), '{}');
+        perform hotmesh._signal_drop(v_jobs, v_dimensions);
+        perform hotmesh._inbox_drop(v_jobs, v_dimensions);
+    end if;
+end
+$$;
+
+-- What is forgotten loses its messages, and gives back the signals that it had taken.
+create or replace function hotmesh._progress_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+declare
+    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
+begin
+    perform hotmesh._stream_cancel(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_unwait(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_send(w.job_id, w.name, jsonb_build_object('output', w.value))
+    from (
+        select g.job_id, g.name, g.value from unnest(v_gone) g
+        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, or its policy lets it try again.
+create or replace function hotmesh._progress_again(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if report.outcome ? 'mismatch' then
+        perform hotmesh._attribute_facts(
+            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
+        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    else
+        perform hotmesh._progress_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    end if;
 end
 $$;
 
@@ -6590,7 +7912,7 @@ begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._start_open(array[hotmesh._start_request(
         (null, key, workflow, queue, entity, args, options,
-         null, null, null)::hotmesh.job_request,
+         null, null, null, null, null, null, null, null)::hotmesh.job_request,
         hotmesh._setting('value_limit', 16777216))]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
@@ -6632,7 +7954,7 @@ begin
     v_ids := hotmesh._start_open(array(
         select hotmesh._start_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
-             null, null, null)::hotmesh.job_request,
+             null, null, null, null, null, null, null, null)::hotmesh.job_request,
             v_limit)
         from jsonb_to_recordset(requests) as r (
             key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
@@ -6672,7 +7994,8 @@ declare
 begin
     if v_job.id is null then
         select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
-               j.context, j.entity_version, j.expire_after, j.created_at, j.updated_at,
+               j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
+               j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
                j.closed_at, j.expire_at
         into v_job
         from jobs_archive j
@@ -6703,7 +8026,7 @@ begin
         return null;
     end if;
     v_facts := hotmesh._engine_facts(v_job);
-    if v_job.status < 0 then
+    if v_job.status < 0 and v_facts ? 'error' then
         perform hotmesh._job_refuse_failed(key, v_facts -> 'error');
     end if;
     return v_facts -> 'output';
@@ -6882,7 +8205,7 @@ begin
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
     if exists (select from unnest(reports) r where r.verdict = 'quiet') then
-        v_inbox := hotmesh._inbox_jobs(v_all, '{result,signal}')
+        v_inbox := hotmesh._inbox_jobs(v_all, '{result}')
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     end if;
     v_locked := hotmesh._job_lock(array(
@@ -6902,7 +8225,9 @@ begin
                 then case when r.keep or r.was_kept then 'kept' else 'busy' end
             when r.job_id = any (v_kept) and r.was_kept is null
                 then case when r.keep then 'kept' else 'busy' end
-            when r.cursor = (select j.cursor from jobs j where j.id = r.job_id) then 'ok'
+            when r.cursor = case
+                when r.dimension = '' then (select j.cursor from jobs j where j.id = r.job_id)
+                else hotmesh._hook_cursor(r.job_id, r.dimension) end then 'ok'
             else 'stale' end
         from unnest(reports) with ordinality r
         order by r.ordinality);
@@ -6962,296 +8287,6 @@ begin
 end
 $$;
 
--- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
--- it asked for.
-create or replace function hotmesh._report_steps(reports hotmesh.report[])
-returns hotmesh.jobs_attributes[]
-language plpgsql
-as $$
-begin
-    return array(
-        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
-                r.cursor + d.number, 0, null,
-                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
-        from unnest(reports) r
-        cross join lateral rows from (
-            jsonb_to_recordset(r.done) as (
-                sequence integer, kind text, name text, value jsonb, at double precision))
-            with ordinality as d (sequence, kind, name, value, at, number)
-        where r.done is not null
-        union all
-        select (r.job_id, null, null, c.kind, c.name,
-                case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
-                null, 0, null, null)::hotmesh.jobs_attributes
-        from unnest(reports) r
-        cross join lateral jsonb_to_recordset(r.commands) as c (
-            sequence integer, kind text, name text)
-        where r.commands is not null and c.kind <> 'cancel');
-end
-$$;
-
-create or replace function hotmesh._report_messages(
-    reports hotmesh.report[], worker text, lease interval)
-returns hotmesh.streams[]
-language plpgsql
-as $$
-declare
-    v_now timestamptz := hotmesh.now();
-begin
-    return array(
-        select (r.id, c.kind,
-                case when c.announced then 'leased'
-                     when c.delay > 0 then 'delayed'
-                     else 'ready' end,
-                coalesce(c.queue, ''), coalesce(c.name, ''), coalesce(c.priority, 0),
-                r.job_id, r.dimension, c.sequence, null, c.args,
-                hotmesh._retry_policy(c.retry_policy), 0, 0,
-                case when c.announced then v_now + lease
-                     else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
-                case when c.announced then worker end, c.error, null,
-                hotmesh._timeout_policy(c.timeouts), c.concurrency_key, null)::hotmesh.streams
-        from unnest(reports) r
-        cross join lateral jsonb_to_recordset(r.commands) as c (
-            sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
-            retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
-            error jsonb, concurrency_key text)
-        where r.commands is not null and c.kind <> 'cancel');
-end
-$$;
-
-create or replace function hotmesh._report_check_commands(reports hotmesh.report[])
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._refuse_argument(
-        format('bad command: %s', left(c.kind, 60)),
-        format('Commands: activity (with queue and name), timer, wait, patch, cancel, %s.',
-               array_to_string(hotmesh._effect_kinds(), ', ')),
-        'Is the driver newer than the engine?')
-    from unnest(reports) r
-    cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
-    where r.commands is not null
-      and (coalesce(c.kind, '') not in ('activity', 'timer', 'wait', 'patch', 'cancel')
-               and c.kind <> all (hotmesh._effect_kinds())
-           or coalesce(c.kind, '') = ''
-           or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
-end
-$$;
-
-create or replace function hotmesh._report_effects(reports hotmesh.report[])
-returns hotmesh.jobs_attributes[]
-language plpgsql
-as $$
-begin
-    return array(
-        select (r.job_id, null, c.args, c.kind, c.name, 'open', r.dimension, c.sequence,
-                null, 0, null, null)::hotmesh.jobs_attributes
-        from unnest(reports) r
-        cross join lateral jsonb_to_recordset(r.commands) as c (
-            sequence integer, kind text, name text, args jsonb)
-        where r.commands is not null and c.kind = any (hotmesh._effect_kinds()));
-end
-$$;
-
--- Lays down what the code asked for. An announced activity runs already, with its sender; one that
--- brings an error has failed its first attempt.
-create or replace function hotmesh._report_command(
-    reports hotmesh.report[], worker text, lease interval)
-returns setof hotmesh.delivery
-language plpgsql
-as $$
-declare
-    v_messages hotmesh.streams[] := hotmesh._report_messages(reports, worker, lease);
-    v_announced hotmesh.streams[] := array(
-        select m from unnest(v_messages) m where m.state = 'leased');
-    v_ids bigint[];
-begin
-    perform hotmesh._report_check_commands(reports);
-    perform hotmesh._stream_enqueue(array(
-        select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
-    perform hotmesh._timer_set(array(
-        select m from unnest(v_messages) m where m.kind = 'timer' or m.timeouts is not null));
-    perform hotmesh._effect_apply(hotmesh._report_effects(reports));
-    if v_announced <> '{}' then
-        v_ids := hotmesh._stream_announce(v_announced);
-        perform hotmesh._stream_fail(
-            array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
-        from unnest(v_announced) with ordinality a
-        where a.error is not null
-        having count(*) > 0;
-        return query
-        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text,
-               a.dimension, a.sequence, 1, null::jsonb, null::bigint, null::jsonb,
-               null::double precision, null::double precision
-        from unnest(v_announced) with ordinality a
-        where a.error is null;
-    end if;
-    perform hotmesh._attribute_cancel(
-                array_agg(r.job_id),
-                array_agg(hotmesh._attribute_field(r.dimension, c.sequence))),
-            hotmesh._stream_cancel(
-                array_agg(r.job_id), array_agg(r.dimension), array_agg(c.sequence))
-    from unnest(reports) r
-    cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text)
-    where r.commands is not null and c.kind = 'cancel'
-    having count(*) > 0;
-end
-$$;
-
--- Does this report end its job? A replay that met other code does not: the job waits for right
--- code, visibly. A workflow that raised is run again only under a policy given to its start.
-create or replace function hotmesh._report_ends(report hotmesh.report)
-returns boolean
-language sql
-immutable
-as $$
-    select report.outcome is not null and not report.outcome ? 'mismatch'
-       and not (
-           report.outcome ? 'error' and report.retry_policy is not null
-           and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
-$$;
-
--- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
--- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
--- held, with empty news: to let it rest would wake nobody.
-create or replace function hotmesh._report_fold(reports hotmesh.report[])
-returns hotmesh.report[]
-language plpgsql
-as $$
-declare
-    v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
-    v_cursors bigint[] := array(
-        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
-    v_told bigint[];
-    v_left bigint[] := '{}';
-    v_events hotmesh.streams[];
-    v_news hotmesh.jobs_attributes[];
-begin
-    v_told := hotmesh._inbox_jobs(v_jobs, '{result,signal}');
-    if v_told <> '{}' then
-        perform hotmesh._signal_meet(v_told);
-        v_events := hotmesh._inbox_take(v_told);
-        v_news := hotmesh._attribute_close(v_events, v_jobs, v_cursors);
-        v_left := hotmesh._inbox_jobs(v_told, '{result}');
-    end if;
-    for i in 1 .. cardinality(reports) loop
-        reports[i].cursor := v_cursors[i];
-        reports[i].ends := hotmesh._report_ends(reports[i]);
-        if v_events is not null then
-            reports[i].cursor := coalesce(
-                (select max(n.cursor) from unnest(v_news) n where n.job_id = v_jobs[i]),
-                v_cursors[i]);
-            reports[i].news := (
-                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
-                from unnest(v_news) n
-                where n.job_id = v_jobs[i]);
-        end if;
-        if reports[i].news is null and v_jobs[i] = any (v_left) then
-            reports[i].news := '[]';
-        end if;
-    end loop;
-    return reports;
-end
-$$;
-
--- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news,
--- outcome, rest.
-create or replace function hotmesh._report_progress(
-    reports hotmesh.report[], worker text, lease interval)
-returns setof hotmesh.delivery
-language plpgsql
-as $$
-declare
-    v_after hotmesh.report[];
-begin
-    perform hotmesh._attribute_write(hotmesh._report_steps(reports));
-    if exists (select from unnest(reports) r where r.commands is not null) then
-        return query select (c).* from hotmesh._report_command(reports, worker, lease) c;
-    end if;
-    v_after := hotmesh._report_fold(reports);
-    perform hotmesh._report_conclude(v_after);
-    return query
-    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
-           r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
-           null::double precision, extract(epoch from hotmesh.now())::double precision
-    from unnest(v_after) r
-    where r.outcome is null and r.news is not null;
-end
-$$;
-
--- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
-create or replace function hotmesh._report_conclude(reports hotmesh.report[])
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
-    from unnest(reports) r
-    where not r.ends
-    having count(*) > 0;
-    perform hotmesh._lease_alive(array_agg(r.id))
-    from unnest(reports) r
-    where r.running and r.attempt > 1
-    having count(*) > 0;
-    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
-    from unnest(reports) r
-    where r.outcome is null and not r.running and r.news is null
-    having count(*) > 0;
-    perform hotmesh._report_again(r)
-    from unnest(reports) r
-    where r.outcome is not null and not r.ends;
-    perform hotmesh._attribute_facts(
-                array_agg(r.job_id),
-                array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
-                array_agg(coalesce(r.outcome -> 'error', r.outcome -> 'output'))),
-            hotmesh._job_settle(
-                array_agg(r.job_id), array_agg(r.cursor), array_agg(r.outcome ? 'error')),
-            hotmesh._stream_drop(array_agg(r.job_id))
-    from unnest(reports) r
-    where r.ends
-    having count(*) > 0;
-end
-$$;
-
--- What is forgotten loses its messages, and gives back the signals that it had taken.
-create or replace function hotmesh._report_forget(job_id bigint, dimension text)
-returns void
-language plpgsql
-as $$
-declare
-    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
-begin
-    perform hotmesh._stream_cancel(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
-    from unnest(v_gone) g
-    where g.state = 'open' having count(*) > 0;
-    perform hotmesh._signal_send(w.job_id, w.name, coalesce(w.value, 'null'))
-    from (
-        select g.job_id, g.name, g.value from unnest(v_gone) g
-        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
-end
-$$;
-
--- A run that is to be replayed later: it met other code, or its policy lets it try again.
-create or replace function hotmesh._report_again(report hotmesh.report)
-returns void
-language plpgsql
-as $$
-begin
-    if report.outcome ? 'mismatch' then
-        perform hotmesh._attribute_facts(
-            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
-        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
-    else
-        perform hotmesh._report_forget(report.job_id, report.dimension);
-        perform hotmesh._stream_delay(
-            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
-            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
-    end if;
-end
-$$;
-
 create or replace function hotmesh._report_kept(take integer)
 returns jsonb
 language plpgsql
@@ -7290,7 +8325,7 @@ begin
         perform hotmesh._report_check_sizes(v_reports);
     end if;
     if 'ok' = all (v_verdicts) then
-        return query select (p).* from hotmesh._report_progress(v_reports, worker, lease) p;
+        return query select (p).* from hotmesh._progress_apply(v_reports, worker, lease) p;
         return;
     end if;
     for i in 1 .. cardinality(v_reports) loop
@@ -7308,13 +8343,13 @@ begin
     if 'ok' = any (v_verdicts) then
         return query
         select (p).*
-        from hotmesh._report_progress(
+        from hotmesh._progress_apply(
             array(select r from unnest(v_reports) r where r.verdict = 'ok'), worker, lease) p;
     end if;
     return query
     select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text,
            r.dimension, null::integer, null::integer, null::jsonb, null::bigint, null::jsonb,
-           null::double precision, null::double precision
+           null::double precision, null::double precision, null::text
     from unnest(v_reports) r
     where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
 end
@@ -7333,7 +8368,8 @@ begin
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
            s.attempt, s.args, null::bigint, s.timeouts,
            extract(epoch from j.created_at)::double precision,
-           extract(epoch from hotmesh.now())::double precision
+           extract(epoch from hotmesh.now())::double precision,
+           null::text
     from streams s
     left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
@@ -7372,6 +8408,24 @@ begin
 end
 $$;
 
+create or replace function hotmesh._delivery_fold(ids bigint[], job_ids bigint[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+begin
+    return hotmesh._progress_fold(array(
+        select (s.id, s.token,
+                case when s.dimension = '' then j.cursor
+                     else hotmesh._hook_cursor(s.job_id, s.dimension) end,
+                null, null, null, null, null, true, null, null,
+                s.kind, s.job_id, s.dimension, null, null, null,
+                null, false, null)::hotmesh.report
+        from streams s
+        join jobs j on j.id = s.job_id
+        where s.id = any (ids) and s.job_id = any (job_ids)));
+end
+$$;
+
 -- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
 -- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in
 -- pages.
@@ -7383,39 +8437,31 @@ declare
     v_locked bigint[];
     v_runs hotmesh.report[];
     v_now double precision := extract(epoch from hotmesh.now());
+    v_size bigint := 8388608 / cardinality(ids);
 begin
     v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
-    if cardinality(v_locked) < cardinality(ids) then
-        perform hotmesh._delivery_put_back(array(
-            select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
-    end if;
-    v_runs := hotmesh._report_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null,
-                s.kind, s.job_id, s.dimension, null, null, null,
-                null, false, null)::hotmesh.report
-        from streams s
-        join jobs j on j.id = s.job_id
-        where s.id = any (ids) and s.job_id = any (v_locked)));
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
-    from unnest(v_runs) r
-    where r.news is not null
-    having count(*) > 0;
+    perform hotmesh._delivery_put_back(array(
+        select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+    v_runs := hotmesh._delivery_fold(ids, v_locked);
+    perform hotmesh._progress_advance(array(
+        select r from unnest(v_runs) r where r.news is not null));
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
            case when s.cursor is null
-                then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
+                then coalesce(h.value -> 'args', hotmesh._attribute_input(s.job_id, v_size)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.token > 1
-                    then hotmesh._attribute_history(
-                        s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
+                    then hotmesh._attribute_history(s.job_id, s.dimension, 0, v_size)
                 else '[]' end,
            extract(epoch from j.created_at)::double precision,
-           v_now
+           v_now,
+           h.value ->> 'signal'
     from unnest(v_runs) r
     join streams s on s.id = r.id
-    join jobs j on j.id = s.job_id;
+    join jobs j on j.id = s.job_id
+    left join lateral hotmesh._hook_find(s.job_id, s.dimension) h on s.dimension <> '';
 end
 $$;
 
@@ -7426,6 +8472,9 @@ returns void
 language plpgsql
 as $$
 begin
+    if ids = '{}' then
+        return;
+    end if;
     perform hotmesh._stream_postpone(ids, interval '100 ms');
     perform hotmesh._stream_drop(array(
         select s.job_id
@@ -7468,7 +8517,7 @@ language sql
 as $$
     select 'limits', null::bigint, null::integer, null::text, null::text, null::text, null::bigint,
            null::text, null::text, null::integer, null::integer, n, null::bigint, null::jsonb,
-           null::double precision, null::double precision
+           null::double precision, null::double precision, null::text
     from hotmesh._limit_news(known) n
     where n is not null
 $$;
@@ -7498,7 +8547,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unfiled('{result,signal}', 200);
+    v_jobs bigint[] := hotmesh._inbox_unfiled(
+        '{result,signal,hook,cancel,interrupt}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -7506,9 +8556,15 @@ begin
         return;
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt}');
+    perform hotmesh._signal_meet(v_locked);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
-    perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
+    v_jobs := array(select u from unnest(v_jobs) u where u <> all (v_open));
+    if v_jobs <> '{}' then
+        perform hotmesh._signal_forget(v_jobs);
+        perform hotmesh._stream_drop(v_jobs);
+    end if;
 end
 $$;
 
@@ -7602,7 +8658,19 @@ as $$
 begin
     return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
             null, least(hotmesh._queue_next_due(worker, want),
-                        hotmesh._tick_next_due()))::hotmesh.delivery;
+                        hotmesh._tick_next_due()), null)::hotmesh.delivery;
+end
+$$;
+
+create or replace function hotmesh._turn_sweep()
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._lease_sweep(200);
+    perform hotmesh._tick_fire(20);
+    perform hotmesh._signal_sweep(200);
+    perform hotmesh._turn_route();
 end
 $$;
 
@@ -7640,9 +8708,7 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
             v_lease);
     end if;
-    perform hotmesh._lease_sweep(200);
-    perform hotmesh._tick_fire(20);
-    perform hotmesh._turn_route();
+    perform hotmesh._turn_sweep();
     return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
@@ -7931,7 +8997,8 @@ as $$
         ('reader', 'job_list job_history'),
         ('reader', 'entity_find'),
         ('operator', 'entity_create_index entity_index_ddl'),
-        ('client', 'job_start job_start_many job_signal'),
+        ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
+        ('client', 'signal_send hook_start'),
         ('reader', 'entity_get'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
         ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),

@@ -1,15 +1,15 @@
 -- 31 inbox: news for a job are event rows of `streams`. An event is `ready` until its job was told
 -- of it, then `waiting` in the job's inbox until the run's next report or claim takes it. Whoever
 -- writes an event needs no lock on the job: any later turn files what is still ready.
--- Three kinds: `result` (a step's answer), `signal` (see 60_signal) and `report` (a whole report of
--- a worker whose job was locked by somebody else).
+-- By name: `result` (a step's answer), `signal` (60), `report` (a whole report of a worker whose
+-- job was locked by somebody else), and the orders `hook`, `cancel`, `interrupt` (87).
 
 --@ state
 
 --@ behaviour
--- Takes the results that wait for jobs whose locks the caller holds, up to 500 of each: a run that
--- got news stays held, and its next report takes the rest.
-create or replace function hotmesh._inbox_take(job_ids bigint[])
+-- Takes the results that wait for functions whose jobs' locks the caller holds, up to 500 of each:
+-- a run that got news stays held, and its next report takes the rest.
+create or replace function hotmesh._inbox_take(job_ids bigint[], dimensions text[])
 returns hotmesh.streams[]
 language plpgsql
 as $$
@@ -20,14 +20,27 @@ begin
         delete from streams s
         where s.id = any (array(
             select e.id
-            from unnest(job_ids) as j (id)
+            from unnest(job_ids, dimensions) as f (job_id, dimension)
             cross join lateral (
                 select m.id from streams m
-                where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+                where m.job_id = f.job_id and m.kind = 'event' and m.name = 'result'
+                  and m.dimension = f.dimension
                 order by m.visible_at, m.id limit 500 for update skip locked) e))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event) into v_events from taken t;
     return v_events;
+end
+$$;
+
+-- Places (job and dimension) of these jobs for which there are results.
+create or replace function hotmesh._inbox_left(job_ids bigint[])
+returns text[]
+language plpgsql
+as $$
+begin
+    return array(
+        select distinct s.job_id || s.dimension from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'result');
 end
 $$;
 
@@ -52,14 +65,15 @@ begin
         from unnest(job_ids) as j (id)
         cross join lateral (
             select m.id from streams m
-            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'signal')
+            where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
               and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
             for update skip locked) n));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (v_seen) and s.state = 'waiting'
       and (select count(*) from (
                select from streams e
-               where e.job_id = s.job_id and e.kind = 'event' and e.dimension = s.dimension
+               where e.job_id = s.job_id and e.kind = 'event' and e.name = 'result'
+                 and e.dimension = s.dimension
                limit 1) one) > 0;
     select array_agg(distinct m.worker) into v_holders
     from streams m
@@ -132,32 +146,47 @@ begin
 end
 $$;
 
--- A step's answer, for a job whose lock the caller holds.
+-- A piece of news, to be added.
+create or replace function hotmesh._inbox_event(
+    name text, job_id bigint, dimension text, sequence integer, args jsonb)
+returns hotmesh.streams
+language sql
+immutable
+as $$
+    select jsonb_populate_record(null::hotmesh.streams, jsonb_build_object(
+        'name', name, 'job_id', job_id, 'dimension', dimension, 'sequence', sequence,
+        'args', args))
+$$;
+
+create or replace function hotmesh._inbox_add(events hotmesh.streams[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into streams (
+        kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    select 'event', e.name, 'ready', e.job_id, e.dimension, e.sequence, e.args, v_now, v_now
+    from unnest(events) e;
+end
+$$;
+
+-- The answer of a step; `waiting` if its function takes it in this turn, under its job's lock.
 create or replace function hotmesh._inbox_told(
-    job_id bigint, dimension text, sequence integer, args jsonb)
+    job_id bigint, dimension text, sequence integer, args jsonb, state text)
 returns void
 language plpgsql
 as $$
 begin
     insert into streams (
         kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
-    values ('event', 'result', 'waiting', job_id, dimension, sequence, args, hotmesh.now(),
+    values ('event', 'result', state, job_id, dimension, sequence, args, hotmesh.now(),
             hotmesh.now());
 end
 $$;
 
-create or replace function hotmesh._inbox_signals(job_ids bigint[])
-returns hotmesh.streams[]
-language plpgsql
-as $$
-begin
-    return (
-        select array_agg((s::hotmesh.streams)) from streams s
-        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'signal');
-end
-$$;
-
--- A signal that met its wait becomes that step's result.
+-- Signals that met their waits become those steps' results.
 create or replace function hotmesh._inbox_answer(
     ids bigint[], dimensions text[], sequences integer[])
 returns void
@@ -165,9 +194,18 @@ language plpgsql
 as $$
 begin
     update streams s
-    set name = 'result', state = 'waiting', dimension = dimensions[array_position(ids, s.id)],
+    set name = 'result', state = 'ready', dimension = dimensions[array_position(ids, s.id)],
         sequence = sequences[array_position(ids, s.id)]
     where s.id = any (ids);
+end
+$$;
+
+create or replace function hotmesh._inbox_file(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'waiting' where s.id = any (ids) and s.state = 'ready';
 end
 $$;
 
@@ -193,5 +231,41 @@ begin
     select coalesce(jsonb_agg(t.args || '{"was_kept": true}' order by t.id), '[]') into v_kept
     from taken t;
     return v_kept;
+end
+$$;
+
+-- Orders for jobs whose locks the caller holds, in the order in which they were given.
+create or replace function hotmesh._inbox_orders(job_ids bigint[], names text[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_orders hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select m.id from streams m
+            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = any (names)
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event order by (t.event).id) into v_orders from taken t;
+    return coalesce(v_orders, '{}');
+end
+$$;
+
+-- What is left of functions that have ended.
+create or replace function hotmesh._inbox_drop(job_ids bigint[], dimensions text[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (array(
+        select m.id
+        from unnest(job_ids, dimensions) as f (job_id, dimension)
+        join streams m on m.job_id = f.job_id and m.dimension = f.dimension
+        where m.state <> 'dead' and (m.kind <> 'event' or m.name = 'result')
+        for update of m skip locked));
 end
 $$;

@@ -135,6 +135,20 @@ begin
 end
 $$;
 
+-- Wakes some idle worker: its turn will see what is to be done.
+create or replace function hotmesh._worker_wake_any()
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._worker_wake(array(
+        select w.name from workers w
+        where w.idle_at > hotmesh.now() - interval '15 s'
+        order by w.idle_at desc
+        limit 1));
+end
+$$;
+
 -- Wakes idle workers for which work is ready; `except_worker` is the one that asks.
 create or replace function hotmesh._worker_wake_useful(except_worker text)
 returns void

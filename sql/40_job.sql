@@ -18,6 +18,11 @@ create table hotmesh.jobs (
     context jsonb not null default '{}',
     entity_version bigint not null default 0,
     expire_after interval,
+    parent_id bigint,
+    parent_dimension text,
+    parent_sequence integer,
+    origin_id bigint,
+    close_policy text,
     created_at timestamptz not null,
     updated_at timestamptz not null,
     closed_at timestamptz,
@@ -27,6 +32,8 @@ create table hotmesh.jobs (
     constraint a_job_is_open_while_its_semaphore_is_above_zero check (
         (closed_at is null) = (status > 0)),
     constraint a_semaphore_never_passes_through_zero check (status >= 0 or status < -900000000),
+    constraint a_close_policy_is_known check (
+        close_policy in ('terminate', 'cancel', 'abandon')),
     constraint only_closed_jobs_expire check (expire_at is null or closed_at is not null)
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 comment on table hotmesh.jobs is
@@ -48,15 +55,26 @@ comment on column hotmesh.jobs.context is
 comment on column hotmesh.jobs.entity_version is 'How often the entity was changed.';
 comment on column hotmesh.jobs.expire_after is
 'How long the closed job stays before it is archived and its key is free; null for ever.';
+comment on column hotmesh.jobs.parent_id is 'The job that started it as its child.';
+comment on column hotmesh.jobs.parent_dimension is 'The part of the parent that waits for it.';
+comment on column hotmesh.jobs.parent_sequence is
+'The parent''s step that its outcome answers; null if the parent only is on record.';
+comment on column hotmesh.jobs.origin_id is 'The first of its ancestors.';
+comment on column hotmesh.jobs.close_policy is
+'What becomes of it when its parent closes: terminate, cancel, abandon; null is abandon.';
 comment on column hotmesh.jobs.created_at is 'When it was started.';
 comment on column hotmesh.jobs.updated_at is 'When it last moved.';
 comment on column hotmesh.jobs.closed_at is 'When it settled.';
 comment on column hotmesh.jobs.expire_at is 'When it may be archived.';
+create index jobs_by_parent on hotmesh.jobs (parent_id) where parent_id is not null;
+comment on index hotmesh.jobs_by_parent is 'The children of a job.';
 create index jobs_expiring on hotmesh.jobs (expire_at) where expire_at is not null;
 
 create type hotmesh.job_request as (
     id bigint, key text, workflow text, queue text, entity text, args jsonb, options jsonb,
-    expire_after interval, retry_policy jsonb, visible_at timestamptz);
+    expire_after interval, retry_policy jsonb, visible_at timestamptz,
+    parent_id bigint, parent_dimension text, parent_sequence integer, origin_id bigint,
+    close_policy text);
 comment on type hotmesh.job_request is 'What a start asks for, normalised.';
 
 --@ behaviour
@@ -157,8 +175,11 @@ declare
     v_ids bigint[];
 begin
     with opened as (
-        insert into jobs (id, key, entity, queue, topic, expire_after, created_at, updated_at)
-        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, v_now, v_now
+        insert into jobs (
+            id, key, entity, queue, topic, expire_after, parent_id, parent_dimension,
+            parent_sequence, origin_id, close_policy, created_at, updated_at)
+        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, r.parent_id,
+               r.parent_dimension, r.parent_sequence, r.origin_id, r.close_policy, v_now, v_now
         from unnest(requests) r
         order by r.key
         on conflict (key) do nothing
@@ -182,18 +203,40 @@ begin
 end
 $$;
 
-create or replace function hotmesh._job_settle(ids bigint[], cursors bigint[], failed boolean[])
-returns void
+-- Closes obligations of jobs: `ended` is how many, `cursors` the main function's if it is among
+-- them. Returns the jobs that closed by it.
+create or replace function hotmesh._job_settle(
+    ids bigint[], ended integer[], cursors bigint[], failed boolean[])
+returns bigint[]
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_closed bigint[];
 begin
-    update jobs j
-    set status = case when s.failed then j.status - 1000000000 else 0 end,
-        cursor = s.cursor, closed_at = v_now, expire_at = v_now + j.expire_after, updated_at = v_now
-    from unnest(ids, cursors, failed) as s (id, cursor, failed)
-    where j.id = any (ids) and j.id = s.id;
+    with settled as (
+        update jobs j
+        set status = j.status - case when s.failed then 1000000000 else s.ended end,
+            cursor = coalesce(s.cursor, j.cursor), updated_at = v_now,
+            closed_at = case when s.failed or j.status <= s.ended then v_now end,
+            expire_at = case when s.failed or j.status <= s.ended then v_now + j.expire_after end
+        from unnest(ids, ended, cursors, failed) as s (id, ended, cursor, failed)
+        where j.id = any (ids) and j.id = s.id
+        returning j.id, j.closed_at)
+    select coalesce(array_agg(s.id) filter (where s.closed_at is not null), '{}') into v_closed
+    from settled s;
+    return v_closed;
+end
+$$;
+
+-- One more obligation: the caller holds the job's lock.
+create or replace function hotmesh._job_oblige(id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    update jobs j set status = j.status + 1, updated_at = hotmesh.now()
+    where j.id = _job_oblige.id;
 end
 $$;
 
@@ -207,6 +250,22 @@ begin
         detail = format('It closed at %s. Its status, cursor and closing can''t change any more.',
                         closed_at),
         hint = 'Start a new job; only the entity of a closed job may still change.';
+end
+$$;
+
+create or replace function hotmesh._job_find_open(key text)
+returns hotmesh.jobs
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find(key);
+begin
+    if v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    elsif v_job.closed_at is not null then
+        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
+    end if;
+    return v_job;
 end
 $$;
 

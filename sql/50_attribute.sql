@@ -113,7 +113,7 @@ $$;
 -- longer open was cancelled or answered before: its event is dropped, so running twice never counts
 -- twice. The caller holds the jobs' locks.
 create or replace function hotmesh._attribute_close(
-    events hotmesh.streams[], job_ids bigint[], cursors bigint[])
+    events hotmesh.streams[], job_ids bigint[], dimensions text[], cursors bigint[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
@@ -126,9 +126,10 @@ begin
     with numbered as (
         select m.job_id, hotmesh._attribute_field(m.dimension, m.sequence) as field,
                m.args, m.visible_at,
-               cursors[array_position(job_ids, m.job_id)] + row_number() over (
-                   partition by m.job_id order by m.visible_at, m.id) as cursor
-        from unnest(events) m),
+               f.cursor + row_number() over (
+                   partition by m.job_id, m.dimension order by m.visible_at, m.id) as cursor
+        from unnest(job_ids, dimensions, cursors) as f (job_id, dimension, cursor)
+        join unnest(events) m on m.job_id = f.job_id and m.dimension = f.dimension),
     closed as (
         update jobs_attributes a
         set state = case when e.args ? 'error' then 'failed' else 'done' end,
@@ -141,6 +142,52 @@ begin
     select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed
     from closed c;
     return v_closed;
+end
+$$;
+
+-- A hook's own row: its name, arguments and cursor.
+create or replace function hotmesh._attribute_hook(
+    job_id bigint, dimension text, name text, about jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (
+        job_id, field, value, kind, name, state, dimension, cursor, created_at, updated_at)
+    values (job_id, 'hook' || dimension, about, 'hook', name, 'open', dimension, 0, v_now, v_now);
+end
+$$;
+
+-- Moves the cursors of hooks, and closes those that have ended with `states`.
+create or replace function hotmesh._attribute_advance(
+    job_ids bigint[], dimensions text[], cursors bigint[], states text[])
+returns void
+language plpgsql
+as $$
+begin
+    update jobs_attributes a
+    set cursor = f.cursor, state = f.state, updated_at = hotmesh.now()
+    from unnest(job_ids, dimensions, cursors, states) as f (job_id, dimension, cursor, state)
+    where a.job_id = f.job_id and a.field = 'hook' || f.dimension;
+end
+$$;
+
+-- An order that reaches the code as a step which it never asked for: number 0, once.
+create or replace function hotmesh._attribute_order(job_id bigint, dimension text, kind text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (
+        job_id, field, kind, state, dimension, sequence, ledger, created_at, updated_at)
+    values (job_id, hotmesh._attribute_field(dimension, 0), kind, 'open', dimension, 0,
+            hotmesh._attribute_ledger('open'), v_now, v_now)
+    on conflict do nothing;
+    return found;
 end
 $$;
 
@@ -191,7 +238,7 @@ begin
             from jobs_attributes a
             where a.job_id = _attribute_history.job_id
               and a.dimension = _attribute_history.dimension
-              and a.sequence > after) h);
+              and (a.sequence > after or after = 0 and a.sequence = 0)) h);
 end
 $$;
 

@@ -1,61 +1,336 @@
--- 60 signal: news that somebody sends to a job by name. Sending is an insert into the job's inbox
--- and locks nothing, so it works in the caller's transaction. A wait is an open step of kind
--- `wait`. A signal without its wait stays in the inbox; a wait without its signal stays open;
--- whoever holds the job brings them together, oldest with oldest. Errors: MSH40, MSH42 of the job.
+-- 60 signal: news by name. Sent to one job, it is an event of that job's inbox and is kept for it;
+-- sent by name alone, it is a row of `signals`, where each open wait has a row too: one half of a
+-- rendezvous each. Who takes a wait's row away answers the wait, so that one signal meets one wait.
+-- Sending is an insert and locks nothing. A half is `new` until a turn has looked for the other
+-- after its commit: so neither of two that were written at once is missed. Errors: MSH40, MSH42.
 
 --@ state
+create table hotmesh.signals (
+    id bigint not null default nextval('hotmesh.ids'),
+    kind text not null,
+    state text not null default 'new',
+    name text not null,
+    job_id bigint,
+    dimension text,
+    sequence integer,
+    answer jsonb,
+    created_at timestamptz not null,
+    constraint signals_pkey primary key (id),
+    constraint signal_kind_is_known check (kind in ('wait', 'signal')),
+    constraint signal_state_is_known check (state in ('new', 'kept'))
+) with (
+    fillfactor = 80,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+comment on table hotmesh.signals is
+'One half of a rendezvous: a wait without its signal, or a signal without its wait.';
+comment on column hotmesh.signals.id is 'Its number: the oldest halves meet first.';
+comment on column hotmesh.signals.kind is
+'wait: an open step of a job; signal: sent by name to whoever waits.';
+comment on column hotmesh.signals.state is
+'new until a turn has looked for the other half after this one was committed, then kept.';
+comment on column hotmesh.signals.name is 'The signal''s name, shared by the whole app.';
+comment on column hotmesh.signals.job_id is 'Of a wait: its job.';
+comment on column hotmesh.signals.dimension is 'Of a wait: the part of the job.';
+comment on column hotmesh.signals.sequence is 'Of a wait: its step.';
+comment on column hotmesh.signals.answer is 'Of a signal: {"output": data}.';
+comment on column hotmesh.signals.created_at is 'When it was written.';
+create index signals_unmet on hotmesh.signals (id) where state = 'new';
+comment on index hotmesh.signals_unmet is 'Halves that no turn has looked at yet.';
+create index signals_by_name on hotmesh.signals (name, kind, id);
+comment on index hotmesh.signals_by_name is 'The oldest halves of a name.';
+create index signals_by_job on hotmesh.signals (job_id) where job_id is not null;
+comment on index hotmesh.signals_by_job is 'The waits of a job.';
 
 --@ behaviour
-create or replace function hotmesh._signal_send(job_id bigint, signal text, data jsonb)
+-- To one job; `answer` is {"output": …} or {"error": …}.
+create or replace function hotmesh._signal_send(job_id bigint, signal text, answer jsonb)
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._inbox_put(
-        job_id, '', 'signal', jsonb_build_object('signal', signal, 'output', data));
+        job_id, '', 'signal', answer || jsonb_build_object('signal', signal));
 end
 $$;
 
--- Turns signals that have a wait into its answer. The caller holds the jobs' locks.
+-- To whoever waits.
+create or replace function hotmesh._signal_publish(name text, answer jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into signals (kind, name, answer, created_at)
+    values ('signal', name, answer, hotmesh.now());
+end
+$$;
+
+-- Workflow code sends: to a wait of its own job, if there is one, else to whoever waits.
+create or replace function hotmesh._signal_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_answer jsonb := jsonb_build_object('output', step.value -> 'data');
+begin
+    if exists (
+        select from signals w
+        where w.job_id = step.job_id and w.kind = 'wait' and w.name = step.name)
+    then
+        perform hotmesh._signal_send(step.job_id, step.name, v_answer);
+    else
+        perform hotmesh._signal_publish(step.name, v_answer);
+    end if;
+    return 'true';
+end
+$$;
+
+-- Workflow code waits: the oldest signal that was sent to its job answers at once.
+create or replace function hotmesh._signal_wait(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_sent bigint[] := array(
+        select m.id from streams m
+        where m.job_id = step.job_id and m.kind = 'event' and m.name = 'signal'
+          and m.args ->> 'signal' = step.name
+        order by m.id
+        limit 1
+        for update skip locked);
+begin
+    if v_sent = '{}' then
+        insert into signals (kind, name, job_id, dimension, sequence, created_at)
+        values ('wait', step.name, step.job_id, step.dimension, step.sequence, hotmesh.now());
+    else
+        perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
+    end if;
+    return null;
+end
+$$;
+
+-- Brings signals that were sent to jobs together with waits of those jobs. What finds no wait is
+-- filed until one is opened; if its wait's row is locked this instant it stays, to be tried again.
+-- The caller holds the jobs' locks.
 create or replace function hotmesh._signal_meet(job_ids bigint[])
 returns void
 language plpgsql
 as $$
 declare
-    v_signals hotmesh.streams[] := hotmesh._inbox_signals(job_ids);
+    v_waits bigint[];
     v_ids bigint[];
     v_dimensions text[];
     v_sequences integer[];
 begin
-    if v_signals is null then
+    if hotmesh._inbox_jobs(job_ids, '{signal}') = '{}' then
         return;
     end if;
-    select array_agg(s.id), array_agg(w.dimension), array_agg(w.sequence)
+    v_waits := array(
+        select w.id from signals w
+        where w.job_id = any (job_ids) and w.kind = 'wait'
+        order by w.id
+        for update skip locked);
+    with met as (
+        delete from signals w
+        using (
+            select m.id, m.job_id, m.args ->> 'signal' as name,
+                   row_number() over (
+                       partition by m.job_id, m.args ->> 'signal' order by m.id) as place
+            from streams m
+            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal') s,
+            hotmesh._signal_queue(v_waits) q
+        where w.id = q.id and q.job_id = s.job_id and q.name = s.name and q.place = s.place
+        returning s.id, w.dimension, w.sequence)
+    select array_agg(m.id), array_agg(m.dimension), array_agg(m.sequence)
     into v_ids, v_dimensions, v_sequences
-    from (
-        select m.id, m.job_id, m.args ->> 'signal' as name,
-               row_number() over (partition by m.job_id, m.args ->> 'signal' order by m.id) as place
-        from unnest(v_signals) m) s
-    join (
-        select a.job_id, a.name, a.dimension, a.sequence,
-               row_number() over (
-                   partition by a.job_id, a.name order by a.created_at, a.sequence) as place
-        from jobs_attributes a
-        where a.job_id = any (array(select m.job_id from unnest(v_signals) m))
-          and a.kind = 'wait' and a.state = 'open') w
-        on w.job_id = s.job_id and w.name = s.name and w.place = s.place;
+    from met m;
     perform hotmesh._inbox_answer(v_ids, v_dimensions, v_sequences);
+    perform hotmesh._inbox_file(array(
+        select m.id from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal'
+          and not exists (
+              select from signals w
+              where w.job_id = m.job_id and w.kind = 'wait' and w.name = m.args ->> 'signal')));
 end
 $$;
 
--- Workflow code sends a signal: {"data": …}; for now to its own job.
-create or replace function hotmesh._signal_effect(step hotmesh.jobs_attributes)
-returns jsonb
+-- These halves with their place in the queue of their name, and of their job if they have one.
+create or replace function hotmesh._signal_queue(ids bigint[])
+returns table (id bigint, job_id bigint, name text, place bigint)
 language plpgsql
 as $$
 begin
-    perform hotmesh._signal_send(step.job_id, step.name, coalesce(step.value -> 'data', 'null'));
-    return 'true';
+    return query
+    select s.id, s.job_id, s.name,
+           row_number() over (partition by s.job_id, s.name order by s.id)
+    from signals s
+    where s.id = any (ids);
+end
+$$;
+
+-- The oldest halves of a kind for these names, locked.
+create or replace function hotmesh._signal_lock(names text[], kind text, take integer)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select h.id
+        from unnest(names) n (name)
+        cross join lateral (
+            select s.id from signals s
+            where s.name = n.name and s.kind = _signal_lock.kind
+            order by s.id
+            limit take
+            for update skip locked) h);
+end
+$$;
+
+-- Looks at halves that were committed since: pairs the oldest signals with the oldest waits of
+-- their names and answers those; keeps what is alone. A half whose other half is there but locked
+-- stays new, since its holder may roll back.
+create or replace function hotmesh._signal_sweep(take integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_new bigint[] := array(
+        select s.id from signals s
+        where s.state = 'new' order by s.id limit take for update skip locked);
+    v_names text[];
+    v_waits bigint[];
+begin
+    if v_new = '{}' then
+        return;
+    end if;
+    v_names := array(select distinct s.name from signals s where s.id = any (v_new));
+    v_waits := hotmesh._signal_lock(v_names, 'wait', cardinality(v_new));
+    if v_waits <> '{}' then
+        perform hotmesh._signal_pair(
+            v_waits, hotmesh._signal_lock(v_names, 'signal', cardinality(v_new)));
+    end if;
+    update signals s set state = 'kept'
+    where s.id = any (v_new)
+      and not exists (
+          select from signals o
+          where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end);
+end
+$$;
+
+create or replace function hotmesh._signal_pair(waits bigint[], sent bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_answers hotmesh.streams[];
+begin
+    with halves as (
+        select s.id, s.kind, s.name, s.answer,
+               row_number() over (partition by s.kind, s.name order by s.id) as place
+        from signals s
+        where s.id = any (waits || sent)),
+    pairs as (
+        select w.id as wait, h.id as sent, h.answer || jsonb_build_object(
+                   'signal', h.name, 'published', true) as answer
+        from halves w
+        join halves h on h.name = w.name and h.place = w.place and h.kind = 'signal'
+        where w.kind = 'wait'),
+    gone as (
+        delete from signals s
+        using pairs p
+        where s.id in (p.wait, p.sent)
+        returning s.kind, s.job_id, s.dimension, s.sequence, p.answer)
+    select array_agg(hotmesh._inbox_event(
+               'result', g.job_id, g.dimension, g.sequence, g.answer))
+    into v_answers
+    from gone g
+    where g.kind = 'wait';
+    perform hotmesh._inbox_add(v_answers);
+end
+$$;
+
+-- These steps wait no more. A row that is locked this instant was just answered: see give_back.
+create or replace function hotmesh._signal_unwait(
+    job_ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from signals s
+    where s.id = any (array(
+        select w.id
+        from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+        join signals w
+            on w.job_id = c.job_id and w.dimension = c.dimension and w.sequence = c.sequence
+        for update of w skip locked));
+end
+$$;
+
+-- Nor do these functions, which have ended.
+create or replace function hotmesh._signal_drop(job_ids bigint[], dimensions text[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from signals s
+    where s.id = any (array(
+        select w.id
+        from unnest(job_ids, dimensions) as f (job_id, dimension)
+        join signals w on w.job_id = f.job_id and w.dimension = f.dimension
+        for update of w skip locked));
+end
+$$;
+
+-- Answers that nobody took are signals again: their waits were given up meanwhile.
+create or replace function hotmesh._signal_give_back(
+    events hotmesh.streams[], closed hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+begin
+    perform case
+        when e.args ? 'published'
+            then hotmesh._signal_publish(e.args ->> 'signal', e.args - '{signal,published}'::text[])
+        else hotmesh._signal_send(e.job_id, e.args ->> 'signal', e.args) end
+    from unnest(events) e
+    where e.args ? 'signal'
+      and not exists (
+          select from unnest(closed) c
+          where c.job_id = e.job_id and c.dimension = e.dimension and c.sequence = e.sequence)
+    order by e.id;
+end
+$$;
+
+-- Jobs that have closed wait for nothing; what was published and reached them too late goes on to
+-- others.
+create or replace function hotmesh._signal_forget(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from signals s
+    where s.id = any (array(
+        select w.id from signals w where w.job_id = any (job_ids) for update skip locked));
+    perform hotmesh._signal_publish(
+        m.args ->> 'signal', m.args - '{signal,published}'::text[])
+    from streams m
+    where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
+      and m.args ? 'published';
+end
+$$;
+
+create or replace function hotmesh._signal_check(signal text)
+returns void
+language plpgsql
+as $$
+begin
+    if coalesce(signal, '') = '' or length(signal) > 500 then
+        perform hotmesh._refuse_argument(
+            'a signal needs a name', 'It has 1 to 500 characters.',
+            'Name what workflow.wait_for(…) waits for.');
+    end if;
 end
 $$;
 
@@ -70,21 +345,29 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    if coalesce(signal, '') = '' or length(signal) > 500 then
-        perform hotmesh._refuse_argument(
-            'a signal needs a name', 'It has 1 to 500 characters.',
-            'Name what workflow.wait_for(…) waits for.');
-    end if;
-    v_job := hotmesh._job_find(key);
-    if v_job.id is null then
-        perform hotmesh._job_refuse_missing(key);
-    elsif v_job.closed_at is not null then
-        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
-    end if;
-    perform hotmesh._signal_send(v_job.id, signal, coalesce(data, 'null'));
+    perform hotmesh._signal_check(signal);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._signal_send(v_job.id, signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
 end
 $$;
 comment on function hotmesh.job_signal(text, text, text, jsonb) is
 'Send a signal to one job, in the caller''s transaction. It is kept until the job waits for it.
 Raises MSH40 for an unknown job, MSH42 for a closed one.';
+
+create or replace function hotmesh.signal_send(app text, signal text, data jsonb default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._signal_check(signal);
+    perform hotmesh._signal_publish(signal, jsonb_build_object('output', data));
+    perform hotmesh._worker_wake_any();
+end
+$$;
+comment on function hotmesh.signal_send(text, text, jsonb) is
+'Send a signal by name, in the caller''s transaction: the oldest wait for it in the app is answered;
+it is kept until there is one.';

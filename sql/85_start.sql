@@ -77,8 +77,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_known constant text[] :=
-        '{on_conflict,retry_policy,expire,search,priority,delay,concurrency_key}';
+    v_known constant text[] := '{on_conflict,retry_policy,expire,parent,search,priority,delay,
+        concurrency_key}';
     v_unknown text := (
         select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
@@ -123,6 +123,23 @@ begin
 end
 $$;
 
+-- A parent on record, which waits for nothing.
+create or replace function hotmesh._start_lineage(request hotmesh.job_request, parent text)
+returns hotmesh.job_request
+language plpgsql
+as $$
+declare
+    v_parent hotmesh.jobs := hotmesh._job_find(parent);
+begin
+    if v_parent.id is null then
+        perform hotmesh._job_refuse_missing(parent);
+    end if;
+    request.parent_id := v_parent.id;
+    request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    return request;
+end
+$$;
+
 create or replace function hotmesh._start_request(
     request hotmesh.job_request, size_limit bigint)
 returns hotmesh.job_request
@@ -140,6 +157,9 @@ begin
     if v_options <> '{}' then
         request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
         request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
+        if v_options ? 'parent' then
+            request := hotmesh._start_lineage(request, v_options ->> 'parent');
+        end if;
         if v_options ? 'delay' then
             request.visible_at :=
                 hotmesh.now() + hotmesh._duration(v_options -> 'delay', 'delay');

@@ -13,7 +13,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{signal,entity}'::text[]
+    select '{child,entity,hook,interrupt,signal,wait}'::text[]
 $$;
 
 create or replace function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -22,27 +22,45 @@ language plpgsql
 as $$
 begin
     case step.kind
+        when 'child' then return hotmesh._child_effect(step);
+        when 'hook' then return hotmesh._hook_effect(step);
+        when 'interrupt' then return hotmesh._order_effect(step);
         when 'signal' then return hotmesh._signal_effect(step);
         when 'entity' then return hotmesh._entity_effect(step);
+        when 'wait' then return hotmesh._signal_wait(step);
     end case;
 end
 $$;
 
+create or replace function hotmesh._effect_tell(step hotmesh.jobs_attributes, answer jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(step.job_id, step.dimension, step.sequence, answer, 'waiting');
+end
+$$;
+
 -- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
--- is the step's error; anything else is a defect and stops the report.
-create or replace function hotmesh._effect_try(step hotmesh.jobs_attributes)
-returns jsonb
+-- is the step's error; anything else is a defect and stops the report. Effects that fail are tried
+-- one by one, so that it costs one subtransaction if all goes well.
+create or replace function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
+returns void
 language plpgsql
 as $$
 declare
-    v_answer jsonb;
     v_state text;
     v_message text;
     v_detail text;
     v_hint text;
 begin
-    v_answer := hotmesh._effect_run(step);
-    return case when v_answer is not null then jsonb_build_object('output', v_answer) end;
+    perform hotmesh._effect_tell(e.step, jsonb_build_object('output', e.answer))
+    from (
+        select steps[i] as step, hotmesh._effect_run(steps[i]) as answer
+        from generate_subscripts(steps, 1) i
+        order by i
+        offset 0) e
+    where e.answer is not null;
 exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
@@ -52,26 +70,13 @@ exception
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,
             v_detail = pg_exception_detail, v_hint = pg_exception_hint;
-        return jsonb_build_object('error', jsonb_build_object(
-            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint));
-end
-$$;
-
--- Carries out the effects of a batch, one after the other. The caller holds the jobs' locks.
-create or replace function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
-returns void
-language plpgsql
-as $$
-declare
-    v_step hotmesh.jobs_attributes;
-    v_answer jsonb;
-begin
-    foreach v_step in array steps loop
-        v_answer := hotmesh._effect_try(v_step);
-        if v_answer is not null then
-            perform hotmesh._inbox_told(
-                v_step.job_id, v_step.dimension, v_step.sequence, v_answer);
+        if cardinality(steps) > 1 then
+            perform hotmesh._effect_apply(array[s]) from unnest(steps) s;
+        else
+            perform hotmesh._effect_tell(steps[1], jsonb_build_object(
+                'error', jsonb_build_object(
+                    'sqlstate', v_state, 'message', v_message, 'detail', v_detail,
+                    'hint', v_hint)));
         end if;
-    end loop;
 end
 $$;

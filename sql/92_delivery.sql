@@ -6,13 +6,13 @@
 create type hotmesh.delivery as (
     answer text, id bigint, token integer, kind text, queue text, name text,
     job_id bigint, key text, dimension text, sequence integer, attempt integer, args jsonb,
-    cursor bigint, history jsonb, started double precision, due double precision);
+    cursor bigint, history jsonb, started double precision, due double precision, signal text);
 comment on type hotmesh.delivery is
 'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
-the time now, `history` that of a run or the timeouts of an activity; events: news for a run that is
-held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
-(no answer: applied); limits: in `args`, which queues have limits for their activities; next:
-seconds until something is due.';
+the time now, `history` that of a run or the timeouts of an activity, `signal` what a hook shall
+signal; events: news for a run that is held; leased: an announced activity, its id and token;
+stale, busy, kept: what became of a report (no answer: applied); limits: in `args`, which queues
+have limits for their activities; next: seconds until something is due.';
 
 --@ behaviour
 -- Claims activities. A message whose job has closed meanwhile is dropped.
@@ -27,7 +27,8 @@ begin
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
            s.attempt, s.args, null::bigint, s.timeouts,
            extract(epoch from j.created_at)::double precision,
-           extract(epoch from hotmesh.now())::double precision
+           extract(epoch from hotmesh.now())::double precision,
+           null::text
     from streams s
     left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
@@ -66,6 +67,24 @@ begin
 end
 $$;
 
+create or replace function hotmesh._delivery_fold(ids bigint[], job_ids bigint[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+begin
+    return hotmesh._progress_fold(array(
+        select (s.id, s.token,
+                case when s.dimension = '' then j.cursor
+                     else hotmesh._hook_cursor(s.job_id, s.dimension) end,
+                null, null, null, null, null, true, null, null,
+                s.kind, s.job_id, s.dimension, null, null, null,
+                null, false, null)::hotmesh.report
+        from streams s
+        join jobs j on j.id = s.job_id
+        where s.id = any (ids) and s.job_id = any (job_ids)));
+end
+$$;
+
 -- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
 -- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in
 -- pages.
@@ -77,39 +96,31 @@ declare
     v_locked bigint[];
     v_runs hotmesh.report[];
     v_now double precision := extract(epoch from hotmesh.now());
+    v_size bigint := 8388608 / cardinality(ids);
 begin
     v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
-    if cardinality(v_locked) < cardinality(ids) then
-        perform hotmesh._delivery_put_back(array(
-            select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
-    end if;
-    v_runs := hotmesh._report_fold(array(
-        select (s.id, s.token, j.cursor, null, null, null, null, null, true, null, null,
-                s.kind, s.job_id, s.dimension, null, null, null,
-                null, false, null)::hotmesh.report
-        from streams s
-        join jobs j on j.id = s.job_id
-        where s.id = any (ids) and s.job_id = any (v_locked)));
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
-    from unnest(v_runs) r
-    where r.news is not null
-    having count(*) > 0;
+    perform hotmesh._delivery_put_back(array(
+        select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
+    v_runs := hotmesh._delivery_fold(ids, v_locked);
+    perform hotmesh._progress_advance(array(
+        select r from unnest(v_runs) r where r.news is not null));
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
            case when s.cursor is null
-                then hotmesh._attribute_input(s.job_id, 8388608 / cardinality(ids)) end,
+                then coalesce(h.value -> 'args', hotmesh._attribute_input(s.job_id, v_size)) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.token > 1
-                    then hotmesh._attribute_history(
-                        s.job_id, s.dimension, 0, 8388608 / cardinality(ids))
+                    then hotmesh._attribute_history(s.job_id, s.dimension, 0, v_size)
                 else '[]' end,
            extract(epoch from j.created_at)::double precision,
-           v_now
+           v_now,
+           h.value ->> 'signal'
     from unnest(v_runs) r
     join streams s on s.id = r.id
-    join jobs j on j.id = s.job_id;
+    join jobs j on j.id = s.job_id
+    left join lateral hotmesh._hook_find(s.job_id, s.dimension) h on s.dimension <> '';
 end
 $$;
 
@@ -120,6 +131,9 @@ returns void
 language plpgsql
 as $$
 begin
+    if ids = '{}' then
+        return;
+    end if;
     perform hotmesh._stream_postpone(ids, interval '100 ms');
     perform hotmesh._stream_drop(array(
         select s.job_id
@@ -162,7 +176,7 @@ language sql
 as $$
     select 'limits', null::bigint, null::integer, null::text, null::text, null::text, null::bigint,
            null::text, null::text, null::integer, null::integer, n, null::bigint, null::jsonb,
-           null::double precision, null::double precision
+           null::double precision, null::double precision, null::text
     from hotmesh._limit_news(known) n
     where n is not null
 $$;

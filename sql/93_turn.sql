@@ -13,7 +13,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unfiled('{result,signal}', 200);
+    v_jobs bigint[] := hotmesh._inbox_unfiled(
+        '{result,signal,hook,cancel,interrupt}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -21,9 +22,15 @@ begin
         return;
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
+    perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt}');
+    perform hotmesh._signal_meet(v_locked);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
-    perform hotmesh._stream_drop(array(select u from unnest(v_jobs) u where u <> all (v_open)));
+    v_jobs := array(select u from unnest(v_jobs) u where u <> all (v_open));
+    if v_jobs <> '{}' then
+        perform hotmesh._signal_forget(v_jobs);
+        perform hotmesh._stream_drop(v_jobs);
+    end if;
 end
 $$;
 
@@ -117,7 +124,19 @@ as $$
 begin
     return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
             null, least(hotmesh._queue_next_due(worker, want),
-                        hotmesh._tick_next_due()))::hotmesh.delivery;
+                        hotmesh._tick_next_due()), null)::hotmesh.delivery;
+end
+$$;
+
+create or replace function hotmesh._turn_sweep()
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._lease_sweep(200);
+    perform hotmesh._tick_fire(20);
+    perform hotmesh._signal_sweep(200);
+    perform hotmesh._turn_route();
 end
 $$;
 
@@ -155,9 +174,7 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
             v_lease);
     end if;
-    perform hotmesh._lease_sweep(200);
-    perform hotmesh._tick_fire(20);
-    perform hotmesh._turn_route();
+    perform hotmesh._turn_sweep();
     return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;

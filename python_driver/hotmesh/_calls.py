@@ -34,7 +34,6 @@ __all__ = [
     "job_prune",
     "job_result",
     "job_results",
-    "job_signal",
     "job_start",
     "job_start_many",
     "job_state",
@@ -125,6 +124,7 @@ class Delivery(NamedTuple):
     history: Any
     started: float | None
     due: float | None
+    signal: str | None
 
 
 class QueueLimit(NamedTuple):
@@ -377,17 +377,6 @@ def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call
     )
 
 
-def job_signal(app: str, key: str, signal: str, data: str) -> Call[None]:
-    """Send a signal to one job; `data` is a JSON text."""
-    return Call(
-        "select job_signal from hotmesh.job_signal(app => %(app)s::text, key => %(key)s::text, "
-        "signal => %(signal)s::text, data => %(data)s::jsonb)",
-        {"app": app, "key": key, "signal": signal, "data": data},
-        _nothing,
-        job_id=key,
-    )
-
-
 def job_archive(app: str, take: int = 10_000) -> Call[int]:
     """Move up to `take` closed jobs past their expiry to the archive; answers how many went."""
     return Call(
@@ -549,7 +538,7 @@ def queue_list(app: str) -> Call[list[QueueLimit]]:
 
 _TURN = """
 select answer, id, token, kind, queue, name, job_id, key, dimension, sequence, attempt, args,
-    cursor, history, started, due
+    cursor, history, started, due, signal
 from hotmesh.turn(
     app => %(app)s::text, worker => %(worker)s::text,
     reports => %(reports)s::jsonb, want => %(want)s::jsonb)

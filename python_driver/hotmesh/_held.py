@@ -69,6 +69,7 @@ class Held:
         self, run: Run, id: int, token: int, home: tuple[str, str], announce: bool, clock: float
     ) -> None:
         self.run = run
+        self.place = (run.info.job_id, run.info.dimension)
         self.id = id
         self.token = token
         self.home = home

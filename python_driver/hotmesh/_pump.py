@@ -30,6 +30,7 @@ from ._lease import LeaseKeeper, Watch
 from ._listen import Listener
 from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
+from ._spawn import with_signal
 from .errors import ConnectionLostError, HotMeshError
 
 __all__ = ["Pump"]
@@ -485,7 +486,8 @@ class Pump:
         return given
 
     def _announced(self, row: Delivery) -> None:
-        held = next((h for h in self._runs.values() if h.run.info.job_id == row.job_id), None)
+        place = (row.job_id, row.dimension)
+        held = next((held for held in self._runs.values() if held.place == place), None)
         execution = held.inline.get(row.sequence or 0) if held else None
         if held is None or execution is None or row.id is None:
             return
@@ -564,13 +566,20 @@ class Pump:
         assert row.id is not None and row.queue is not None and row.name is not None
         attempt = row.attempt or 1
         info = RunInfo(
-            row.key or "", row.name, row.queue, row.job_id or 0, row.dimension or "", attempt
+            row.key or "",
+            row.name,
+            row.queue,
+            row.job_id or 0,
+            row.dimension or "",
+            attempt,
+            row.signal,
         )
         function = function or self.workflows[row.queue, row.name]
         run = Run(info, function, row.started or 0.0)
         held = Held(run, row.id, row.token or 0, self.home, attempt > 1, row.due or 0.0)
         held.wake = self._on_finish
         self._runs[row.id] = held
-        held.step(lambda: run.start(row.args or [], steps), self._watch)
+        args = with_signal(function, row.args or [], row.signal)
+        held.step(lambda: run.start(args, steps), self._watch)
         held.cursor = run.cursor = row.cursor or 0
         self._dirty[row.id] = held

@@ -20,7 +20,13 @@ from ._context import in_run
 from ._loop import NeverYields, WorkflowLoop
 from ._operation import Operation
 from ._types import Reader
-from .errors import HotMeshError, InvalidArgumentError, NonDeterminismError, PayloadCodecError
+from .errors import (
+    HotMeshError,
+    InvalidArgumentError,
+    JobCancelledError,
+    NonDeterminismError,
+    PayloadCodecError,
+)
 
 __all__ = ["Command", "Run", "RunInfo", "Step", "steps_of"]
 
@@ -58,7 +64,7 @@ class Command:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a workflow may know of itself."""
+    """What a workflow may know of itself; `signal` is what a hook shall signal when it is done."""
 
     workflow_id: str
     workflow_name: str
@@ -66,6 +72,7 @@ class RunInfo:
     job_id: int
     dimension: str = ""
     attempt: int = 1
+    signal: str | None = None
 
 
 @dataclass
@@ -94,6 +101,7 @@ class Run:
         self._randoms = 0
         self._patches: dict[str, bool] = {}
         self._main: asyncio.Task[Any] | None = None
+        self._cancelled_from_outside = False
         self._never: NeverYields | None = None
         self._replay_until = 0
         self._context = contextvars.copy_context()
@@ -103,7 +111,8 @@ class Run:
     def start(self, args: list[Any], history: Iterable[Step] = ()) -> None:
         """Begin the function; `history` is what an earlier life of this run has left."""
         steps = list(history)
-        self._recorded = {step.sequence: step for step in steps}
+        self._recorded = {step.sequence: step for step in steps if step.sequence > 0}
+        self._waiting[0] = self._cancel_main
         self._cancelled = {step.sequence for step in steps if step.state == "cancelled"}
         self._events.extend(
             sorted((step for step in steps if step.cursor), key=lambda step: step.cursor or 0)
@@ -157,6 +166,12 @@ class Run:
         except NeverYields as error:
             self._never = error
 
+    def _cancel_main(self, step: Step) -> None:
+        """Step 0, which no code asks for: somebody cancelled the job."""
+        self._cancelled_from_outside = True
+        if self._main is not None:
+            self._main.cancel()
+
     @property
     def ended(self) -> bool:
         """Whether the function has returned or raised."""
@@ -167,6 +182,8 @@ class Run:
         if self._never is not None:
             raise self._never
         assert self._main is not None
+        if self._main.cancelled() and self._cancelled_from_outside:
+            raise JobCancelledError(f"job [{self.info.workflow_id}] was cancelled")
         if self._main.cancelled():
             raise asyncio.CancelledError("the workflow cancelled itself")
         return self._main.result()
@@ -207,22 +224,63 @@ class Run:
         self._ask(command, lambda step: self._resolve(operation, step, read))
         return operation
 
-    def wait(self, signal: str) -> Operation[Any]:
-        """Ask for the next signal of that name."""
-        operation: Operation[Any] = Operation(
-            self.loop, self.next_sequence(), "wait", signal, self._give_up
-        )
-        command = Command(operation.sequence, "wait", signal)
-        self._ask(command, lambda step: self._resolve(operation, step))
-        return operation
+    def effect(
+        self,
+        kind: str,
+        name: str,
+        args: str = "",
+        reads: Callable[[Any], Any] | None = None,
+        fails: Callable[[Any], Exception] | None = None,
+    ) -> Operation[Any]:
+        """Ask the engine itself for something; `args` is the JSON text that its room reads.
 
-    def effect(self, kind: str, name: str, args: str) -> Operation[Any]:
-        """Ask the engine itself for something; `args` is the JSON text that its room reads."""
+        `reads` makes the awaited value of the answer, `fails` the exception of an error.
+        """
         operation: Operation[Any] = Operation(
             self.loop, self.next_sequence(), kind, name, self._give_up
         )
         command = Command(operation.sequence, kind, name, args=args)
-        self._ask(command, lambda step: self._resolve(operation, step))
+
+        def deliver(step: Step) -> None:
+            if step.state == "failed" and fails is not None:
+                operation.fail(fails(_payload.opened_error(step.value)))
+            else:
+                self._resolve(operation, step, reads)
+
+        self._ask(command, deliver)
+        return operation
+
+    def wait(
+        self,
+        signal: str,
+        timeout: float | None = None,
+        late: Exception | None = None,
+        read: Reader | None = None,
+    ) -> Operation[Any]:
+        """Ask for the next signal of that name; after `timeout` seconds it fails with `late`."""
+        operation = self.effect("wait", signal, reads=read)
+        if timeout is None:
+            return operation
+
+        def fire() -> None:
+            if operation.fail(late or TimeoutError()):
+                self.cancel(operation.sequence)
+
+        timer = self._start_timer(timeout, fire)
+        operation.add_done_callback(lambda _: timer.cancel())
+        return operation
+
+    def sleep(self, seconds: float) -> Operation[float]:
+        """A durable timer that answers its length."""
+        if seconds <= 0:
+            operation: Operation[float] = Operation(self.loop, 0, "timer", "")
+            operation.resolve(seconds)
+            return operation
+        sequence = self.next_sequence()
+        operation = Operation(self.loop, sequence, "timer", "", self._give_up)
+        self._ask(
+            Command(sequence, "timer", delay=seconds), lambda step: operation.resolve(seconds)
+        )
         return operation
 
     def patched(self, id: str) -> bool:

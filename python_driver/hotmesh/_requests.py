@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, TypedDict, TypeVar
 
-from . import _calls, _calls_entity, _codec, _payload, _types, durations, errors
+from . import _calls, _calls_entity, _calls_order, _codec, _payload, _types, durations, errors
 from ._calls import Call, Job, Outcome
 from .durations import Duration
 from .errors import (
@@ -23,6 +23,8 @@ from .errors import (
 )
 
 __all__ = [
+    "ChildRequest",
+    "HookRequest",
     "StartOptions",
     "StartRequest",
     "Workflow",
@@ -31,10 +33,14 @@ __all__ = [
     "entity_apply",
     "entity_text",
     "export",
+    "hook_start",
+    "interrupt_options",
+    "job_interrupt",
     "job_signal",
     "name_of",
     "options_of",
     "reader",
+    "signal_send",
     "start",
     "start_many",
     "unpack",
@@ -74,6 +80,12 @@ class StartRequest(StartOptions, total=False):
     workflow_name: Workflow
 
 
+class ChildRequest(StartRequest, total=False):
+    """What the start of a child may say; `parent_close_policy`: terminate, cancel or abandon it."""
+
+    parent_close_policy: str | None
+
+
 def name_of(workflow: object) -> str:
     name = getattr(workflow, "__name__", None) if callable(workflow) else workflow
     if name is None:
@@ -99,7 +111,7 @@ def args_of(value: object, what: str) -> str:
 _CHOICES = ("reject", "existing", "replace")
 
 
-def options_of(request: StartRequest, what: str) -> dict[str, Any]:
+def options_of(request: Mapping[str, Any], what: str = "") -> dict[str, Any]:
     """The options of a start as the door takes them; what was not said stays out."""
     told: dict[str, Any] = {}
     choice = request.get("on_conflict") or "reject"
@@ -183,15 +195,15 @@ def start_many(app: str, requests: Iterable[StartRequest]) -> tuple[Call[list[Jo
     return _guarded(call, app, keys[0] if keys else "", idempotent), keys
 
 
-_KNOWN = frozenset(typing.get_type_hints(StartRequest))
+KNOWN = frozenset(typing.get_type_hints(StartRequest))
 
 
 def _check_request(request: object, place: str) -> None:
     if not isinstance(request, Mapping):
         raise InvalidArgumentError(f"{place[:-1]} must be a dict, not a {type(request).__name__}")
-    if unknown := sorted(str(name) for name in request.keys() - _KNOWN):
+    if unknown := sorted(str(name) for name in request.keys() - KNOWN):
         raise InvalidArgumentError(
-            f"a start takes no {place}{unknown[0]}", hint=f"it takes {', '.join(sorted(_KNOWN))}"
+            f"a start takes no {place}{unknown[0]}", hint=f"it takes {', '.join(sorted(KNOWN))}"
         )
 
 
@@ -209,9 +221,19 @@ def export(
     return _calls.job_export(app, key, _parts(allow, "allow"), _parts(block, "block"))
 
 
+def interrupt_options(reason: str | None, code: int, descend: bool, throw: bool) -> dict[str, Any]:
+    """What ends a job, checked."""
+    return {
+        "reason": _optional(reason, "reason"),
+        "code": _codec.whole(code, "code", 1, 999_999),
+        "descend": bool(descend),
+        "throw": bool(throw),
+    }
+
+
 def job_signal(app: str, key: str, signal: str, data: Any) -> Call[None]:
     name = _codec.text(signal, "signal")
-    return _calls.job_signal(app, key, name, _payload.dumps(data, "data"))
+    return _calls_order.job_signal(app, key, name, _payload.dumps(data, "data"))
 
 
 ENTITY_LIMIT = 64 * 1024 * 1024
@@ -265,11 +287,53 @@ def _plain(value: Any) -> Any:
         return value
 
 
+def signal_send(app: str, signal: str, data: Any) -> Call[None]:
+    name = _codec.text(signal, "signal")
+    return _calls_order.signal_send(app, name, _payload.dumps(data, "data"))
+
+
+def job_interrupt(
+    app: str, key: str, reason: str | None, code: int, descend: bool, throw: bool
+) -> Call[None]:
+    return _calls_order.job_interrupt(app, key, **interrupt_options(reason, code, descend, throw))
+
+
+class HookRequest(TypedDict, total=False):
+    """What a hook from outside may say; `workflow_id` names the job, which must be open.
+
+    `workflow_name`: the function. `args`: its arguments. `task_queue`: by default the job's.
+    `retry_policy`: by default it is tried until it succeeds.
+    """
+
+    workflow_id: str
+    workflow_name: Workflow
+    args: Sequence[Any]
+    task_queue: str | None
+    retry_policy: Mapping[str, Any] | None
+
+
+def hook_start(app: str, request: HookRequest) -> Call[None]:
+    unknown = set(request) - set(HookRequest.__annotations__)
+    if unknown:
+        raise InvalidArgumentError(f"unknown arguments for a hook: {', '.join(sorted(unknown))}")
+    told: dict[str, Any] = {}
+    if (policy := request.get("retry_policy")) is not None:
+        told["retry_policy"] = _codec.retry_policy(policy, "retry_policy")
+    return _calls_order.hook_start(
+        app,
+        _codec.text(request.get("workflow_id"), "workflow_id"),
+        name_of(request.get("workflow_name")),
+        args_of(request.get("args", ()), "args"),
+        _optional(request.get("task_queue"), "task_queue"),
+        _codec.dumps(told, "options"),
+    )
+
+
 def unpack(outcome: Outcome, read: Callable[[Any], Any] | None = None) -> Any:
     """What `result()` returns for a job that has closed, or raises for one that did not end well."""
     if outcome.status is None:
         raise JobNotFoundError(f'job "{outcome.key}" not found', job_id=outcome.key)
-    if outcome.status != 0:
+    if outcome.status != 0 and outcome.error is not None:
         raise errors.job_failure(_payload.opened_error(outcome.error), outcome.key)
     value = _payload.opened(outcome.output)
     return value if read is None else read(value)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from . import _calls, _codec, _requests, durations
+from . import _calls, _calls_order, _codec, _requests, durations
 from ._calls import Call, Job, Outcome
-from ._requests import StartOptions, StartRequest, Workflow
+from ._requests import HookRequest, StartOptions, StartRequest, Workflow
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
 from .entity import EntityHandle, SyncEntityHandle
@@ -252,6 +252,26 @@ class WorkflowHandle(Generic[R]):
         """The job's entity: `await handle.entity().merge({"stage": "done"})`."""
         return EntityHandle(self._run, self._app, self.workflow_id)
 
+    async def cancel(self) -> None:
+        """Ask the workflow to stop: its code gets a `CancelledError` and may clean up."""
+        await self._run(_calls_order.job_cancel(self._app, self.workflow_id))
+
+    async def interrupt(
+        self,
+        reason: str | None = None,
+        *,
+        code: int = 410,
+        descend: bool = False,
+        throw: bool = True,
+    ) -> None:
+        """End the job at once, with `descend` its children too; its code sees nothing of it.
+
+        Unless `throw` is false, `result()` raises a :class:`JobInterruptedError` with the reason.
+        """
+        await self._run(
+            _requests.job_interrupt(self._app, self.workflow_id, reason, code, descend, throw)
+        )
+
     @property
     def _app(self) -> str:
         return self._client.app_id
@@ -301,6 +321,18 @@ class WorkflowClient:
         call, keys = _requests.start_many(self._client.app_id, requests)
         jobs = {job.key: job for job in await self._client._session.run(call, conn)}
         return [self.get_handle(jobs[key].queue, jobs[key].workflow, key) for key in keys]
+
+    async def signal(self, id: str, data: Any = None, *, conn: object = None) -> None:
+        """Send a signal by name: the oldest wait for it gets it; it is kept until there is one."""
+        call = _requests.signal_send(self._client.app_id, id, data)
+        await self._client._session.run(call, conn)
+
+    async def hook(self, *, conn: object = None, **request: Unpack[HookRequest]) -> None:
+        """Run a function in an open job, on its entity; see :class:`HookRequest`.
+
+        Raises :class:`JobNotFoundError`, :class:`JobClosedError`, :class:`InvalidArgumentError`.
+        """
+        await self._client._session.run(_requests.hook_start(self._client.app_id, request), conn)
 
     @overload
     def get_handle(
@@ -430,6 +462,26 @@ class SyncWorkflowHandle(Generic[R]):
         """The job's entity; see :meth:`WorkflowHandle.entity`."""
         return SyncEntityHandle(self._run, self._app, self.workflow_id)
 
+    def cancel(self) -> None:
+        """Ask the workflow to stop: its code gets a `CancelledError` and may clean up."""
+        self._run(_calls_order.job_cancel(self._app, self.workflow_id))
+
+    def interrupt(
+        self,
+        reason: str | None = None,
+        *,
+        code: int = 410,
+        descend: bool = False,
+        throw: bool = True,
+    ) -> None:
+        """End the job at once, with `descend` its children too; its code sees nothing of it.
+
+        Unless `throw` is false, `result()` raises a :class:`JobInterruptedError` with the reason.
+        """
+        self._run(
+            _requests.job_interrupt(self._app, self.workflow_id, reason, code, descend, throw)
+        )
+
     @property
     def _app(self) -> str:
         return self._client.app_id
@@ -471,6 +523,18 @@ class SyncWorkflowClient:
         call, keys = _requests.start_many(self._client.app_id, requests)
         jobs = {job.key: job for job in self._client._session.run(call, conn)}
         return [self.get_handle(jobs[key].queue, jobs[key].workflow, key) for key in keys]
+
+    def signal(self, id: str, data: Any = None, *, conn: object = None) -> None:
+        """Send a signal by name: the oldest wait for it gets it; it is kept until there is one."""
+        call = _requests.signal_send(self._client.app_id, id, data)
+        self._client._session.run(call, conn)
+
+    def hook(self, *, conn: object = None, **request: Unpack[HookRequest]) -> None:
+        """Run a function in an open job, on its entity; see :class:`HookRequest`.
+
+        Raises :class:`JobNotFoundError`, :class:`JobClosedError`, :class:`InvalidArgumentError`.
+        """
+        self._client._session.run(_requests.hook_start(self._client.app_id, request), conn)
 
     @overload
     def get_handle(

@@ -9,27 +9,37 @@ import asyncio
 import inspect
 import logging
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import _codec, _context, _payload, durations
+from . import _codec, _context, _payload, _requests, _spawn, durations
 from ._bounds import timeouts_text
 from ._context import unsafe
 from ._execution import name_of, named
 from ._logger import WorkflowLogger
 from ._replay import RunInfo
+from ._requests import ChildRequest
 from .durations import Duration
 from .entity import EntityContext
 from .errors import InvalidArgumentError, TimedOutError
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = [
     "ActivityProxy",
+    "ChildRequest",
     "all",
     "context",
     "deprecate_patch",
     "entity",
+    "exec_child",
+    "exec_hook",
+    "exec_hook_batch",
     "execute_activity",
+    "hook",
+    "interrupt",
     "is_replaying",
     "logger",
     "now",
@@ -39,6 +49,7 @@ __all__ = [
     "signal",
     "sleep",
     "sleep_for",
+    "start_child",
     "unsafe",
     "uuid4",
     "wait_for",
@@ -191,23 +202,23 @@ def _policy(policy: Mapping[str, Any] | None) -> str:
     return _codec.dumps(_codec.retry_policy(policy), "retry_policy")
 
 
-async def sleep_for(duration: Duration) -> float:
+def sleep_for(duration: Duration) -> Awaitable[float]:
     """Sleep durably: seconds, a timedelta, or a text such as "30 days". Returns the seconds."""
-    _context.current_run("workflow.sleep_for()")
-    seconds = durations.parse(duration)
-    await asyncio.sleep(seconds)
-    return seconds
+    run = _context.current_run("workflow.sleep_for()")
+    return run.sleep(durations.parse(duration))
 
 
-async def sleep(duration: Duration) -> float:
+def sleep(duration: Duration) -> Awaitable[float]:
     """The same as :func:`sleep_for`."""
-    return await sleep_for(duration)
+    return sleep_for(duration)
 
 
-async def wait_for(
+def wait_for(
     signal_id: str, timeout: Duration | None = None, *, result_type: Any = None
-) -> Any:
-    """Wait for a signal to this job and return what it carried; earlier ones were kept.
+) -> Awaitable[Any]:
+    """Wait for a signal and return what it carried; earlier ones were kept.
+
+    It may be sent to this job, or by name to whoever waits: the oldest wait gets it.
 
     What it carried is JSON, or what `result_type` makes of it.
 
@@ -215,22 +226,19 @@ async def wait_for(
         TimedOutError: none came within `timeout` (code 596).
     """
     run = _context.current_run("workflow.wait_for()")
-    waiting = run.wait(_codec.text(signal_id, "signal_id"))
+    late = TimedOutError(
+        f'no signal "{signal_id}" came within {timeout}', job_id=run.info.workflow_id
+    )
+    seconds = None if timeout is None else durations.parse(timeout, "timeout")
     read = _payload.result_reader(None, result_type, f'the data of signal "{signal_id}"')
-    try:
-        if timeout is None:
-            data = await waiting
-        else:
-            data = await asyncio.wait_for(waiting, durations.parse(timeout, "timeout"))
-        return data if read is None else read(data)
-    except asyncio.TimeoutError:
-        raise TimedOutError(
-            f'no signal "{signal_id}" came within {timeout}', job_id=run.info.workflow_id
-        ) from None
+    return run.wait(_codec.text(signal_id, "signal_id"), seconds, late, read)
 
 
 def signal(signal_id: str, data: Any = None) -> Awaitable[None]:
-    """Send a signal once, however often the code is replayed; see :func:`wait_for`."""
+    """Send a signal once, however often the code is replayed.
+
+    It goes to a wait of this job, else to the oldest wait in the app, and is kept until there is one.
+    """
     run = _context.current_run("workflow.signal()")
     args = f'{{"data":{_payload.dumps(data, f"data of signal {signal_id}")}}}'
     return run.effect("signal", _codec.text(signal_id, "signal_id"), args)
@@ -240,6 +248,103 @@ async def entity() -> EntityContext:
     """The job's entity, whose commands count once: `await (await entity()).increment("retries")`."""
     _context.current_run("workflow.entity()")
     return EntityContext()
+
+
+def exec_child(workflow: Any = None, /, **request: Unpack[ChildRequest]) -> Awaitable[Any]:
+    """Run a child workflow and return its result.
+
+    Args:
+        workflow: the function, its name, or all arguments as one mapping.
+        request: what `client.workflow.start` takes (`args`, `task_queue`, by default this
+            workflow's, `workflow_id`, `entity`, `retry_policy`, …), and `parent_close_policy`:
+            `terminate`, `cancel` or `abandon` (the default) the child when this job closes first.
+
+    Raises:
+        DuplicateJobError: the child's workflow id is taken.
+        JobFailedError: (when awaited) the child failed; its own error is the cause.
+    """
+    return _spawn.child(_context.current_run("workflow.exec_child()"), workflow, request)
+
+
+def start_child(
+    workflow: Any = None, /, **request: Unpack[ChildRequest]
+) -> Awaitable[_spawn.ChildHandle[Any]]:
+    """Start a child workflow; awaited, the answer is its handle (and id) with `result()`.
+
+    Takes and raises what :func:`exec_child` does.
+    """
+    run = _context.current_run("workflow.start_child()")
+    return _spawn.child_with_handle(run, workflow, request)
+
+
+def hook(
+    workflow: Any = None,
+    /,
+    *,
+    workflow_name: Any = None,
+    args: Sequence[Any] = (),
+    task_queue: str | None = None,
+    workflow_id: str | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+) -> Awaitable[Any]:
+    """Run a further function in this job, on the same entity; the job stays open for it.
+
+    Args:
+        workflow: the function or its name (or `workflow_name=`).
+        args: its arguments.
+        task_queue: whose workers have it; by default this workflow's.
+        workflow_id: another job to run it in.
+        retry_policy: by default it is tried until it succeeds.
+    """
+    run = _context.current_run("workflow.hook()")
+    name = _requests.name_of(workflow or workflow_name)
+    queue = _queue(task_queue)
+    return _spawn.hook(run, name, args, queue, None, workflow_id, retry_policy)
+
+
+def exec_hook(
+    workflow: Any = None,
+    /,
+    *,
+    workflow_name: Any = None,
+    args: Sequence[Any] = (),
+    task_queue: str | None = None,
+    signal_id: str | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+) -> Awaitable[Any]:
+    """Run a hook and wait for what it signals, or else for what it returns.
+
+    `{"signal": id}` is appended to its arguments if the function has room for it, so that it can say
+    `await workflow.signal(info["signal"], data)`. Takes what :func:`hook` does.
+    """
+    run = _context.current_run("workflow.exec_hook()")
+    name = _requests.name_of(workflow or workflow_name)
+    return _spawn.hook_and_wait(run, name, args, _queue(task_queue), signal_id, retry_policy)
+
+
+async def exec_hook_batch(hooks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Run hooks side by side: `[{"key": …, "options": {what exec_hook takes}}, …]` → key: answer."""
+    answers = {each["key"]: exec_hook(**each["options"]) for each in hooks}
+    return dict(zip(answers, await all(*answers.values()), strict=True))
+
+
+def interrupt(
+    job_id: str,
+    *,
+    reason: str | None = None,
+    code: int = 410,
+    descend: bool = False,
+    throw: bool = True,
+) -> Awaitable[None]:
+    """End another job, or this one, at once; with `descend` its children too.
+
+    Raises:
+        JobNotFoundError, JobClosedError: (when awaited) there is nothing to interrupt.
+    """
+    run = _context.current_run("workflow.interrupt()")
+    key = _codec.text(job_id, "job_id")
+    about = {"key": key, **_requests.interrupt_options(reason, code, descend, throw)}
+    return run.effect("interrupt", key, _codec.dumps(about, "options of interrupt"))
 
 
 async def all(*awaitables: Awaitable[Any]) -> list[Any]:

@@ -24,6 +24,7 @@ EXTRA_PREFIXES = {
     "command": {"entity"},
     "find": {"entity"},  # for its user it stands next to the entity's commands
     "grant": {"app"},
+    "order": {"hook", "job"},
     "signal": {"job"},
     "tick": {"schedule"},
 }

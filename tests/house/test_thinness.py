@@ -17,7 +17,13 @@ from support.cluster import ROOT
 from support.rooms import name_of, walk
 
 PACKAGE = ROOT / "python_driver/hotmesh"
-FRONT_STEPS = ("_calls.py", "_calls_entity.py", "_calls_find.py", "_calls_schedule.py")
+FRONT_STEPS = (
+    "_calls.py",
+    "_calls_entity.py",
+    "_calls_find.py",
+    "_calls_order.py",
+    "_calls_schedule.py",
+)
 INSTALLERS = {"install.py", "embedded.py"}  # they act before there is a door
 # What has no door and no parameter: the session itself.
 ALSO: dict[str, tuple[type[ast.Node], ...]] = {

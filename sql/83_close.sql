@@ -1,0 +1,66 @@
+-- 83 close: what happens when jobs close, whichever way: their parents are told, their children
+-- treated by policy, what was waiting is taken away. All in the transaction that settles them, and
+-- of other jobs by inserts only.
+
+--@ state
+
+--@ behaviour
+-- What a parent's step gets.
+create or replace function hotmesh._close_tell(ids bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_answers hotmesh.streams[] := array(
+        select hotmesh._inbox_event(
+                   'result', j.parent_id, j.parent_dimension, j.parent_sequence,
+                   case when e.value is not null then jsonb_build_object('error', e.value)
+                        else jsonb_build_object('output', o.value) end)
+        from jobs j
+        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
+        left join jobs_attributes e on e.job_id = j.id and e.field = 'error'
+        where j.id = any (ids) and j.parent_sequence is not null);
+begin
+    if v_answers <> '{}' then
+        perform hotmesh._inbox_add(v_answers);
+    end if;
+end
+$$;
+
+-- An order to the open children of these jobs; a null `policy` means all of them.
+create or replace function hotmesh._close_order(ids bigint[], policy text, name text, args jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_orders hotmesh.streams[] := array(
+        select hotmesh._inbox_event(name, j.id, '', null, args)
+        from jobs j
+        where j.parent_id = any (ids) and j.closed_at is null
+          and (policy is null or j.close_policy = policy));
+begin
+    if v_orders <> '{}' then
+        perform hotmesh._inbox_add(v_orders);
+    end if;
+end
+$$;
+
+-- Closes obligations: see _job_settle.
+create or replace function hotmesh._close_settle(
+    ids bigint[], ended integer[], cursors bigint[], failed boolean[])
+returns void
+language plpgsql
+as $$
+declare
+    v_closed bigint[] := hotmesh._job_settle(ids, ended, cursors, failed);
+begin
+    if v_closed <> '{}' then
+        perform hotmesh._close_tell(v_closed);
+        perform hotmesh._close_order(
+            v_closed, 'terminate', 'interrupt', '{"reason": "its parent has closed"}');
+        perform hotmesh._close_order(v_closed, 'cancel', 'cancel', '{}');
+        perform hotmesh._signal_forget(v_closed);
+        perform hotmesh._stream_drop(v_closed);
+    end if;
+end
+$$;

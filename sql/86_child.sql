@@ -1,0 +1,63 @@
+-- 86 child: a job that workflow code starts. Its parent's step is answered when it closes (83); its
+-- origin is the first of its ancestors.
+
+--@ state
+
+--@ behaviour
+create or replace function hotmesh._child_policy(policy text)
+returns text
+language plpgsql
+as $$
+begin
+    if policy not in ('terminate', 'cancel', 'abandon') then
+        perform hotmesh._refuse_argument(
+            format('unknown parent_close_policy: %s', left(policy, 60)),
+            'Policies: terminate, cancel, abandon.', 'Leave it out for abandon.');
+    end if;
+    return coalesce(policy, 'abandon');
+end
+$$;
+
+-- {workflow, key, args, queue, entity, options, close_policy, outcome}: `outcome` is the step that
+-- the child's end answers, while this one tells that it was started; without, this one is.
+create or replace function hotmesh._child_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_about jsonb := step.value;
+    v_parent hotmesh.jobs;
+    v_request hotmesh.job_request;
+begin
+    select (j::hotmesh.jobs).* into v_parent from jobs j where j.id = step.job_id;
+    v_request.workflow := v_about ->> 'workflow';
+    v_request.key := v_about ->> 'key';
+    v_request.args := v_about -> 'args';
+    v_request.queue := coalesce(v_about ->> 'queue', v_parent.queue);
+    v_request.entity := v_about ->> 'entity';
+    v_request.options := v_about -> 'options';
+    v_request := hotmesh._start_request(
+        v_request, hotmesh._setting('value_limit', 16777216));
+    v_request.parent_id := v_parent.id;
+    v_request.parent_dimension := step.dimension;
+    v_request.parent_sequence := coalesce((v_about ->> 'outcome')::integer, step.sequence);
+    v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
+    perform hotmesh._child_refuse_existing(v_request);
+    perform hotmesh._start_open(array[v_request]);
+    return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
+end
+$$;
+
+create or replace function hotmesh._child_refuse_existing(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+begin
+    if request.options ->> 'on_conflict' = 'existing' then
+        perform hotmesh._refuse_argument(
+            'a child can''t be a job that exists', format('The key was %s.', request.key),
+            'Use on_conflict reject or replace; a job that exists has a parent or none already.');
+    end if;
+end
+$$;

@@ -1,0 +1,182 @@
+-- 87 order: what somebody asks of a job, not of its code: run a hook in it, cancel it, interrupt
+-- it. Giving an order is an insert into the job's inbox, in the giver's transaction, and locks
+-- nothing.
+-- It is carried out when that transaction commits, or, if the job is locked then, by the next turn.
+-- Errors: MSH40, MSH42 of the job.
+
+--@ state
+
+--@ behaviour
+-- Reaches the coroutine as CancelledError: the main function's or, when that has ended, the hooks'.
+create or replace function hotmesh._order_cancel(job_id bigint)
+returns void
+language plpgsql
+as $$
+declare
+    v_functions text[] := array(
+        select s.dimension from streams s
+        where s.job_id = _order_cancel.job_id and s.kind = 'workflow'
+        order by s.dimension);
+begin
+    if v_functions[1] = '' then
+        v_functions := '{""}';
+    end if;
+    perform hotmesh._inbox_told(job_id, f, 0, '{"output": null}', 'ready')
+    from unnest(v_functions) f
+    where hotmesh._attribute_order(job_id, f, 'cancel');
+end
+$$;
+
+-- Ends a job at once; what its workers still report is stale.
+create or replace function hotmesh._order_interrupt(job_id bigint, about jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_key text := (select j.key from jobs j where j.id = job_id);
+begin
+    if about ->> 'throw' is distinct from 'false' then
+        perform hotmesh._attribute_facts(array[job_id], array['error'], array[jsonb_build_object(
+            'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+            'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)))]);
+    end if;
+    if about ->> 'descend' = 'true' then
+        perform hotmesh._close_order(array[job_id], null, 'interrupt', about);
+    end if;
+    perform hotmesh._close_settle(array[job_id], '{0}', array[null::bigint], '{true}');
+end
+$$;
+
+-- Carries out what was ordered of jobs whose locks the caller holds, in the order given. What comes
+-- after an interrupt finds a closed job and is dropped.
+create or replace function hotmesh._order_apply(job_ids bigint[], names text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_order hotmesh.streams;
+begin
+    foreach v_order in array hotmesh._inbox_orders(job_ids, names) loop
+        continue when not exists (
+            select from jobs j where j.id = v_order.job_id and j.closed_at is null);
+        case v_order.name
+            when 'hook' then
+                perform hotmesh._hook_open(
+                    v_order.job_id, ',e' || v_order.id, v_order.args);
+            when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
+            when 'interrupt' then
+                perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
+        end case;
+    end loop;
+end
+$$;
+
+-- At the giver's commit, if nobody holds the job.
+create or replace function hotmesh._order_carry_out()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config(
+        'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
+    perform hotmesh._order_apply(
+        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt}');
+    perform hotmesh._worker_wake_any();
+    return null;
+end
+$$;
+do $$
+begin
+    if not exists (
+        select from pg_trigger t
+        where t.tgrelid = 'hotmesh.streams'::regclass and t.tgname = 'carry_out_order')
+    then
+        create constraint trigger carry_out_order after insert on hotmesh.streams
+        deferrable initially deferred
+        for each row when (
+            new.kind = 'event' and new.name in ('hook', 'cancel', 'interrupt'))
+        execute function hotmesh._order_carry_out();
+    end if;
+end
+$$;
+comment on trigger carry_out_order on hotmesh.streams is
+'Carries out an order when its giver commits, if nobody holds the job.';
+
+-- Workflow code interrupts a job: {key, reason, code, descend, throw}.
+create or replace function hotmesh._order_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find_open(step.value ->> 'key');
+begin
+    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', step.value - 'key');
+    return 'true';
+end
+$$;
+
+create or replace function hotmesh.job_interrupt(
+    app text, key text, reason text default null, code integer default 410,
+    descend boolean default false, throw boolean default true)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', jsonb_build_object(
+        'reason', reason, 'code', code, 'descend', descend, 'throw', throw));
+end
+$$;
+comment on function hotmesh.job_interrupt(text, text, text, integer, boolean, boolean) is
+'End a job at once, when the caller commits; with `descend` its children too. Unless `throw` is
+false, whoever asks for its result gets the reason and the code. Raises MSH40, MSH42.';
+
+create or replace function hotmesh.job_cancel(app text, key text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'cancel', '{}');
+end
+$$;
+comment on function hotmesh.job_cancel(text, text) is
+'Ask a job to stop: its code gets a CancelledError at its next await and may clean up. Raises MSH40,
+MSH42.';
+
+create or replace function hotmesh.hook_start(
+    app text, key text, workflow text, args jsonb default '[]', queue text default null,
+    options jsonb default '{}')
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_about jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_about := jsonb_build_object(
+        'workflow', workflow, 'args', args, 'queue', queue,
+        'retry_policy', options -> 'retry_policy');
+    perform hotmesh._hook_check(v_about);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'hook', v_about);
+end
+$$;
+comment on function hotmesh.hook_start(text, text, text, jsonb, text, jsonb) is
+'Run a function in an existing job, on its entity, in the caller''s transaction; by default on the
+job''s queue. options: retry_policy. Raises MSH40, MSH42, 22023.';

@@ -1,0 +1,403 @@
+-- 89 progress: what a run's report does to its job, once it may: the steps that the code consumed
+-- and asked for are laid down, effects carried out, news numbered and handed over, cursors moved,
+-- and functions that have ended close their obligations. The callers (91 report, 92 delivery) hold
+-- the jobs' locks and have compared the cursors. Errors: 22023.
+
+--@ state
+
+--@ behaviour
+-- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
+-- it asked for.
+create or replace function hotmesh._progress_steps(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
+                r.cursor + d.number, 0, null,
+                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral rows from (
+            jsonb_to_recordset(r.done) as (
+                sequence integer, kind text, name text, value jsonb, at double precision))
+            with ordinality as d (sequence, kind, name, value, at, number)
+        where r.done is not null
+        union all
+        select (r.job_id, null, null, c.kind, c.name,
+                case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text)
+        where r.commands is not null and c.kind <> 'cancel');
+end
+$$;
+
+create or replace function hotmesh._progress_messages(
+    reports hotmesh.report[], worker text, lease interval)
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    return array(
+        select (r.id, c.kind,
+                case when c.announced then 'leased'
+                     when c.delay > 0 then 'delayed'
+                     else 'ready' end,
+                coalesce(c.queue, ''), coalesce(c.name, ''), coalesce(c.priority, 0),
+                r.job_id, r.dimension, c.sequence, null, c.args,
+                hotmesh._retry_policy(c.retry_policy), 0, 0,
+                case when c.announced then v_now + lease
+                     else v_now + make_interval(secs => coalesce(c.delay, 0)) end,
+                case when c.announced then worker end, c.error, null,
+                hotmesh._timeout_policy(c.timeouts), c.concurrency_key, null)::hotmesh.streams
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, queue text, priority smallint, args jsonb,
+            retry_policy jsonb, timeouts jsonb, delay double precision, announced boolean,
+            error jsonb, concurrency_key text)
+        where r.commands is not null and c.kind <> 'cancel');
+end
+$$;
+
+create or replace function hotmesh._progress_check_commands(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('bad command: %s', left(c.kind, 60)),
+        format('Commands: activity (with queue and name), timer, outcome, patch, cancel, %s.',
+               array_to_string(hotmesh._effect_kinds(), ', ')),
+        'Is the driver newer than the engine?')
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (kind text, queue text, name text)
+    where r.commands is not null
+      and (coalesce(c.kind, '') not in ('activity', 'timer', 'outcome', 'patch', 'cancel')
+               and c.kind <> all (hotmesh._effect_kinds())
+           or coalesce(c.kind, '') = ''
+           or c.kind = 'activity' and (coalesce(c.queue, '') = '' or coalesce(c.name, '') = ''));
+end
+$$;
+
+create or replace function hotmesh._progress_effects(reports hotmesh.report[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (r.job_id, null, c.args, c.kind, c.name, 'open', r.dimension, c.sequence,
+                null, 0, null, null)::hotmesh.jobs_attributes
+        from unnest(reports) r
+        cross join lateral jsonb_to_recordset(r.commands) as c (
+            sequence integer, kind text, name text, args jsonb)
+        where r.commands is not null and c.kind = any (hotmesh._effect_kinds()));
+end
+$$;
+
+-- Lays down what the code asked for. An announced activity runs already, with its sender; one that
+-- brings an error has failed its first attempt.
+create or replace function hotmesh._progress_command(
+    reports hotmesh.report[], worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_messages hotmesh.streams[] := hotmesh._progress_messages(reports, worker, lease);
+    v_announced hotmesh.streams[] := array(
+        select m from unnest(v_messages) m where m.state = 'leased');
+    v_effects hotmesh.jobs_attributes[];
+    v_ids bigint[];
+begin
+    perform hotmesh._progress_check_commands(reports);
+    perform hotmesh._stream_enqueue(array(
+        select m from unnest(v_messages) m where m.state <> 'leased' and m.kind = 'activity'));
+    perform hotmesh._timer_set(array(
+        select m from unnest(v_messages) m where m.kind = 'timer' or m.timeouts is not null));
+    v_effects := hotmesh._progress_effects(reports);
+    if v_effects <> '{}' then
+        perform hotmesh._effect_apply(v_effects);
+    end if;
+    if v_announced <> '{}' then
+        v_ids := hotmesh._stream_announce(v_announced);
+        perform hotmesh._stream_fail(
+            array_agg(v_ids[a.ordinality]), array_agg(a.error), array_agg(a.job_id))
+        from unnest(v_announced) with ordinality a
+        where a.error is not null
+        having count(*) > 0;
+        return query
+        select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text,
+               a.dimension, a.sequence, 1, null::jsonb, null::bigint, null::jsonb,
+               null::double precision, null::double precision, null::text
+        from unnest(v_announced) with ordinality a
+        where a.error is null;
+    end if;
+    perform hotmesh._progress_cancel(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(c.sequence))
+    from unnest(reports) r
+    cross join lateral jsonb_to_recordset(r.commands) as c (sequence integer, kind text)
+    where r.commands is not null and c.kind = 'cancel'
+    having count(*) > 0;
+end
+$$;
+
+-- The code no longer wants these answers.
+create or replace function hotmesh._progress_cancel(
+    job_ids bigint[], dimensions text[], sequences integer[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_cancel(job_ids, array(
+        select hotmesh._attribute_field(c.dimension, c.sequence)
+        from unnest(dimensions, sequences) as c (dimension, sequence)));
+    perform hotmesh._stream_cancel(job_ids, dimensions, sequences);
+    perform hotmesh._signal_unwait(job_ids, dimensions, sequences);
+end
+$$;
+
+-- Does this report end its function? A replay that met other code does not: the job waits for right
+-- code, visibly. A workflow that raised is run again only under a policy given to its start.
+create or replace function hotmesh._progress_ends(report hotmesh.report)
+returns boolean
+language sql
+immutable
+as $$
+    select report.outcome is not null and not report.outcome ? 'mismatch'
+       and not (
+           report.outcome ? 'error' and report.retry_policy is not null
+           and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
+$$;
+
+-- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
+-- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
+-- held, with empty news: to let it rest would wake nobody.
+create or replace function hotmesh._progress_fold(reports hotmesh.report[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
+    v_dimensions text[] := array(select r.dimension from unnest(reports) r);
+    v_cursors bigint[] := array(
+        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_left text[];
+    v_news hotmesh.jobs_attributes[];
+begin
+    if hotmesh._inbox_jobs(v_jobs, '{result}') <> '{}' then
+        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors);
+        v_left := hotmesh._inbox_left(v_jobs);
+    end if;
+    for i in 1 .. cardinality(reports) loop
+        reports[i].cursor := v_cursors[i];
+        reports[i].ends := hotmesh._progress_ends(reports[i]);
+        if v_left is not null then
+            reports[i].cursor := coalesce(
+                (select max(n.cursor) from unnest(v_news) n
+                 where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]),
+                v_cursors[i]);
+            reports[i].news := (
+                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
+                from unnest(v_news) n
+                where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]);
+            if reports[i].news is null and v_jobs[i] || v_dimensions[i] = any (v_left) then
+                reports[i].news := '[]';
+            end if;
+        end if;
+    end loop;
+    return reports;
+end
+$$;
+
+-- Closes the steps that were answered; a signal whose wait was given up meanwhile goes back.
+create or replace function hotmesh._progress_news(
+    job_ids bigint[], dimensions text[], cursors bigint[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[] := hotmesh._inbox_take(job_ids, dimensions);
+    v_news hotmesh.jobs_attributes[] :=
+        hotmesh._attribute_close(v_events, job_ids, dimensions, cursors);
+begin
+    if cardinality(v_news) < cardinality(v_events) then
+        perform hotmesh._signal_give_back(v_events, v_news);
+    end if;
+    return v_news;
+end
+$$;
+
+-- Reports of runs whose jobs are locked and whose cursors were compared: journal, commands, news,
+-- outcome, rest.
+create or replace function hotmesh._progress_apply(
+    reports hotmesh.report[], worker text, lease interval)
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+declare
+    v_after hotmesh.report[];
+begin
+    perform hotmesh._attribute_write(hotmesh._progress_steps(reports));
+    if exists (select from unnest(reports) r where r.commands is not null) then
+        return query select (c).* from hotmesh._progress_command(reports, worker, lease) c;
+    end if;
+    v_after := hotmesh._progress_fold(reports);
+    perform hotmesh._progress_conclude(v_after);
+    return query
+    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
+           r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
+           null::double precision, extract(epoch from hotmesh.now())::double precision, null::text
+    from unnest(v_after) r
+    where r.outcome is null and r.news is not null;
+end
+$$;
+
+-- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
+create or replace function hotmesh._progress_conclude(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._progress_advance(reports);
+    perform hotmesh._lease_alive(array_agg(r.id))
+    from unnest(reports) r
+    where r.running and r.attempt > 1
+    having count(*) > 0;
+    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+    from unnest(reports) r
+    where r.outcome is null and not r.running and r.news is null
+    having count(*) > 0;
+    perform hotmesh._progress_again(r)
+    from unnest(reports) r
+    where r.outcome is not null and not r.ends;
+    if exists (select from unnest(reports) r where r.ends) then
+        perform hotmesh._progress_end(array(select r from unnest(reports) r where r.ends));
+    end if;
+end
+$$;
+
+create or replace function hotmesh._progress_advance(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    from unnest(reports) r
+    where not r.ends and r.dimension = ''
+    having count(*) > 0;
+    perform hotmesh._attribute_advance(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
+        array_agg('open'::text))
+    from unnest(reports) r
+    where not r.ends and r.dimension <> ''
+    having count(*) > 0;
+end
+$$;
+
+-- Functions that have ended: their outcomes are laid down, their obligations closed. Hooks that
+-- were ordered meanwhile come first, so that their job stays open for them.
+create or replace function hotmesh._progress_end(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+declare
+    v_failed bigint[] := array(
+        select r.job_id
+        from unnest(reports) r
+        where r.dimension <> ''
+          and hotmesh._hook_close(r.job_id, r.dimension, r.cursor, r.outcome));
+    v_jobs bigint[] := array(select distinct r.job_id from unnest(reports) r);
+    v_late bigint[] := hotmesh._inbox_jobs(v_jobs, '{hook}');
+begin
+    perform hotmesh._attribute_facts(
+        array_agg(r.job_id),
+        array_agg(case when r.outcome ? 'error' then 'error' else 'output' end),
+        array_agg(coalesce(r.outcome -> 'error', r.outcome -> 'output')))
+    from (
+        select distinct on (r.job_id) r.job_id, r.outcome
+        from unnest(reports) r
+        where r.dimension = '' or r.job_id = any (v_failed) and r.outcome ? 'error'
+        order by r.job_id, r.outcome ? 'error' desc) r
+    having count(*) > 0;
+    if v_late <> '{}' then
+        perform hotmesh._order_apply(v_late, '{hook}');
+    end if;
+    perform hotmesh._progress_leave(reports);
+    perform hotmesh._close_settle(
+        array_agg(e.job_id), array_agg(e.ended), array_agg(e.cursor), array_agg(e.failed))
+    from (
+        select r.job_id, count(*)::integer as ended,
+               max(r.cursor) filter (where r.dimension = '') as cursor,
+               bool_or(r.dimension = '' and r.outcome ? 'error' or r.job_id = any (v_failed))
+                   as failed
+        from unnest(reports) r
+        group by r.job_id) e;
+end
+$$;
+
+-- What functions leave behind whose jobs go on.
+create or replace function hotmesh._progress_leave(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+declare
+    v_jobs bigint[];
+    v_dimensions text[];
+begin
+    select array_agg(r.job_id), array_agg(r.dimension)
+    into v_jobs, v_dimensions
+    from unnest(reports) r
+    join jobs j on j.id = r.job_id
+    where j.status > 1;
+    if v_jobs is not null then
+        perform hotmesh._signal_give_back(hotmesh._inbox_take(v_jobs, v_dimensions), '{}');
+        perform hotmesh._signal_drop(v_jobs, v_dimensions);
+        perform hotmesh._inbox_drop(v_jobs, v_dimensions);
+    end if;
+end
+$$;
+
+-- What is forgotten loses its messages, and gives back the signals that it had taken.
+create or replace function hotmesh._progress_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+declare
+    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
+begin
+    perform hotmesh._stream_cancel(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_unwait(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_send(w.job_id, w.name, jsonb_build_object('output', w.value))
+    from (
+        select g.job_id, g.name, g.value from unnest(v_gone) g
+        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, or its policy lets it try again.
+create or replace function hotmesh._progress_again(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if report.outcome ? 'mismatch' then
+        perform hotmesh._attribute_facts(
+            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
+        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    else
+        perform hotmesh._progress_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    end if;
+end
+$$;
