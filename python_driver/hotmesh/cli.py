@@ -23,13 +23,14 @@ import click
 from . import __version__, _calls, durations, embedded
 from . import install as engine
 from ._cli import jobs as looks
-from ._cli import screen
+from ._cli import schedules, screen
 from ._cli.screen import Screen
 from ._cli.serve import Order, serve, served
 from ._requests import StartRequest
 from ._session import SyncSession
 from .client import SyncClient
 from .errors import AppExistsError, AppNotFoundError, HotMeshError
+from .schedule import Schedule
 from .worker import Worker
 
 __all__ = ["cli", "main"]
@@ -312,6 +313,145 @@ def jobs(place: Place, status: str | None, limit: int, **chosen: Any) -> None:
     place.screen.table(heads, map(looks.row, found))
     if len(found) == limit:
         _note(f"there may be more: --before {found[-1].id}")
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+
+@cli.group()
+def schedule() -> None:
+    """Recurring starts: create them and look after them."""
+
+
+def _named(command: Callable[..., None]) -> Callable[..., None]:
+    return schedule.command()(click.argument("name")(_placed(command)))
+
+
+@schedule.command()
+@click.argument("name")
+@click.argument("workflow")
+@click.argument("arguments", nargs=-1, metavar="[ARGS]...")
+@click.option("--cron", metavar="LINE", help='When: "30 2 * * mon-fri", or @daily.')
+@click.option("--every", metavar="DURATION", help='Or how often: "15 minutes".')
+@click.option("--timezone", metavar="ZONE", help="Of the crontab line; by default UTC.")
+@click.option(
+    "--overlap",
+    type=click.Choice(["skip", "buffer_one", "buffer_all", "allow_all"]),
+    help="What a tick does while an earlier job is open; by default skip.",
+)
+@click.option("--queue", "task_queue", help="The task queue of each start.")
+@click.option("--entity", help="What kind of thing it is about; by default the workflow's name.")
+@click.option("--expire", metavar="DURATION", help="How long each job stays once closed.")
+@click.option("--retry-policy", metavar="JSON", callback=_policy, help="For its own exceptions.")
+@click.option("--priority", type=int, help="Higher goes first.")
+@click.option("--offset", metavar="DURATION", help="Moves the ticks of --every.")
+@click.option("--start-at", metavar="TIME", help="No tick before.")
+@click.option("--end-at", metavar="TIME", help="No tick after.")
+@click.option("--catchup-window", metavar="DURATION", help="How far to catch up after downtime.")
+@click.option("--paused", is_flag=True, help="Create it paused.")
+@click.option("--note", help="What people should know.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["reject", "existing", "replace"]),
+    help="What to do when there is one of this name.",
+)
+@_placed
+def create(
+    place: Place, name: str, workflow: str, arguments: tuple[str, ...], **request: Any
+) -> None:
+    """Start WORKFLOW again and again, by --cron or --every.
+
+    Each of ARGS is JSON if it can be read as such, else text.
+    """
+    with place.client(provision=True) as client:
+        made = client.schedule.create(
+            name, workflow_name=workflow, args=[_value(text) for text in arguments], **request
+        )
+    _show_schedules(place, [made], alone=True)
+
+
+@schedule.command(name="list")
+@_placed
+def list_(place: Place) -> None:
+    """List the schedules by name."""
+    with place.client() as client:
+        _show_schedules(place, client.schedule.list())
+
+
+@_named
+def show(place: Place, name: str) -> None:
+    """Show one schedule."""
+    with place.client() as client:
+        _show_schedules(place, [client.schedule.get(name)], alone=True)
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--note", help="Why.")
+@_placed
+def pause(place: Place, name: str, note: str | None) -> None:
+    """Stop starting; open jobs go on."""
+    with place.client() as client:
+        _show_schedules(place, [client.schedule.pause(name, note)], alone=True)
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--note", help="Why.")
+@_placed
+def resume(place: Place, name: str, note: str | None) -> None:
+    """Go on with the next tick."""
+    with place.client() as client:
+        _show_schedules(place, [client.schedule.resume(name, note)], alone=True)
+
+
+@_named
+def delete(place: Place, name: str) -> None:
+    """Drop a schedule; its jobs stay."""
+    with place.client() as client:
+        client.schedule.delete(name)
+    if place.screen.as_json:
+        place.screen.document({"name": name})
+    else:
+        place.screen.line(f"{name} is gone; its jobs stay")
+
+
+@_named
+def trigger(place: Place, name: str) -> None:
+    """Start its workflow now, and print the id."""
+    with place.client() as client:
+        _show_started(place, [client.schedule.trigger(name).workflow_id])
+
+
+@schedule.command()
+@click.argument("name")
+@click.argument("start_at", metavar="FROM")
+@click.argument("end_at", metavar="TO")
+@_placed
+def backfill(place: Place, name: str, start_at: str, end_at: str) -> None:
+    """Start what it would have started between FROM and TO, and print the ids."""
+    with place.client() as client:
+        started = client.schedule.backfill(name, start_at, end_at)
+    _show_started(place, [handle.workflow_id for handle in started])
+
+
+def _show_started(place: Place, ids: list[str]) -> None:
+    if place.screen.as_json:
+        place.screen.document([{"id": id} for id in ids])
+        return
+    for id in ids:
+        place.screen.line(id)
+
+
+def _show_schedules(place: Place, found: list[Schedule], alone: bool = False) -> None:
+    if place.screen.as_json:
+        records = [schedules.record(each) for each in found]
+        place.screen.document(records[0] if alone else records)
+        return
+    place.screen.table(schedules.HEADS, map(schedules.row, found))
+    for each in found:
+        if each.error or (alone and each.note):
+            _note(f"{each.name}: {each.error['message'] if each.error else each.note}")
 
 
 # --- workers --------------------------------------------------------------------------------------
