@@ -65,9 +65,74 @@ async def unawaited() -> Any:
     return [last, len(forgotten)]
 
 
+async def limited(count: int) -> list[Any]:
+    """Two at a time, in turn; who is done frees a place."""
+    places, order = asyncio.Semaphore(2), []
+
+    async def one(n: int) -> None:
+        async with places:
+            order.append(await acts.step(n))
+
+    await asyncio.gather(*(one(n) for n in range(count)))
+    return order
+
+
+async def pipeline(count: int) -> list[Any]:
+    """A producer, two consumers, a queue between them, an event at the end."""
+    queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=2)
+    over, found = asyncio.Event(), []
+
+    async def produce() -> None:
+        for n in range(count):
+            await queue.put(await acts.step(n))
+        await queue.join()
+        over.set()
+
+    async def consume(who: int) -> None:
+        while True:
+            item = await queue.get()
+            found.append([who, item, await acts.step(10 + who)])
+            queue.task_done()
+
+    tasks = [asyncio.create_task(consume(who)) for who in range(2)]
+    producer = asyncio.create_task(produce())
+    await over.wait()
+    for task in tasks:
+        task.cancel()
+    ends = await asyncio.gather(producer, *tasks, return_exceptions=True)
+    return [*found, [type(end).__name__ for end in ends]]
+
+
+async def shielded() -> list[Any]:
+    """What is shielded goes on when the one who waited for it has given up."""
+    inner = asyncio.ensure_future(acts.slow())
+    try:
+        await asyncio.wait_for(asyncio.shield(inner), 0.05)
+        said = "in time"
+    except asyncio.TimeoutError:
+        said = "late"
+    async with asyncio.Lock():
+        return [said, await inner]
+
+
+async def signals() -> list[Any]:
+    """Two waits for one name, one for another that never comes."""
+    waits = [asyncio.create_task(workflow.wait_for(name)) for name in ("a", "b", "a")]
+    await workflow.signal("a", 1)
+    await workflow.signal("a", 2)
+    done, pending = await asyncio.wait(waits, timeout=0.5)
+    for task in pending:
+        task.cancel()
+    return [sorted(waits.index(task) for task in done), [t.result() for t in waits if t in done]]
+
+
 FLOWS = {
-    flow.__name__: flow for flow in (sequence, fan_out, race, timeouts, failures, chance, unawaited)
-}
+    flow.__name__: flow
+    for flow in (
+        sequence, fan_out, race, timeouts, failures, chance, unawaited,
+        limited, pipeline, shielded, signals,
+    )
+}  # fmt: skip
 FILES = sorted(HISTORIES.glob("*.json"))
 
 
