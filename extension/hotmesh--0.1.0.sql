@@ -509,7 +509,8 @@ create table hotmesh.schedules (
     constraint schedules_pkey primary key (name),
     constraint a_schedule_has_a_cron_line_or_an_interval check ((cron is null) <> (every is null)),
     constraint overlap_is_known check (
-        overlap in ('skip', 'buffer_one', 'buffer_all', 'allow_all')),
+        overlap in ('skip', 'buffer_one', 'buffer_all', 'allow_all', 'cancel_other',
+                    'terminate_other')),
     constraint a_paused_schedule_is_never_due check (paused_at is null or due_at is null)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
 comment on table hotmesh.schedules is 'One row per recurring start.';
@@ -521,7 +522,8 @@ comment on column hotmesh.schedules.cron is 'When: a crontab line, read in the t
 comment on column hotmesh.schedules.every is 'Or how often.';
 comment on column hotmesh.schedules.timezone is 'The time zone of the crontab line.';
 comment on column hotmesh.schedules.overlap is
-'What a tick does while an earlier job is open: skip, buffer_one, buffer_all or allow_all.';
+'What a tick does while an earlier job is open: skip, buffer_one, buffer_all, allow_all,
+cancel_other or terminate_other.';
 comment on column hotmesh.schedules.options is
 'Options of each start; and offset, start_at, end_at, catchup_window, entity.';
 comment on column hotmesh.schedules.note is 'What people say about it, for instance why it paused.';
@@ -6681,11 +6683,13 @@ begin
             'An interval has a fixed length, from 100 ms to 3650 days.',
             'Months and years are a crontab line: @monthly, @yearly.');
     elsif schedule.overlap is null
-        or schedule.overlap not in ('skip', 'buffer_one', 'buffer_all', 'allow_all') then
+        or schedule.overlap not in ('skip', 'buffer_one', 'buffer_all', 'allow_all', 'cancel_other',
+                                    'terminate_other') then
         perform hotmesh._refuse_argument(
             format('unknown overlap: %s', left(schedule.overlap, 60)),
             'While an earlier job of the schedule is open, a tick is dropped (skip), waits '
-            || '(buffer_one, buffer_all) or starts all the same (allow_all).',
+            || '(buffer_one, buffer_all), starts all the same (allow_all), or ends that job and '
+            || 'takes its place (cancel_other, terminate_other).',
             'Leave it out for skip.');
     end if;
 end
@@ -6894,7 +6898,8 @@ comment on function hotmesh.schedule_create(
     text, text, text, jsonb, text, text, interval, text, text, jsonb) is
 'Start a workflow again and again: at each tick of `cron` (five fields, or @hourly to @yearly) in
 `timezone`, or `every` so often, counted from 1970-01-01 UTC. The key of a job is
-<name>-<tick in UTC>. overlap, while a job of it is open: skip, buffer_one, buffer_all, allow_all.
+<name>-<tick in UTC>. overlap, while a job of it is open: skip, buffer_one, buffer_all, allow_all,
+cancel_other (waits until it has ended), terminate_other.
 options: those of job_start, entity, offset (moves an interval), start_at, end_at, catchup_window
 (after downtime all ticks that it covers start; by default the last), note, paused, on_conflict
 (reject, existing, replace). Raises MSH87 if there is one of this name, 22023 for bad arguments.';
@@ -7212,32 +7217,57 @@ begin
 end
 $$;
 
+-- Asks the open jobs of a schedule to make way for the next.
+create function hotmesh._tick_stop(schedule hotmesh.schedules, how text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_put(j.id, '', how, jsonb_build_object(
+        'reason', format('the next tick of schedule "%s" has come', schedule.name)))
+    from jobs j
+    where j.key = any (schedule.running) and j.closed_at is null;
+end
+$$;
+
 -- Starts what the policy lets start now; the rest is buffered or dropped.
 create function hotmesh._tick_serve(schedule hotmesh.schedules, ticks timestamptz[])
 returns hotmesh.schedules
 language plpgsql
 as $$
 declare
+    v_stop constant text := case schedule.overlap
+        when 'cancel_other' then 'cancel' when 'terminate_other' then 'interrupt' end;
     v_todo timestamptz[] := schedule.buffered || ticks;
-    v_take integer := case when schedule.overlap = 'allow_all' then cardinality(v_todo)
-                           when schedule.running = '{}' then 1 else 0 end;
-    v_keep integer := case schedule.overlap when 'buffer_one' then 1
-                           when 'buffer_all' then 1000 else 0 end;
-    v_keys text[] := hotmesh._tick_start(schedule, v_todo[1:v_take]);
+    v_all constant integer := cardinality(v_todo);
+    v_take constant integer := case
+        when schedule.overlap = 'allow_all' then v_all
+        when schedule.running = '{}' or v_stop = 'interrupt' then 1 else 0 end;
+    v_keep constant integer := case
+        when schedule.overlap in ('buffer_one', 'cancel_other') then 1
+        when schedule.overlap = 'buffer_all' then 1000 else 0 end;
+    v_keys text[];
 begin
+    if v_stop is not null then
+        v_todo := v_todo[v_all:];
+        if ticks <> '{}' then
+            perform hotmesh._tick_stop(schedule, v_stop);
+        end if;
+    end if;
+    v_keys := hotmesh._tick_start(schedule, v_todo[1:v_take]);
     schedule.started := schedule.started + cardinality(v_keys);
+    schedule.buffered := v_todo[v_take + 1:v_take + v_keep];
+    schedule.skipped := schedule.skipped
+        + v_all - cardinality(v_keys) - cardinality(schedule.buffered);
     if schedule.overlap <> 'allow_all' then
         schedule.running := schedule.running || v_keys;
     end if;
-    schedule.buffered := v_todo[v_take + 1:v_take + v_keep];
-    schedule.skipped := schedule.skipped
-        + greatest(cardinality(v_todo) - cardinality(v_keys) - v_keep, 0);
     return schedule;
 end
 $$;
 
--- A start that is refused (bad arguments, a constraint or trigger that the owner put on a table)
--- pauses its schedule, so that it costs nobody else anything.
+-- A start that is refused (by a code of ours, MS000 is their class; by a constraint or trigger that
+-- the owner put on a table) pauses its schedule, so that it costs nobody else anything.
 create function hotmesh._tick_try(schedule hotmesh.schedules, ticks timestamptz[])
 returns hotmesh.schedules
 language plpgsql
@@ -7250,9 +7280,8 @@ declare
 begin
     return hotmesh._tick_serve(schedule, ticks);
 exception
-    when sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
-        or integrity_constraint_violation or raise_exception or insufficient_privilege
-        or undefined_function or undefined_table or undefined_column
+    when sqlstate 'MS000' or data_exception or integrity_constraint_violation or plpgsql_error
+        or syntax_error_or_access_rule_violation or program_limit_exceeded
     then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,

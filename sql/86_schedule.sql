@@ -31,7 +31,8 @@ create table hotmesh.schedules (
     constraint schedules_pkey primary key (name),
     constraint a_schedule_has_a_cron_line_or_an_interval check ((cron is null) <> (every is null)),
     constraint overlap_is_known check (
-        overlap in ('skip', 'buffer_one', 'buffer_all', 'allow_all')),
+        overlap in ('skip', 'buffer_one', 'buffer_all', 'allow_all', 'cancel_other',
+                    'terminate_other')),
     constraint a_paused_schedule_is_never_due check (paused_at is null or due_at is null)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
 comment on table hotmesh.schedules is 'One row per recurring start.';
@@ -43,7 +44,8 @@ comment on column hotmesh.schedules.cron is 'When: a crontab line, read in the t
 comment on column hotmesh.schedules.every is 'Or how often.';
 comment on column hotmesh.schedules.timezone is 'The time zone of the crontab line.';
 comment on column hotmesh.schedules.overlap is
-'What a tick does while an earlier job is open: skip, buffer_one, buffer_all or allow_all.';
+'What a tick does while an earlier job is open: skip, buffer_one, buffer_all, allow_all,
+cancel_other or terminate_other.';
 comment on column hotmesh.schedules.options is
 'Options of each start; and offset, start_at, end_at, catchup_window, entity.';
 comment on column hotmesh.schedules.note is 'What people say about it, for instance why it paused.';
@@ -180,11 +182,13 @@ begin
             'An interval has a fixed length, from 100 ms to 3650 days.',
             'Months and years are a crontab line: @monthly, @yearly.');
     elsif schedule.overlap is null
-        or schedule.overlap not in ('skip', 'buffer_one', 'buffer_all', 'allow_all') then
+        or schedule.overlap not in ('skip', 'buffer_one', 'buffer_all', 'allow_all', 'cancel_other',
+                                    'terminate_other') then
         perform hotmesh._refuse_argument(
             format('unknown overlap: %s', left(schedule.overlap, 60)),
             'While an earlier job of the schedule is open, a tick is dropped (skip), waits '
-            || '(buffer_one, buffer_all) or starts all the same (allow_all).',
+            || '(buffer_one, buffer_all), starts all the same (allow_all), or ends that job and '
+            || 'takes its place (cancel_other, terminate_other).',
             'Leave it out for skip.');
     end if;
 end
@@ -393,7 +397,8 @@ comment on function hotmesh.schedule_create(
     text, text, text, jsonb, text, text, interval, text, text, jsonb) is
 'Start a workflow again and again: at each tick of `cron` (five fields, or @hourly to @yearly) in
 `timezone`, or `every` so often, counted from 1970-01-01 UTC. The key of a job is
-<name>-<tick in UTC>. overlap, while a job of it is open: skip, buffer_one, buffer_all, allow_all.
+<name>-<tick in UTC>. overlap, while a job of it is open: skip, buffer_one, buffer_all, allow_all,
+cancel_other (waits until it has ended), terminate_other.
 options: those of job_start, entity, offset (moves an interval), start_at, end_at, catchup_window
 (after downtime all ticks that it covers start; by default the last), note, paused, on_conflict
 (reject, existing, replace). Raises MSH87 if there is one of this name, 22023 for bad arguments.';

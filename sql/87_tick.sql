@@ -63,32 +63,57 @@ begin
 end
 $$;
 
+-- Asks the open jobs of a schedule to make way for the next.
+create or replace function hotmesh._tick_stop(schedule hotmesh.schedules, how text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_put(j.id, '', how, jsonb_build_object(
+        'reason', format('the next tick of schedule "%s" has come', schedule.name)))
+    from jobs j
+    where j.key = any (schedule.running) and j.closed_at is null;
+end
+$$;
+
 -- Starts what the policy lets start now; the rest is buffered or dropped.
 create or replace function hotmesh._tick_serve(schedule hotmesh.schedules, ticks timestamptz[])
 returns hotmesh.schedules
 language plpgsql
 as $$
 declare
+    v_stop constant text := case schedule.overlap
+        when 'cancel_other' then 'cancel' when 'terminate_other' then 'interrupt' end;
     v_todo timestamptz[] := schedule.buffered || ticks;
-    v_take integer := case when schedule.overlap = 'allow_all' then cardinality(v_todo)
-                           when schedule.running = '{}' then 1 else 0 end;
-    v_keep integer := case schedule.overlap when 'buffer_one' then 1
-                           when 'buffer_all' then 1000 else 0 end;
-    v_keys text[] := hotmesh._tick_start(schedule, v_todo[1:v_take]);
+    v_all constant integer := cardinality(v_todo);
+    v_take constant integer := case
+        when schedule.overlap = 'allow_all' then v_all
+        when schedule.running = '{}' or v_stop = 'interrupt' then 1 else 0 end;
+    v_keep constant integer := case
+        when schedule.overlap in ('buffer_one', 'cancel_other') then 1
+        when schedule.overlap = 'buffer_all' then 1000 else 0 end;
+    v_keys text[];
 begin
+    if v_stop is not null then
+        v_todo := v_todo[v_all:];
+        if ticks <> '{}' then
+            perform hotmesh._tick_stop(schedule, v_stop);
+        end if;
+    end if;
+    v_keys := hotmesh._tick_start(schedule, v_todo[1:v_take]);
     schedule.started := schedule.started + cardinality(v_keys);
+    schedule.buffered := v_todo[v_take + 1:v_take + v_keep];
+    schedule.skipped := schedule.skipped
+        + v_all - cardinality(v_keys) - cardinality(schedule.buffered);
     if schedule.overlap <> 'allow_all' then
         schedule.running := schedule.running || v_keys;
     end if;
-    schedule.buffered := v_todo[v_take + 1:v_take + v_keep];
-    schedule.skipped := schedule.skipped
-        + greatest(cardinality(v_todo) - cardinality(v_keys) - v_keep, 0);
     return schedule;
 end
 $$;
 
--- A start that is refused (bad arguments, a constraint or trigger that the owner put on a table)
--- pauses its schedule, so that it costs nobody else anything.
+-- A start that is refused (by a code of ours, MS000 is their class; by a constraint or trigger that
+-- the owner put on a table) pauses its schedule, so that it costs nobody else anything.
 create or replace function hotmesh._tick_try(schedule hotmesh.schedules, ticks timestamptz[])
 returns hotmesh.schedules
 language plpgsql
@@ -101,9 +126,8 @@ declare
 begin
     return hotmesh._tick_serve(schedule, ticks);
 exception
-    when sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
-        or integrity_constraint_violation or raise_exception or insufficient_privilege
-        or undefined_function or undefined_table or undefined_column
+    when sqlstate 'MS000' or data_exception or integrity_constraint_violation or plpgsql_error
+        or syntax_error_or_access_rule_violation or program_limit_exceeded
     then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,

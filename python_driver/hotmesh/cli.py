@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from ._requests import StartRequest
 from ._session import SyncSession
 from .client import SyncClient
 from .errors import AppExistsError, AppNotFoundError, HotMeshError
-from .schedule import Schedule
+from .schedule import Overlap, Schedule
 from .worker import Worker
 
 __all__ = ["cli", "main"]
@@ -336,7 +337,7 @@ def _named(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--timezone", metavar="ZONE", help="Of the crontab line; by default UTC.")
 @click.option(
     "--overlap",
-    type=click.Choice(["skip", "buffer_one", "buffer_all", "allow_all"]),
+    type=click.Choice(typing.get_args(Overlap)),
     help="What a tick does while an earlier job is open; by default skip.",
 )
 @click.option("--queue", "task_queue", help="The task queue of each start.")

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlap", "Schedule", "ScheduleClient", "ScheduleRequest", "SyncScheduleClient"]
 
-Overlap = Literal["skip", "buffer_one", "buffer_all", "allow_all"]
+Overlap = Literal[
+    "skip", "buffer_one", "buffer_all", "allow_all", "cancel_other", "terminate_other"
+]
 Instant = datetime | str
 """A datetime or ISO text; one without an offset is read in the schedule's time zone."""
 
@@ -43,8 +45,9 @@ class ScheduleRequest(TypedDict, total=False):
     What: `args`, `task_queue`, `entity`, `retry_policy`, `expire`, `search`, `priority`, `delay`, as
     in a start. The workflow id is the schedule's name, a dash and the tick in UTC.
 
-    `overlap`, while a job of the schedule is open: skip the tick, `buffer_one` or `buffer_all` until
-    it ends, or `allow_all`. `paused`, `note`. `on_conflict`, when there is a schedule of this name:
+    `overlap`, while a job of the schedule is open: `skip` the tick, `buffer_one` or `buffer_all`
+    until it ends, `allow_all`, `cancel_other` (and start when it has ended) or `terminate_other`
+    (and start at once). `paused`, `note`. `on_conflict`, when there is a schedule of this name:
     reject, existing (leaves it as it is), replace (changes it).
     """
 

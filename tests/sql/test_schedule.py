@@ -12,7 +12,7 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
 from support.clock import Clock
-from support.hand import Connection, Hand, one
+from support.hand import Connection, Hand, one, timer
 from support.sessions import Session
 
 Sessions = Callable[..., tuple[Session, ...]]
@@ -186,6 +186,54 @@ def test_buffered_ticks_start_one_after_the_other_as_jobs_end(
     turn(caller)
     assert keys(db) == ["01T00:01", *kept]
     assert schedule(caller).skipped == skipped
+
+
+def test_terminate_other_ends_the_open_job_and_takes_its_place(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    create(caller, overlap="terminate_other")
+    for _ in range(2):
+        time.advance("1 minute")
+        turn(caller)
+    turn(caller)
+    found = db.execute("select status > 0 from my_app.jobs order by id").fetchall()
+    assert found == [(False,), (True,)]
+    state = one(caller, "select hotmesh.job_state('my-app', 's-2030-01-01T00:01:00Z', true)")
+    assert 'schedule "s"' in state["metadata"]["err"]["message"]
+
+
+def test_cancel_other_asks_the_open_job_to_stop_and_starts_when_it_has(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    create(caller, overlap="cancel_other")
+    time.advance("1 minute")
+    hand = Hand(caller)
+    run = hand.take()
+    hand.report(run, commands=[timer(1, 3600)], running=True)
+    for _ in range(3):
+        time.advance("1 minute")
+        turn(caller)
+    assert keys(db) == ["01T00:01"]
+    assert one(db, "select count(*) from my_app.jobs_attributes where kind = 'cancel'") == 1
+    hand.news(run)
+    db.execute("select hotmesh.job_interrupt('my-app', 's-2030-01-01T00:01:00Z')")
+    turn(caller)
+    time.advance("1 second")
+    turn(caller)
+    assert keys(db) == ["01T00:01", "01T00:04"]
+    assert schedule(caller).skipped == 2
+
+
+def test_a_parent_that_is_gone_pauses_the_schedule(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    caller.execute("select hotmesh.job_start('my-app', 'order', 'p', options => '{\"expire\": 0}')")
+    create(caller, options={"parent": "p"})
+    settle_all(caller)
+    assert one(caller, "select hotmesh.job_archive('my-app')") == 1
+    time.advance("1 minute")
+    turn(caller)
+    assert schedule(caller).error["sqlstate"] == "MSH40"
 
 
 def test_allow_all_starts_them_all(db: Connection, caller: Connection, time: Clock) -> None:
