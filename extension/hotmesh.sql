@@ -4664,6 +4664,28 @@ begin
 end
 $$;
 
+-- The alarm of a job whose time is bounded, from when it may begin.
+create or replace function hotmesh._timer_limit(
+    job_id bigint, begins timestamptz, options jsonb)
+returns hotmesh.streams
+language plpgsql
+as $$
+declare
+    v_all double precision := hotmesh._timeout_seconds(
+        options -> 'execution_timeout', 'execution_timeout');
+    v_run double precision := hotmesh._timeout_seconds(options -> 'run_timeout', 'run_timeout');
+    v_seconds double precision := least(v_all, v_run);
+begin
+    return (null, 'timer', 'delayed', '', 'interrupt', 0, job_id, '', null, null,
+            jsonb_build_object(
+                'type', 'TimedOutError', 'code', 596,
+                'reason', format('the workflow timed out: %s of %s s', case v_seconds
+                    when v_all then 'execution_timeout' else 'run_timeout' end, v_seconds)),
+            null, 0, 0, begins + make_interval(secs => v_seconds),
+            null, null, null, null, null, null)::hotmesh.streams;
+end
+$$;
+
 -- 71_cron.sql
 create or replace function hotmesh._cron_refuse(line text, field text, fault text)
 returns void
@@ -6359,8 +6381,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_known constant text[] := '{on_conflict,retry_policy,expire,parent,search,priority,delay,
-        concurrency_key}';
+    v_known constant text[] := '{on_conflict,retry_policy,execution_timeout,run_timeout,expire,
+        parent,search,priority,delay,concurrency_key}';
     v_unknown text := (
         select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
@@ -6439,6 +6461,8 @@ begin
     if v_options <> '{}' then
         request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
         request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
+        perform hotmesh._timeout_seconds(v_options -> 'execution_timeout', 'execution_timeout'),
+                hotmesh._timeout_seconds(v_options -> 'run_timeout', 'run_timeout');
         if v_options ? 'parent' then
             request := hotmesh._start_lineage(request, v_options ->> 'parent');
         end if;
@@ -6469,7 +6493,12 @@ begin
                 r.id, '', null, null, null, r.retry_policy, 0, 0,
                 coalesce(r.visible_at, v_now), null, null, null, null,
                 r.options ->> 'concurrency_key', null)::hotmesh.streams
-        from unnest(requests) r));
+        from unnest(requests) r
+        union all
+        select hotmesh._timer_limit(r.id, coalesce(r.visible_at, v_now), r.options)
+        from unnest(requests) r
+        where r.options ->> 'execution_timeout' is not null
+           or r.options ->> 'run_timeout' is not null));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
     from unnest(requests) r
     cross join lateral jsonb_each(r.options -> 'search') s
@@ -7028,7 +7057,8 @@ declare
 begin
     if about ->> 'throw' is distinct from 'false' then
         perform hotmesh._attribute_facts(array[job_id], array['error'], array[jsonb_build_object(
-            'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+            'type', coalesce(about ->> 'type', 'JobInterruptedError'),
+            'code', coalesce((about ->> 'code')::integer, 410),
             'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)))]);
     end if;
     if about ->> 'descend' = 'true' then
@@ -7949,8 +7979,9 @@ end
 $$;
 comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb) is
 'Start a workflow, in the caller''s transaction. options: on_conflict (reject, existing, replace),
-retry_policy, expire, search, priority, delay, concurrency_key. Raises MSH41 for a duplicate key,
-MSH43 for too large arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
+retry_policy, execution_timeout, run_timeout, expire, search, priority, delay, concurrency_key.
+Raises MSH41 for a duplicate key, MSH43 for too large arguments, MSH44 for a replace of an open job,
+22023 for bad arguments.';
 
 create or replace function hotmesh._engine_check_list(requests jsonb)
 returns void

@@ -77,8 +77,8 @@ returns void
 language plpgsql
 as $$
 declare
-    v_known constant text[] := '{on_conflict,retry_policy,expire,parent,search,priority,delay,
-        concurrency_key}';
+    v_known constant text[] := '{on_conflict,retry_policy,execution_timeout,run_timeout,expire,
+        parent,search,priority,delay,concurrency_key}';
     v_unknown text := (
         select string_agg(k, ', ') from jsonb_object_keys(options) k where k <> all (v_known));
 begin
@@ -157,6 +157,8 @@ begin
     if v_options <> '{}' then
         request.expire_after := hotmesh._duration(v_options -> 'expire', 'expire');
         request.retry_policy := hotmesh._retry_policy(v_options -> 'retry_policy');
+        perform hotmesh._timeout_seconds(v_options -> 'execution_timeout', 'execution_timeout'),
+                hotmesh._timeout_seconds(v_options -> 'run_timeout', 'run_timeout');
         if v_options ? 'parent' then
             request := hotmesh._start_lineage(request, v_options ->> 'parent');
         end if;
@@ -187,7 +189,12 @@ begin
                 r.id, '', null, null, null, r.retry_policy, 0, 0,
                 coalesce(r.visible_at, v_now), null, null, null, null,
                 r.options ->> 'concurrency_key', null)::hotmesh.streams
-        from unnest(requests) r));
+        from unnest(requests) r
+        union all
+        select hotmesh._timer_limit(r.id, coalesce(r.visible_at, v_now), r.options)
+        from unnest(requests) r
+        where r.options ->> 'execution_timeout' is not null
+           or r.options ->> 'run_timeout' is not null));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
     from unnest(requests) r
     cross join lateral jsonb_each(r.options -> 'search') s

@@ -37,7 +37,8 @@ declare
 begin
     if about ->> 'throw' is distinct from 'false' then
         perform hotmesh._attribute_facts(array[job_id], array['error'], array[jsonb_build_object(
-            'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+            'type', coalesce(about ->> 'type', 'JobInterruptedError'),
+            'code', coalesce((about ->> 'code')::integer, 410),
             'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)))]);
     end if;
     if about ->> 'descend' = 'true' then

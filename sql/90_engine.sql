@@ -28,8 +28,9 @@ end
 $$;
 comment on function hotmesh.job_start(text, text, text, jsonb, text, text, jsonb) is
 'Start a workflow, in the caller''s transaction. options: on_conflict (reject, existing, replace),
-retry_policy, expire, search, priority, delay, concurrency_key. Raises MSH41 for a duplicate key,
-MSH43 for too large arguments, MSH44 for a replace of an open job, 22023 for bad arguments.';
+retry_policy, execution_timeout, run_timeout, expire, search, priority, delay, concurrency_key.
+Raises MSH41 for a duplicate key, MSH43 for too large arguments, MSH44 for a replace of an open job,
+22023 for bad arguments.';
 
 create or replace function hotmesh._engine_check_list(requests jsonb)
 returns void

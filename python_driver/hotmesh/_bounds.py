@@ -14,7 +14,6 @@ from typing import Any
 
 from . import durations
 from .durations import Duration
-from .errors import InvalidArgumentError
 
 __all__ = ["Bounds", "Pulse", "needs_a_message", "timeouts_text", "with_details"]
 
@@ -27,7 +26,7 @@ def timeouts_text(
 ) -> str:
     """The three timeouts as the engine takes them, JSON text, empty when there are none."""
     told = {
-        name: _positive(value, f"{name}_timeout")
+        name: durations.above_zero(value, f"{name}_timeout")
         for name, value in (
             ("start_to_close", start_to_close),
             ("schedule_to_close", schedule_to_close),
@@ -36,15 +35,6 @@ def timeouts_text(
         if value is not None
     }
     return json.dumps(told) if told else ""
-
-
-def _positive(value: Duration, what: str) -> int | float:
-    seconds = durations.to_json(value, what)
-    if seconds <= 0:
-        raise InvalidArgumentError(
-            f"{what}: {value!r} is no usable timeout", hint="leave it out for no limit"
-        )
-    return seconds
 
 
 def needs_a_message(timeouts: str) -> bool:

@@ -10,7 +10,7 @@ import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from . import _calls, _calls_entity, _calls_order, _codec, _payload, _types, durations, errors
 from ._calls import Call, Job, Outcome
@@ -57,9 +57,10 @@ class StartOptions(TypedDict, total=False):
 
     `args`: positional arguments. `workflow_id`: the job's key, made up when absent. `entity`: by
     default the workflow's name. `task_queue`: by default the engine's choice. `retry_policy`: for
-    the workflow's own exceptions. `expire`: how long the closed job keeps its key. `delay`: before
-    it may run. `priority`: higher goes first. `search`: attributes to find it by. `on_conflict`: what
-    to do when the key is taken.
+    the workflow's own exceptions. `execution_timeout`, `run_timeout`: how long the job may take, or
+    one run of it; then it fails with a `TimedOutError`, code 596. `expire`: how long the closed job
+    keeps its key. `delay`: before it may run. `priority`: higher goes first. `search`: attributes
+    to find it by. `on_conflict`: what to do when the key is taken.
     """
 
     args: Sequence[Any]
@@ -67,6 +68,8 @@ class StartOptions(TypedDict, total=False):
     workflow_id: str | None
     entity: str | None
     retry_policy: Mapping[str, Any] | None
+    execution_timeout: Duration | None
+    run_timeout: Duration | None
     expire: Duration | None
     search: Mapping[str, Any] | None
     on_conflict: OnConflict | None
@@ -123,6 +126,9 @@ def options_of(request: Mapping[str, Any], what: str = "") -> dict[str, Any]:
         told["on_conflict"] = choice
     if (policy := request.get("retry_policy")) is not None:
         told["retry_policy"] = _codec.retry_policy(policy, f"{what}retry_policy")
+    for name in ("execution_timeout", "run_timeout"):
+        if (limit := request.get(name)) is not None:
+            told[name] = durations.above_zero(cast(Duration, limit), f"{what}{name}")
     if (expire := request.get("expire")) is not None:
         told["expire"] = durations.to_json(expire, f"{what}expire")
     if (delay := request.get("delay")) is not None:

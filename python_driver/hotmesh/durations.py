@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from .errors import InvalidArgumentError
 
-__all__ = ["LONGEST", "Duration", "parse", "to_json"]
+__all__ = ["LONGEST", "Duration", "above_zero", "parse", "to_json"]
 
 Duration = str | int | float | timedelta
 """What every argument that is a length of time takes; numbers are seconds."""
@@ -54,6 +54,16 @@ def to_json(value: Duration, what: str = "duration") -> int | float:
     """The duration as the doors take it: a JSON number of seconds, whole where it is whole."""
     seconds = parse(value, what)
     return int(seconds) if seconds.is_integer() else seconds
+
+
+def above_zero(value: Duration, what: str) -> int | float:
+    """The same for a limit, which is longer than nothing."""
+    seconds = to_json(value, what)
+    if seconds <= 0:
+        raise InvalidArgumentError(
+            f"{what}: {value!r} is no usable timeout", hint="leave it out for no limit"
+        )
+    return seconds
 
 
 def _seconds(value: object, what: str) -> float:

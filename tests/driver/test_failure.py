@@ -582,3 +582,96 @@ async def test_an_activity_s_failure_that_nobody_catches_keeps_its_code(
         await house.run(flow, queue="acts")
     assert getattr(caught.value, "code", None) == code
     assert isinstance(caught.value, errors.JobFailedError)
+
+
+# --- the time of a job ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["execution_timeout", "run_timeout"])
+async def test_a_job_whose_time_is_over_fails_with_596_and_its_activities_learn_it(
+    house: House, name: str
+) -> None:
+    met = asyncio.Event()
+
+    async def walk() -> None:
+        try:
+            while True:
+                activity.heartbeat()
+                await asyncio.sleep(0.01)
+        finally:
+            met.set()
+
+    async def flow() -> None:
+        await proxy(heartbeat_timeout=5).walk()
+
+    await serve(house, "stream", flow, walk)
+    handle = await house.start(flow, queue="acts", **{name: 0.5})
+    with pytest.raises(JobTimedOutError, match=f"{name} of 0.5 s") as caught:
+        await handle.result(timeout=10)
+    assert (caught.value.code, caught.value.job_id) == (596, handle.workflow_id)
+    assert isinstance(caught.value, TimeoutError)
+    await asyncio.wait_for(met.wait(), 10)
+
+
+async def test_a_job_that_sleeps_past_its_time_fails(house: House) -> None:
+    async def flow() -> str:
+        await workflow.sleep_for("1 day")
+        return "awake"
+
+    await house.worker(flow)
+    with pytest.raises(JobTimedOutError):
+        await house.run(flow, execution_timeout="300 ms")
+
+
+async def test_a_job_with_time_to_spare_ends_as_ever(house: House) -> None:
+    async def flow() -> str:
+        return "in time"
+
+    await house.worker(flow)
+    assert await house.run(flow, execution_timeout="1 minute", run_timeout=30) == "in time"
+    assert house.one("select count(*) from my_app.streams") == 0
+
+
+@pytest.mark.parametrize("value", BAD, ids=repr)
+@pytest.mark.parametrize("name", ["execution_timeout", "run_timeout"])
+async def test_a_start_with_what_is_no_timeout_starts_nothing(
+    house: House, name: str, value: Any
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=name):
+        await house.client.workflow.start(workflow_name="flow", **{name: value})
+    assert house.one("select count(*) from my_app.jobs") == 0
+
+
+# --- transactions that take too long --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_transaction_that_takes_too_long_is_rolled_back_and_tried_again(
+    house: House, sync: bool
+) -> None:
+    house.db.execute("create table public.written (attempt integer)")
+    house.db.execute("grant all on public.written to public")
+
+    def in_thread() -> int:
+        conn = activity.transaction()
+        attempt = activity.context().attempt
+        conn.execute("insert into public.written values (%s)", [attempt])
+        if attempt == 1:
+            time.sleep(0.5)
+        return attempt
+
+    async def in_task() -> int:
+        conn = await activity.transaction()
+        attempt = activity.context().attempt
+        await conn.execute("insert into public.written values (%s)", [attempt])
+        if attempt == 1:
+            await asyncio.sleep(60)
+        return attempt
+
+    async def flow() -> Any:
+        acts = proxy(start_to_close_timeout=0.2)
+        return await (acts.in_thread() if sync else acts.in_task())
+
+    await serve(house, "stream", flow, in_thread, in_task, retry_policy=FAST)
+    assert await house.run(flow, queue="acts") == 2
+    assert house.db.execute("select attempt from public.written").fetchall() == [(2,)]

@@ -1,4 +1,4 @@
-"""Timeouts of activities: of one attempt, between two signs of life, of all attempts together."""
+"""Timeouts: of one attempt, between two signs of life, of all attempts together, of a job."""
 
 from __future__ import annotations
 
@@ -402,3 +402,121 @@ def test_the_policy_of_the_call_goes_before_the_worker_s(
     hand.report(hand.take("activity"), error={"type": "X", "message": "y"}, retry_policy=ONCE)
     time.advance("3 seconds")
     assert hand.take("activity").attempt == 2
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+def ended(db: Connection, key: str = "a") -> tuple[Any, ...]:
+    """How a job has failed: type, code and message."""
+    rows = db.execute(
+        "select a.value ->> 'type', (a.value ->> 'code')::integer, a.value ->> 'message'"
+        " from my_app.jobs j join my_app.jobs_attributes a on a.job_id = j.id"
+        " where j.key = %s and j.status < 0 and a.field = 'error'",
+        [key],
+    ).fetchall()
+    return tuple(rows[0]) if rows else ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"execution_timeout": 60}, "the workflow timed out: execution_timeout of 60 s"),
+        ({"run_timeout": "1 minute"}, "the workflow timed out: run_timeout of 60 s"),
+        (
+            {"execution_timeout": "1 h", "run_timeout": 60},
+            "the workflow timed out: run_timeout of 60 s",
+        ),
+        (
+            {"execution_timeout": 60, "run_timeout": 61},
+            "the workflow timed out: execution_timeout of 60 s",
+        ),
+    ],
+)
+def test_a_job_whose_time_is_over_fails(
+    db: Connection, caller: Connection, time: Clock, options: dict[str, Any], message: str
+) -> None:
+    start(caller, "a", **options)
+    hand = Hand(caller)
+    hand.report(hand.take(), commands=[activity(1), activity(2)])
+    task = hand.claim("activity", 1)[0]
+    time.advance("59.999 seconds")
+    hand.turn()
+    assert ended(db) == ()
+    time.advance("0.001 seconds")
+    hand.turn()
+    assert ended(db) == ("TimedOutError", 596, message)
+    assert hand.report(task, output=1) == "stale"
+    assert messages(db) == []
+
+
+def test_a_job_that_nobody_serves_fails_in_time_too(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    start(caller, "a", queue="nobody", execution_timeout=60)
+    time.advance("1 minute")
+    Hand(caller).turn()
+    assert ended(db)[1] == 596
+
+
+def test_a_delayed_job_has_its_time_from_when_it_may_begin(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    start(caller, "a", delay=60, execution_timeout=60)
+    hand = Hand(caller)
+    time.advance("119 seconds")
+    hand.turn()
+    assert ended(db) == ()
+    time.advance("1 second")
+    hand.turn()
+    assert ended(db)[1] == 596
+
+
+def test_a_job_that_ends_in_time_leaves_no_alarm(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    start(caller, "a", execution_timeout=60)
+    hand = Hand(caller)
+    hand.settle(hand.take())
+    assert messages(db) == []
+    time.advance("1 hour")
+    hand.turn()
+    assert ended(db) == ()
+
+
+def test_the_time_of_a_job_goes_on_while_it_is_run_again(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    policy = {"maximum_attempts": 99, "initial_interval": 40, "backoff_coefficient": 1}
+    start(caller, "a", execution_timeout=60, retry_policy=policy)
+    hand = Hand(caller)
+    hand.report(hand.take(), outcome={"error": {"type": "X", "message": "y"}})
+    time.advance("40 seconds")
+    hand.report(hand.take(), outcome={"error": {"type": "X", "message": "y"}})
+    time.advance("20 seconds")
+    hand.turn()
+    assert ended(db)[1] == 596
+
+
+def test_a_run_that_is_held_when_the_time_is_over_reports_in_vain(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    start(caller, "a", execution_timeout=10)
+    hand = Hand(caller)
+    run = hand.take(lease=60)
+    time.advance("10 seconds")
+    assert hand.report(run, outcome={"output": "late"}) in ("ok", "stale")
+    hand.turn()
+    assert len(messages(db)) == 0
+
+
+@pytest.mark.parametrize("name", ["execution_timeout", "run_timeout"])
+@pytest.mark.parametrize("value", [0, -1, "soon", "60", True, [], {}, "2000 years", 1e300])
+def test_what_is_no_timeout_of_a_job_starts_nothing(
+    db: Connection, caller: Connection, name: str, value: Any
+) -> None:
+    with (
+        unchanged(db),
+        pytest.raises(psycopg.errors.InvalidParameterValue, match=name),
+    ):
+        start(caller, "a", **{name: value})
