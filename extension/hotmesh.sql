@@ -102,7 +102,9 @@ comment on column hotmesh.streams.priority is 'Higher is claimed first.';
 comment on column hotmesh.streams.job_id is 'The job it belongs to.';
 comment on column hotmesh.streams.dimension is
 'The part of the job it belongs to: empty for the main function, a path for a hook.';
-comment on column hotmesh.streams.sequence is 'The journal row that waits for its result.';
+comment on column hotmesh.streams.sequence is
+'The journal row that waits for its result; for a workflow that started over: the last of its steps
+before that.';
 comment on column hotmesh.streams.cursor is
 'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped
 to it.';
@@ -583,13 +585,15 @@ comment on type hotmesh.report is
 create type hotmesh.delivery as (
     answer text, id bigint, token integer, kind text, queue text, name text,
     job_id bigint, key text, dimension text, sequence integer, attempt integer, args jsonb,
-    cursor bigint, history jsonb, started double precision, due double precision, signal text);
+    cursor bigint, history jsonb, started double precision, due double precision, signal text,
+    base integer);
 comment on type hotmesh.delivery is
-'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
-the time now, `history` that of a run or the timeouts of an activity, `signal` what a hook shall
-signal; events: news for a run that is held; leased: an announced activity, its id and token;
-stale, busy, kept: what became of a report (no answer: applied); limits: in `args`, which queues
-have limits for their activities; next: seconds until something is due.';
+'One answer of a turn; times are seconds. task: work to do, `started` is when it was asked for and
+`due` the time now, `history` that of a run or the timeouts of an activity, `signal` what a hook
+shall signal, `base` the number after which a run numbers its steps; events: news for a run that is
+held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
+(no answer: applied); limits: in `args`, which queues have limits for their activities; next:
+seconds until something is due.';
 
 -- 93_turn.sql
 
@@ -1864,6 +1868,22 @@ begin
 end
 $$;
 
+-- A function that starts over: its steps are numbered on from `sequence`, so that nothing which is
+-- late is taken for an answer of the new ones.
+create or replace function hotmesh._stream_again(id bigint, sequence integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    update streams s
+    set state = 'ready', worker = null, cursor = null, attempt = 0, error = null,
+        sequence = _stream_again.sequence, visible_at = v_now, created_at = v_now
+    where s.id = _stream_again.id;
+end
+$$;
+
 create or replace function hotmesh._stream_delay(id bigint, delay interval, failure jsonb)
 returns void
 language plpgsql
@@ -1886,21 +1906,6 @@ begin
     set state = 'delayed', worker = null, cursor = null,
         attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
     where s.id = any (ids);
-end
-$$;
-
--- What can't even be recorded on its job waits for a person.
-create or replace function hotmesh._stream_park(id bigint, failure jsonb)
-returns void
-language plpgsql
-as $$
-begin
-    update streams s set state = 'dead', visible_at = hotmesh.now(), error = failure
-    where s.id = any (array(
-        select m.id
-        from streams m
-        where m.id = _stream_park.id and m.state = 'leased'
-        for update skip locked));
 end
 $$;
 
@@ -2177,8 +2182,9 @@ begin
 end
 $$;
 
--- What is left of functions that have ended.
-create or replace function hotmesh._inbox_drop(job_ids bigint[], dimensions text[])
+-- What is left of functions that have ended, or with `activations` false, that start over.
+create or replace function hotmesh._inbox_drop(
+    job_ids bigint[], dimensions text[], activations boolean)
 returns void
 language plpgsql
 as $$
@@ -2188,7 +2194,10 @@ begin
         select m.id
         from unnest(job_ids, dimensions) as f (job_id, dimension)
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
-        where m.state <> 'dead' and (m.kind <> 'event' or m.name = 'result')
+        where m.state <> 'dead'
+          and case m.kind when 'event' then m.name = 'result'
+                          when 'workflow' then activations
+                          else true end
         for update of m skip locked));
 end
 $$;
@@ -2489,6 +2498,21 @@ begin
         'message', format('worker %s took it %s times and never reported', s.worker, s.attempt))
     where s.id = any (lost);
     perform hotmesh._stream_tell_failure(lost, '{}');
+end
+$$;
+
+-- What can't even be recorded on its job waits for a person.
+create or replace function hotmesh._lease_park(id bigint, failure jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'dead', visible_at = hotmesh.now(), error = failure
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.id = _lease_park.id and m.state = 'leased'
+        for update skip locked));
 end
 $$;
 
@@ -3594,7 +3618,7 @@ begin
     select j.status into v_status
     from jobs_all j
     where j.key = job_status.key
-    order by j.id desc
+    order by j.closed_at desc nulls first
     limit 1;
     if v_status is null then
         perform hotmesh._job_refuse_missing(key);
@@ -3748,6 +3772,23 @@ begin
     insert into jobs_attributes (
         job_id, field, value, kind, name, state, dimension, cursor, created_at, updated_at)
     values (job_id, 'hook' || dimension, about, 'hook', name, 'open', dimension, 0, v_now, v_now);
+end
+$$;
+
+-- A hook that starts over: with other arguments, its journal forgotten.
+create or replace function hotmesh._attribute_hook_again(
+    job_id bigint, dimension text, args jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    delete from jobs_attributes a
+    where a.job_id = _attribute_hook_again.job_id
+      and a.dimension = _attribute_hook_again.dimension and a.sequence is not null;
+    update jobs_attributes a
+    set value = a.value || jsonb_build_object('args', args), updated_at = hotmesh.now()
+    where a.job_id = _attribute_hook_again.job_id
+      and a.field = 'hook' || _attribute_hook_again.dimension;
 end
 $$;
 
@@ -4049,6 +4090,40 @@ begin
     perform hotmesh._archive_log(v_ids, v_closed);
     perform hotmesh._archive_messages(v_ids);
     return coalesce(cardinality(v_ids), 0);
+end
+$$;
+
+-- The journal of a main function that starts over goes to the archive under a number of its own, as
+-- a job that has closed; the job itself goes on, with its hooks, its entity and what waits for it.
+create or replace function hotmesh._archive_generation(id bigint)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_number bigint := nextval('hotmesh.ids');
+begin
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), date_trunc('month', v_now at time zone 'UTC'), true);
+    insert into jobs_archive (
+        id, key, entity, queue, topic, graph_version, status, cursor, context, entity_version,
+        parent_id, origin_id, created_at, updated_at, closed_at)
+    select v_number, j.key, j.entity, j.queue, j.topic, j.graph_version, 0, j.cursor, '{}',
+           j.entity_version, j.parent_id, j.origin_id, j.created_at, v_now, v_now
+    from jobs j
+    where j.id = _archive_generation.id;
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = _archive_generation.id
+          and (a.field = 'input' or a.dimension = '' and a.sequence is not null)
+        returning a.job_id, a.field, a.value, a.kind, a.name, a.state, a.dimension, a.sequence,
+                  a.cursor, a.ledger, a.created_at, a.updated_at)
+    insert into jobs_attributes_archive (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at, closed_at)
+    select v_number, g.field, g.value, g.kind, g.name, g.state, g.dimension, g.sequence,
+           g.cursor, g.ledger, g.created_at, g.updated_at, v_now
+    from gone g;
 end
 $$;
 
@@ -7092,7 +7167,7 @@ begin
 end
 $$;
 
--- At the giver's commit, if nobody holds the job.
+-- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself.
 create or replace function hotmesh._order_carry_out()
 returns trigger
 language plpgsql
@@ -7100,6 +7175,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if current_setting('hotmesh.turning', true) = 'on' then
+        return null;
+    end if;
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     perform hotmesh._order_apply(
@@ -7684,7 +7762,7 @@ begin
         return query
         select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text,
                a.dimension, a.sequence, 1, null::jsonb, null::bigint, null::jsonb,
-               null::double precision, null::double precision, null::text
+               null::double precision, null::double precision, null::text, null::integer
         from unnest(v_announced) with ordinality a
         where a.error is null;
     end if;
@@ -7719,7 +7797,7 @@ returns boolean
 language sql
 immutable
 as $$
-    select report.outcome is not null and not report.outcome ? 'mismatch'
+    select report.outcome is not null and not report.outcome ?| '{mismatch,again}'
        and not (
            report.outcome ? 'error' and report.retry_policy is not null
            and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
@@ -7802,7 +7880,8 @@ begin
     return query
     select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
            r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
-           null::double precision, extract(epoch from hotmesh.now())::double precision, null::text
+           null::double precision, extract(epoch from hotmesh.now())::double precision,
+           null::text, null::integer
     from unnest(v_after) r
     where r.outcome is null and r.news is not null;
 end
@@ -7878,7 +7957,11 @@ begin
     if v_late <> '{}' then
         perform hotmesh._order_apply(v_late, '{hook}');
     end if;
-    perform hotmesh._progress_leave(reports);
+    perform hotmesh._progress_leave(array_agg(r.job_id), array_agg(r.dimension), true)
+    from unnest(reports) r
+    join jobs j on j.id = r.job_id
+    where j.status > 1
+    having count(*) > 0;
     perform hotmesh._close_settle(
         array_agg(e.job_id), array_agg(e.ended), array_agg(e.cursor), array_agg(e.failed))
     from (
@@ -7891,25 +7974,16 @@ begin
 end
 $$;
 
--- What functions leave behind whose jobs go on.
-create or replace function hotmesh._progress_leave(reports hotmesh.report[])
+-- What functions leave behind that have ended or, with `activations` false, start over.
+create or replace function hotmesh._progress_leave(
+    job_ids bigint[], dimensions text[], activations boolean)
 returns void
 language plpgsql
 as $$
-declare
-    v_jobs bigint[];
-    v_dimensions text[];
 begin
-    select array_agg(r.job_id), array_agg(r.dimension)
-    into v_jobs, v_dimensions
-    from unnest(reports) r
-    join jobs j on j.id = r.job_id
-    where j.status > 1;
-    if v_jobs is not null then
-        perform hotmesh._signal_give_back(hotmesh._inbox_take(v_jobs, v_dimensions), '{}');
-        perform hotmesh._signal_drop(v_jobs, v_dimensions);
-        perform hotmesh._inbox_drop(v_jobs, v_dimensions);
-    end if;
+    perform hotmesh._signal_give_back(hotmesh._inbox_take(job_ids, dimensions), '{}');
+    perform hotmesh._signal_drop(job_ids, dimensions);
+    perform hotmesh._inbox_drop(job_ids, dimensions, activations);
 end
 $$;
 
@@ -7936,7 +8010,31 @@ begin
 end
 $$;
 
--- A run that is to be replayed later: it met other code, or its policy lets it try again.
+-- continue_as_new: the function starts over with these arguments and an empty journal.
+create or replace function hotmesh._progress_continue(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+declare
+    v_last integer := (
+        select max(a.sequence) from jobs_attributes a
+        where a.job_id = report.job_id and a.dimension = report.dimension);
+    v_first integer := (select s.sequence from streams s where s.id = report.id);
+    v_args jsonb := report.outcome -> 'again' -> 'args';
+begin
+    perform hotmesh._progress_leave(array[report.job_id], array[report.dimension], false);
+    if report.dimension = '' then
+        perform hotmesh._archive_generation(report.job_id);
+        perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
+    else
+        perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
+    end if;
+    perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
+-- over.
 create or replace function hotmesh._progress_again(report hotmesh.report)
 returns void
 language plpgsql
@@ -7946,6 +8044,8 @@ begin
         perform hotmesh._attribute_facts(
             array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
         perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    elsif report.outcome ? 'again' then
+        perform hotmesh._progress_continue(report);
     else
         perform hotmesh._progress_forget(report.job_id, report.dimension);
         perform hotmesh._stream_delay(
@@ -8112,7 +8212,7 @@ begin
         select a.id, a.status, a.closed_at
         from jobs_all a
         where a.key = k.key
-        order by a.id desc
+        order by a.closed_at desc nulls first
         limit 1) j on true
     left join lateral (
         select max(a.value::text) filter (where a.field = 'output')::jsonb as output,
@@ -8409,7 +8509,7 @@ begin
     return query
     select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text,
            r.dimension, null::integer, null::integer, null::jsonb, null::bigint, null::jsonb,
-           null::double precision, null::double precision, null::text
+           null::double precision, null::double precision, null::text, null::integer
     from unnest(v_reports) r
     where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
 end
@@ -8429,7 +8529,7 @@ begin
            s.attempt, s.args, null::bigint, s.timeouts,
            extract(epoch from j.created_at)::double precision,
            extract(epoch from hotmesh.now())::double precision,
-           null::text
+           null::text, null::integer
     from streams s
     left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
@@ -8515,9 +8615,8 @@ begin
                 when r.cursor > 0 or s.token > 1
                     then hotmesh._attribute_history(s.job_id, s.dimension, 0, v_size)
                 else '[]' end,
-           extract(epoch from j.created_at)::double precision,
-           v_now,
-           h.value ->> 'signal'
+           extract(epoch from s.created_at)::double precision,
+           v_now, h.value ->> 'signal', s.sequence
     from unnest(v_runs) r
     join streams s on s.id = r.id
     join jobs j on j.id = s.job_id
@@ -8577,7 +8676,7 @@ language sql
 as $$
     select 'limits', null::bigint, null::integer, null::text, null::text, null::text, null::bigint,
            null::text, null::text, null::integer, null::integer, n, null::bigint, null::jsonb,
-           null::double precision, null::double precision, null::text
+           null::double precision, null::double precision, null::text, null::integer
     from hotmesh._limit_news(known) n
     where n is not null
 $$;
@@ -8668,7 +8767,7 @@ exception
             'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'detail', v_detail,
             'message', format('the engine refused a report: %s', v_message));
         if reports -> 0 ? 'refused' then
-            perform hotmesh._stream_park((reports -> 0 ->> 'id')::bigint, v_error);
+            perform hotmesh._lease_park((reports -> 0 ->> 'id')::bigint, v_error);
             return;
         end if;
         return query
@@ -8718,7 +8817,7 @@ as $$
 begin
     return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
             null, least(hotmesh._queue_next_due(worker, want),
-                        hotmesh._tick_next_due()), null)::hotmesh.delivery;
+                        hotmesh._tick_next_due()), null, null)::hotmesh.delivery;
 end
 $$;
 
@@ -8753,6 +8852,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._worker_check(worker);
+    perform set_config('hotmesh.turning', 'on', true);
     v_lease := hotmesh._turn_lease(want);
     perform hotmesh._turn_kept(worker, v_lease);
     if want ->> 'isolate' = 'true' then

@@ -56,7 +56,9 @@ comment on column hotmesh.streams.priority is 'Higher is claimed first.';
 comment on column hotmesh.streams.job_id is 'The job it belongs to.';
 comment on column hotmesh.streams.dimension is
 'The part of the job it belongs to: empty for the main function, a path for a hook.';
-comment on column hotmesh.streams.sequence is 'The journal row that waits for its result.';
+comment on column hotmesh.streams.sequence is
+'The journal row that waits for its result; for a workflow that started over: the last of its steps
+before that.';
 comment on column hotmesh.streams.cursor is
 'For a workflow that waits: the last event its worker has seen, so that only what is new is shipped
 to it.';
@@ -420,6 +422,22 @@ begin
 end
 $$;
 
+-- A function that starts over: its steps are numbered on from `sequence`, so that nothing which is
+-- late is taken for an answer of the new ones.
+create or replace function hotmesh._stream_again(id bigint, sequence integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    update streams s
+    set state = 'ready', worker = null, cursor = null, attempt = 0, error = null,
+        sequence = _stream_again.sequence, visible_at = v_now, created_at = v_now
+    where s.id = _stream_again.id;
+end
+$$;
+
 create or replace function hotmesh._stream_delay(id bigint, delay interval, failure jsonb)
 returns void
 language plpgsql
@@ -442,21 +460,6 @@ begin
     set state = 'delayed', worker = null, cursor = null,
         attempt = greatest(s.attempt - 1, 0), visible_at = hotmesh.now() + delay
     where s.id = any (ids);
-end
-$$;
-
--- What can't even be recorded on its job waits for a person.
-create or replace function hotmesh._stream_park(id bigint, failure jsonb)
-returns void
-language plpgsql
-as $$
-begin
-    update streams s set state = 'dead', visible_at = hotmesh.now(), error = failure
-    where s.id = any (array(
-        select m.id
-        from streams m
-        where m.id = _stream_park.id and m.state = 'leased'
-        for update skip locked));
 end
 $$;
 

@@ -254,8 +254,9 @@ begin
 end
 $$;
 
--- What is left of functions that have ended.
-create or replace function hotmesh._inbox_drop(job_ids bigint[], dimensions text[])
+-- What is left of functions that have ended, or with `activations` false, that start over.
+create or replace function hotmesh._inbox_drop(
+    job_ids bigint[], dimensions text[], activations boolean)
 returns void
 language plpgsql
 as $$
@@ -265,7 +266,10 @@ begin
         select m.id
         from unnest(job_ids, dimensions) as f (job_id, dimension)
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
-        where m.state <> 'dead' and (m.kind <> 'event' or m.name = 'result')
+        where m.state <> 'dead'
+          and case m.kind when 'event' then m.name = 'result'
+                          when 'workflow' then activations
+                          else true end
         for update of m skip locked));
 end
 $$;

@@ -303,3 +303,18 @@ begin
     perform hotmesh._stream_tell_failure(lost, '{}');
 end
 $$;
+
+-- What can't even be recorded on its job waits for a person.
+create or replace function hotmesh._lease_park(id bigint, failure jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'dead', visible_at = hotmesh.now(), error = failure
+    where s.id = any (array(
+        select m.id
+        from streams m
+        where m.id = _lease_park.id and m.state = 'leased'
+        for update skip locked));
+end
+$$;

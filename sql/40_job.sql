@@ -345,7 +345,7 @@ begin
     select j.status into v_status
     from jobs_all j
     where j.key = job_status.key
-    order by j.id desc
+    order by j.closed_at desc nulls first
     limit 1;
     if v_status is null then
         perform hotmesh._job_refuse_missing(key);

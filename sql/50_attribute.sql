@@ -160,6 +160,23 @@ begin
 end
 $$;
 
+-- A hook that starts over: with other arguments, its journal forgotten.
+create or replace function hotmesh._attribute_hook_again(
+    job_id bigint, dimension text, args jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    delete from jobs_attributes a
+    where a.job_id = _attribute_hook_again.job_id
+      and a.dimension = _attribute_hook_again.dimension and a.sequence is not null;
+    update jobs_attributes a
+    set value = a.value || jsonb_build_object('args', args), updated_at = hotmesh.now()
+    where a.job_id = _attribute_hook_again.job_id
+      and a.field = 'hook' || _attribute_hook_again.dimension;
+end
+$$;
+
 -- Moves the cursors of hooks, and closes those that have ended with `states`.
 create or replace function hotmesh._attribute_advance(
     job_ids bigint[], dimensions text[], cursors bigint[], states text[])

@@ -135,6 +135,40 @@ begin
 end
 $$;
 
+-- The journal of a main function that starts over goes to the archive under a number of its own, as
+-- a job that has closed; the job itself goes on, with its hooks, its entity and what waits for it.
+create or replace function hotmesh._archive_generation(id bigint)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_number bigint := nextval('hotmesh.ids');
+begin
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), date_trunc('month', v_now at time zone 'UTC'), true);
+    insert into jobs_archive (
+        id, key, entity, queue, topic, graph_version, status, cursor, context, entity_version,
+        parent_id, origin_id, created_at, updated_at, closed_at)
+    select v_number, j.key, j.entity, j.queue, j.topic, j.graph_version, 0, j.cursor, '{}',
+           j.entity_version, j.parent_id, j.origin_id, j.created_at, v_now, v_now
+    from jobs j
+    where j.id = _archive_generation.id;
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = _archive_generation.id
+          and (a.field = 'input' or a.dimension = '' and a.sequence is not null)
+        returning a.job_id, a.field, a.value, a.kind, a.name, a.state, a.dimension, a.sequence,
+                  a.cursor, a.ledger, a.created_at, a.updated_at)
+    insert into jobs_attributes_archive (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at, closed_at)
+    select v_number, g.field, g.value, g.kind, g.name, g.state, g.dimension, g.sequence,
+           g.cursor, g.ledger, g.created_at, g.updated_at, v_now
+    from gone g;
+end
+$$;
+
 -- Of jobs that the caller has locked, those of which nobody else holds an attribute.
 create or replace function hotmesh._archive_quiet(ids bigint[])
 returns bigint[]

@@ -72,7 +72,7 @@ begin
 end
 $$;
 
--- At the giver's commit, if nobody holds the job.
+-- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself.
 create or replace function hotmesh._order_carry_out()
 returns trigger
 language plpgsql
@@ -80,6 +80,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if current_setting('hotmesh.turning', true) = 'on' then
+        return null;
+    end if;
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     perform hotmesh._order_apply(

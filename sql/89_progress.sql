@@ -131,7 +131,7 @@ begin
         return query
         select 'leased', v_ids[a.ordinality], 1, 'activity', a.queue, a.name, a.job_id, null::text,
                a.dimension, a.sequence, 1, null::jsonb, null::bigint, null::jsonb,
-               null::double precision, null::double precision, null::text
+               null::double precision, null::double precision, null::text, null::integer
         from unnest(v_announced) with ordinality a
         where a.error is null;
     end if;
@@ -166,7 +166,7 @@ returns boolean
 language sql
 immutable
 as $$
-    select report.outcome is not null and not report.outcome ? 'mismatch'
+    select report.outcome is not null and not report.outcome ?| '{mismatch,again}'
        and not (
            report.outcome ? 'error' and report.retry_policy is not null
            and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
@@ -249,7 +249,8 @@ begin
     return query
     select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
            r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
-           null::double precision, extract(epoch from hotmesh.now())::double precision, null::text
+           null::double precision, extract(epoch from hotmesh.now())::double precision,
+           null::text, null::integer
     from unnest(v_after) r
     where r.outcome is null and r.news is not null;
 end
@@ -325,7 +326,11 @@ begin
     if v_late <> '{}' then
         perform hotmesh._order_apply(v_late, '{hook}');
     end if;
-    perform hotmesh._progress_leave(reports);
+    perform hotmesh._progress_leave(array_agg(r.job_id), array_agg(r.dimension), true)
+    from unnest(reports) r
+    join jobs j on j.id = r.job_id
+    where j.status > 1
+    having count(*) > 0;
     perform hotmesh._close_settle(
         array_agg(e.job_id), array_agg(e.ended), array_agg(e.cursor), array_agg(e.failed))
     from (
@@ -338,25 +343,16 @@ begin
 end
 $$;
 
--- What functions leave behind whose jobs go on.
-create or replace function hotmesh._progress_leave(reports hotmesh.report[])
+-- What functions leave behind that have ended or, with `activations` false, start over.
+create or replace function hotmesh._progress_leave(
+    job_ids bigint[], dimensions text[], activations boolean)
 returns void
 language plpgsql
 as $$
-declare
-    v_jobs bigint[];
-    v_dimensions text[];
 begin
-    select array_agg(r.job_id), array_agg(r.dimension)
-    into v_jobs, v_dimensions
-    from unnest(reports) r
-    join jobs j on j.id = r.job_id
-    where j.status > 1;
-    if v_jobs is not null then
-        perform hotmesh._signal_give_back(hotmesh._inbox_take(v_jobs, v_dimensions), '{}');
-        perform hotmesh._signal_drop(v_jobs, v_dimensions);
-        perform hotmesh._inbox_drop(v_jobs, v_dimensions);
-    end if;
+    perform hotmesh._signal_give_back(hotmesh._inbox_take(job_ids, dimensions), '{}');
+    perform hotmesh._signal_drop(job_ids, dimensions);
+    perform hotmesh._inbox_drop(job_ids, dimensions, activations);
 end
 $$;
 
@@ -383,7 +379,31 @@ begin
 end
 $$;
 
--- A run that is to be replayed later: it met other code, or its policy lets it try again.
+-- continue_as_new: the function starts over with these arguments and an empty journal.
+create or replace function hotmesh._progress_continue(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+declare
+    v_last integer := (
+        select max(a.sequence) from jobs_attributes a
+        where a.job_id = report.job_id and a.dimension = report.dimension);
+    v_first integer := (select s.sequence from streams s where s.id = report.id);
+    v_args jsonb := report.outcome -> 'again' -> 'args';
+begin
+    perform hotmesh._progress_leave(array[report.job_id], array[report.dimension], false);
+    if report.dimension = '' then
+        perform hotmesh._archive_generation(report.job_id);
+        perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
+    else
+        perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
+    end if;
+    perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
+-- over.
 create or replace function hotmesh._progress_again(report hotmesh.report)
 returns void
 language plpgsql
@@ -393,6 +413,8 @@ begin
         perform hotmesh._attribute_facts(
             array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
         perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    elsif report.outcome ? 'again' then
+        perform hotmesh._progress_continue(report);
     else
         perform hotmesh._progress_forget(report.job_id, report.dimension);
         perform hotmesh._stream_delay(

@@ -161,7 +161,7 @@ begin
         select a.id, a.status, a.closed_at
         from jobs_all a
         where a.key = k.key
-        order by a.id desc
+        order by a.closed_at desc nulls first
         limit 1) j on true
     left join lateral (
         select max(a.value::text) filter (where a.field = 'output')::jsonb as output,

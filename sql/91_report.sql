@@ -200,7 +200,7 @@ begin
     return query
     select r.verdict, r.id, r.token, r.kind, null::text, null::text, r.job_id, null::text,
            r.dimension, null::integer, null::integer, null::jsonb, null::bigint, null::jsonb,
-           null::double precision, null::double precision, null::text
+           null::double precision, null::double precision, null::text, null::integer
     from unnest(v_reports) r
     where r.verdict in ('stale', 'busy', 'kept') and r.was_kept is null;
 end

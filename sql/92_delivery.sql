@@ -6,13 +6,15 @@
 create type hotmesh.delivery as (
     answer text, id bigint, token integer, kind text, queue text, name text,
     job_id bigint, key text, dimension text, sequence integer, attempt integer, args jsonb,
-    cursor bigint, history jsonb, started double precision, due double precision, signal text);
+    cursor bigint, history jsonb, started double precision, due double precision, signal text,
+    base integer);
 comment on type hotmesh.delivery is
-'One answer of a turn; times are seconds. task: work to do, `started` is when its job was and `due`
-the time now, `history` that of a run or the timeouts of an activity, `signal` what a hook shall
-signal; events: news for a run that is held; leased: an announced activity, its id and token;
-stale, busy, kept: what became of a report (no answer: applied); limits: in `args`, which queues
-have limits for their activities; next: seconds until something is due.';
+'One answer of a turn; times are seconds. task: work to do, `started` is when it was asked for and
+`due` the time now, `history` that of a run or the timeouts of an activity, `signal` what a hook
+shall signal, `base` the number after which a run numbers its steps; events: news for a run that is
+held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
+(no answer: applied); limits: in `args`, which queues have limits for their activities; next:
+seconds until something is due.';
 
 --@ behaviour
 -- Claims activities. A message whose job has closed meanwhile is dropped.
@@ -28,7 +30,7 @@ begin
            s.attempt, s.args, null::bigint, s.timeouts,
            extract(epoch from j.created_at)::double precision,
            extract(epoch from hotmesh.now())::double precision,
-           null::text
+           null::text, null::integer
     from streams s
     left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
@@ -114,9 +116,8 @@ begin
                 when r.cursor > 0 or s.token > 1
                     then hotmesh._attribute_history(s.job_id, s.dimension, 0, v_size)
                 else '[]' end,
-           extract(epoch from j.created_at)::double precision,
-           v_now,
-           h.value ->> 'signal'
+           extract(epoch from s.created_at)::double precision,
+           v_now, h.value ->> 'signal', s.sequence
     from unnest(v_runs) r
     join streams s on s.id = r.id
     join jobs j on j.id = s.job_id
@@ -176,7 +177,7 @@ language sql
 as $$
     select 'limits', null::bigint, null::integer, null::text, null::text, null::text, null::bigint,
            null::text, null::text, null::integer, null::integer, n, null::bigint, null::jsonb,
-           null::double precision, null::double precision, null::text
+           null::double precision, null::double precision, null::text, null::integer
     from hotmesh._limit_news(known) n
     where n is not null
 $$;

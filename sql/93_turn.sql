@@ -74,7 +74,7 @@ exception
             'type', 'EngineError', 'code', 598, 'sqlstate', v_state, 'detail', v_detail,
             'message', format('the engine refused a report: %s', v_message));
         if reports -> 0 ? 'refused' then
-            perform hotmesh._stream_park((reports -> 0 ->> 'id')::bigint, v_error);
+            perform hotmesh._lease_park((reports -> 0 ->> 'id')::bigint, v_error);
             return;
         end if;
         return query
@@ -124,7 +124,7 @@ as $$
 begin
     return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
             null, least(hotmesh._queue_next_due(worker, want),
-                        hotmesh._tick_next_due()), null)::hotmesh.delivery;
+                        hotmesh._tick_next_due()), null, null)::hotmesh.delivery;
 end
 $$;
 
@@ -159,6 +159,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._worker_check(worker);
+    perform set_config('hotmesh.turning', 'on', true);
     v_lease := hotmesh._turn_lease(want);
     perform hotmesh._turn_kept(worker, v_lease);
     if want ->> 'isolate' = 'true' then

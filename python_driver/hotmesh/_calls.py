@@ -125,6 +125,7 @@ class Delivery(NamedTuple):
     started: float | None
     due: float | None
     signal: str | None
+    base: int | None
 
 
 class QueueLimit(NamedTuple):
@@ -538,7 +539,7 @@ def queue_list(app: str) -> Call[list[QueueLimit]]:
 
 _TURN = """
 select answer, id, token, kind, queue, name, job_id, key, dimension, sequence, attempt, args,
-    cursor, history, started, due, signal
+    cursor, history, started, due, signal, base
 from hotmesh.turn(
     app => %(app)s::text, worker => %(worker)s::text,
     reports => %(reports)s::jsonb, want => %(want)s::jsonb)

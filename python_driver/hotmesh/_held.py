@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from . import _codec, _payload, errors
 from ._bounds import Bounds, needs_a_message, with_details
 from ._execution import SERVERS, Execution, Server
-from ._replay import Command, Run
+from ._replay import Command, ContinueAsNew, Run
 from .activity import ActivityContext
 from .errors import HotMeshError
 
@@ -246,6 +246,8 @@ class Held:
             name = self.run.info.workflow_name
             output = _payload.dumps(self.run.result(), f'result of workflow "{name}"')
             return f'{{"output":{output}}}'
+        except ContinueAsNew as anew:
+            return f'{{"again":{{"args":{anew.args_text}}}}}'
         except BaseException as error:
             if not isinstance(error, Exception | asyncio.CancelledError):
                 text = errors.to_json(error)["message"]

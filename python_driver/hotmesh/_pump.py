@@ -573,6 +573,7 @@ class Pump:
             row.dimension or "",
             attempt,
             row.signal,
+            row.base or 0,
         )
         function = function or self.workflows[row.queue, row.name]
         run = Run(info, function, row.started or 0.0)

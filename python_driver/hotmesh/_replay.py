@@ -28,7 +28,7 @@ from .errors import (
     PayloadCodecError,
 )
 
-__all__ = ["Command", "Run", "RunInfo", "Step", "steps_of"]
+__all__ = ["Command", "ContinueAsNew", "Run", "RunInfo", "Step", "steps_of"]
 
 
 class Step(NamedTuple):
@@ -64,7 +64,11 @@ class Command:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a workflow may know of itself; `signal` is what a hook shall signal when it is done."""
+    """What a workflow may know of itself.
+
+    `signal` is what a hook shall signal when it is done; `base` counts the steps of earlier
+    generations, before `continue_as_new`.
+    """
 
     workflow_id: str
     workflow_name: str
@@ -73,6 +77,15 @@ class RunInfo:
     dimension: str = ""
     attempt: int = 1
     signal: str | None = None
+    base: int = 0
+
+
+class ContinueAsNew(BaseException):
+    """Leaves the function, which starts over with `args` (JSON text) and an empty journal."""
+
+    def __init__(self, args: str) -> None:
+        super().__init__("the workflow continues as new")
+        self.args_text = args
 
 
 @dataclass
@@ -99,6 +112,7 @@ class Run:
         self._events: deque[Step] = deque()
         self._waiting: dict[int, Callable[[Step], object]] = {}
         self._randoms = 0
+        self.sequence = self.info.base
         self._patches: dict[str, bool] = {}
         self._main: asyncio.Task[Any] | None = None
         self._cancelled_from_outside = False
@@ -112,7 +126,6 @@ class Run:
         """Begin the function; `history` is what an earlier life of this run has left."""
         steps = list(history)
         self._recorded = {step.sequence: step for step in steps if step.sequence > 0}
-        self._waiting[0] = self._cancel_main
         self._cancelled = {step.sequence for step in steps if step.state == "cancelled"}
         self._events.extend(
             sorted((step for step in steps if step.cursor), key=lambda step: step.cursor or 0)
@@ -153,6 +166,9 @@ class Run:
                 self.cursor = step.cursor
             if step.at > self.time:
                 self.time = step.at
+            if step.sequence == 0:
+                self._cancel_main()
+                continue
             deliver = self._waiting.pop(step.sequence, None)
             if deliver is None:
                 self._mismatched(step, None)
@@ -166,11 +182,12 @@ class Run:
         except NeverYields as error:
             self._never = error
 
-    def _cancel_main(self, step: Step) -> None:
+    def _cancel_main(self) -> None:
         """Step 0, which no code asks for: somebody cancelled the job."""
         self._cancelled_from_outside = True
         if self._main is not None:
             self._main.cancel()
+        self._drain()
 
     @property
     def ended(self) -> bool:
@@ -301,7 +318,8 @@ class Run:
     def random(self) -> Random:
         """A generator whose numbers are the same in each replay."""
         self._randoms += 1
-        return Random(f"{self.info.job_id}{self.info.dimension}/{self._randoms}")
+        generation = f"@{self.info.base}" if self.info.base else ""
+        return Random(f"{self.info.job_id}{self.info.dimension}{generation}/{self._randoms}")
 
     def _start_timer(self, delay: float, fire: Callable[[], None]) -> _Timer:
         sequence = self.next_sequence()

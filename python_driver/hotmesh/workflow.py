@@ -11,14 +11,14 @@ import logging
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from . import _codec, _context, _payload, _requests, _spawn, durations
 from ._bounds import timeouts_text
 from ._context import unsafe
 from ._execution import name_of, named
 from ._logger import WorkflowLogger
-from ._replay import RunInfo
+from ._replay import ContinueAsNew, RunInfo
 from ._requests import ChildRequest
 from .durations import Duration
 from .entity import EntityContext
@@ -32,6 +32,7 @@ __all__ = [
     "ChildRequest",
     "all",
     "context",
+    "continue_as_new",
     "deprecate_patch",
     "entity",
     "exec_child",
@@ -345,6 +346,16 @@ def interrupt(
     key = _codec.text(job_id, "job_id")
     about = {"key": key, **_requests.interrupt_options(reason, code, descend, throw)}
     return run.effect("interrupt", key, _codec.dumps(about, "options of interrupt"))
+
+
+async def continue_as_new(*args: Any) -> NoReturn:
+    """Start over with these arguments and an empty journal, in the same job; it never returns.
+
+    The workflow id, the entity, signals that wait and open hooks stay. What the function had asked for
+    and not awaited is given up. The old journal of a workflow goes to the archive, a hook's is dropped.
+    """
+    _context.current_run("workflow.continue_as_new()")
+    raise ContinueAsNew(_payload.dumps_args(args, "args of continue_as_new"))
 
 
 async def all(*awaitables: Awaitable[Any]) -> list[Any]:

@@ -444,3 +444,75 @@ async def test_workflow_code_interrupts_another_job(house: House) -> None:
     assert await house.run(main) == ["JobNotFoundError"]
     with pytest.raises(JobInterruptedError, match="because"):
         await victim.result(timeout=10)
+
+
+# --- continue as new ------------------------------------------------------------------------------
+
+
+async def test_a_workflow_continues_as_new_with_a_small_journal(house: House) -> None:
+    async def one() -> int:
+        return 1
+
+    async def counts(n: int, total: int = 0) -> int:
+        late = workflow.execute_activity(one)
+        total += await workflow.execute_activity(one)
+        if n > 1:
+            await workflow.continue_as_new(n - 1, total)
+        return total + await late
+
+    await house.worker(counts, activities=[one])
+    handle = await house.start(counts, 5, key="c")
+    assert await handle.result(timeout=10) == 6
+    archived = "from my_app.jobs_archive where key = 'c'"
+    assert house.one(f"select count(*) {archived}") == 4
+    assert house.one("select count(*) from my_app.jobs_attributes where sequence is not null") == 2
+    assert await handle.status() == 0
+
+
+async def test_signals_and_hooks_outlive_a_generation(house: House) -> None:
+    async def helper() -> None:
+        await workflow.signal("helped", await workflow.wait_for("to hook"))
+
+    async def main(generation: int) -> Any:
+        if generation == 1:
+            await workflow.hook(helper)
+            await workflow.wait_for("next")
+            await workflow.continue_as_new(2)
+        return [await workflow.wait_for("early"), await workflow.wait_for("helped")]
+
+    await house.worker(main, helper)
+    handle = await house.start(main, 1)
+    await handle.signal("early", "kept")
+    await handle.signal("next")
+    await wait_for(lambda: house.one("select count(*) = 1 from my_app.jobs_archive"))
+    await handle.signal("to hook", "yes")
+    assert await handle.result(timeout=10) == ["kept", "yes"]
+
+
+async def test_a_hook_continues_as_new(house: House) -> None:
+    async def loop(n: int, info: dict[str, str]) -> None:
+        await workflow.sleep_for(0.001)
+        if n > 0:
+            await workflow.continue_as_new(n - 1)
+        await workflow.signal(info["signal"], workflow.context().base)
+
+    async def main() -> Any:
+        return await workflow.exec_hook(loop, args=[3])
+
+    await house.worker(main, loop)
+    assert await house.run(main) == 3
+
+
+async def test_a_child_that_continues_as_new_answers_its_parent_once_at_its_end(
+    house: House,
+) -> None:
+    async def child(n: int) -> str:
+        if n:
+            await workflow.continue_as_new(n - 1)
+        return "done"
+
+    async def parent() -> Any:
+        return await workflow.exec_child(child, args=[3])
+
+    await house.worker(parent, child)
+    assert await house.run(parent) == "done"
