@@ -2357,6 +2357,28 @@ begin
 end
 $$;
 
+-- Seconds until the first run of a topic is anybody's that is still kept for another worker.
+create or replace function hotmesh._lease_grace_ends(queues text[], names text[], worker text)
+returns double precision
+language plpgsql
+as $$
+declare
+    v_grace timestamptz := hotmesh.now() - interval '100 ms';
+begin
+    return (
+        select extract(epoch from min(h.visible_at) - v_grace)
+        from unnest(queues, names) as t (queue, name)
+        cross join lateral (
+            select s.worker, s.visible_at
+            from streams s
+            where s.state = 'ready' and s.kind = 'workflow'
+              and s.queue = t.queue and s.name = t.name
+            order by s.priority desc, s.id
+            limit 1) h
+        where h.worker <> _lease_grace_ends.worker and h.visible_at > v_grace);
+end
+$$;
+
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
 create or replace function hotmesh._lease_sweep(take integer, only_queue text default null)
@@ -3342,6 +3364,11 @@ begin
                   hotmesh._queue_topics(want, k.kind, 'names'), worker))
     then
         return 0;
+    end if;
+    if want ->> 'idle' = 'true' and (want ->> 'workflow')::integer > 0 then
+        v_due := least(v_due, hotmesh._lease_grace_ends(
+            hotmesh._queue_topics(want, 'workflow', 'queues'),
+            hotmesh._queue_topics(want, 'workflow', 'names'), worker));
     end if;
     return least(v_due, (
         select min(hotmesh._limit_opens(l))
@@ -6395,6 +6422,10 @@ begin
             format('%s is empty or too long', what),
             format('It has %s bytes and begins with %L.', octet_length(name), left(name, 40)),
             format('From 1 to %s bytes, or leave it out.', size_limit));
+    elsif what <> 'key' and name ~ '[[:cntrl:]]' then
+        perform hotmesh._refuse_argument(
+            format('%s has a line break or another control character', what),
+            format('It is %s.', to_jsonb(left(name, 100))), 'Take it out.');
     end if;
 end
 $$;
@@ -6404,6 +6435,7 @@ returns void
 language plpgsql
 as $$
 begin
+    perform hotmesh._start_check_name('the name of a workflow', request.workflow, 500);
     perform hotmesh._start_check_name('key', request.key, 1000);
     perform hotmesh._start_check_name('queue', request.queue, 500);
     perform hotmesh._start_check_name('entity', request.entity, 500);
@@ -6437,6 +6469,7 @@ begin
     if octet_length(request.key) not between 1 and 1000
         or octet_length(request.queue) not between 1 and 500
         or octet_length(request.entity) not between 1 and 500
+        or concat(request.workflow, request.queue, request.entity) ~ '[[:cntrl:]]'
     then
         perform hotmesh._start_refuse_names(request);
     end if;
@@ -8087,6 +8120,8 @@ create or replace function hotmesh._engine_check_list(requests jsonb)
 returns void
 language plpgsql
 as $$
+declare
+    v_unknown text;
 begin
     if jsonb_typeof(requests) is distinct from 'array'
         or jsonb_path_exists(requests, 'strict $[*] ? (@.type() != "object")')
@@ -8094,6 +8129,16 @@ begin
         perform hotmesh._refuse_argument(
             'requests are no JSON array of objects', left(requests::text, 200),
             'Give [{"workflow": …, "args": […]}, …].');
+    end if;
+    select string_agg(distinct k, ', ') into v_unknown
+    from jsonb_array_elements(requests) r
+    cross join lateral jsonb_object_keys(r) k
+    where k <> all ('{workflow,key,args,queue,entity,options}');
+    if v_unknown is not null then
+        perform hotmesh._refuse_argument(
+            format('unknown key of a request: %s', left(v_unknown, 100)),
+            'Known keys: workflow, key, args, queue, entity, options.',
+            'What else a start may say goes into its options.');
     end if;
 end
 $$;
@@ -8226,6 +8271,26 @@ comment on function hotmesh.job_results(text, text[]) is
 'The outcomes of those jobs that have closed, for whoever waits for many; status is null where there
 is no such job. Open jobs are left out.';
 
+-- Why an open job does not move, as stuck_jobs says it; null when it does.
+create or replace function hotmesh._engine_stuck(job hotmesh.jobs, mismatch jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select jsonb_build_object(
+            'reason', case when s.state = 'dead' then 'parked' else 'mismatch' end,
+            'message', coalesce(mismatch ->> 'message', s.error ->> 'message'), 'id', s.id)
+        from streams s
+        where s.job_id = job.id and job.closed_at is null and s.kind = 'workflow'
+          and (s.state = 'dead'
+               or s.state in ('delayed', 'ready') and s.error is not null and mismatch is not null)
+        order by s.id
+        limit 1);
+end
+$$;
+
 create or replace function hotmesh.job_state(app text, key text, metadata boolean default false)
 returns jsonb
 language plpgsql
@@ -8250,12 +8315,14 @@ begin
         'jid', v_job.key, 'gid', v_job.id::text, 'tpc', v_job.topic,
         'app', app, 'vrs', coalesce(v_job.graph_version, '1'), 'ngn', v_job.entity,
         'js', v_job.status, 'jc', v_job.created_at, 'ju', v_job.updated_at,
-        'err', v_facts -> 'error')));
+        'err', v_facts -> 'error',
+        'stuck', hotmesh._engine_stuck(v_job, v_facts -> 'mismatch'))));
 end
 $$;
 comment on function hotmesh.job_state(text, text, boolean) is
 'The data of a job; with metadata also who it is and where it stands. A failed job does not raise:
-its metadata has err. Raises MSH40.';
+its metadata has err; that of one that does not move has stuck: reason (parked or mismatch), message
+and id, the message that stream_revive takes. Raises MSH40.';
 
 create or replace function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)

@@ -160,6 +160,28 @@ begin
 end
 $$;
 
+-- Seconds until the first run of a topic is anybody's that is still kept for another worker.
+create or replace function hotmesh._lease_grace_ends(queues text[], names text[], worker text)
+returns double precision
+language plpgsql
+as $$
+declare
+    v_grace timestamptz := hotmesh.now() - interval '100 ms';
+begin
+    return (
+        select extract(epoch from min(h.visible_at) - v_grace)
+        from unnest(queues, names) as t (queue, name)
+        cross join lateral (
+            select s.worker, s.visible_at
+            from streams s
+            where s.state = 'ready' and s.kind = 'workflow'
+              and s.queue = t.queue and s.name = t.name
+            order by s.priority desc, s.id
+            limit 1) h
+        where h.worker <> _lease_grace_ends.worker and h.visible_at > v_grace);
+end
+$$;
+
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
 create or replace function hotmesh._lease_sweep(take integer, only_queue text default null)

@@ -160,6 +160,11 @@ begin
     then
         return 0;
     end if;
+    if want ->> 'idle' = 'true' and (want ->> 'workflow')::integer > 0 then
+        v_due := least(v_due, hotmesh._lease_grace_ends(
+            hotmesh._queue_topics(want, 'workflow', 'queues'),
+            hotmesh._queue_topics(want, 'workflow', 'names'), worker));
+    end if;
     return least(v_due, (
         select min(hotmesh._limit_opens(l))
         from unnest(v_limits) l

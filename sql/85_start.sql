@@ -16,6 +16,10 @@ begin
             format('%s is empty or too long', what),
             format('It has %s bytes and begins with %L.', octet_length(name), left(name, 40)),
             format('From 1 to %s bytes, or leave it out.', size_limit));
+    elsif what <> 'key' and name ~ '[[:cntrl:]]' then
+        perform hotmesh._refuse_argument(
+            format('%s has a line break or another control character', what),
+            format('It is %s.', to_jsonb(left(name, 100))), 'Take it out.');
     end if;
 end
 $$;
@@ -25,6 +29,7 @@ returns void
 language plpgsql
 as $$
 begin
+    perform hotmesh._start_check_name('the name of a workflow', request.workflow, 500);
     perform hotmesh._start_check_name('key', request.key, 1000);
     perform hotmesh._start_check_name('queue', request.queue, 500);
     perform hotmesh._start_check_name('entity', request.entity, 500);
@@ -58,6 +63,7 @@ begin
     if octet_length(request.key) not between 1 and 1000
         or octet_length(request.queue) not between 1 and 500
         or octet_length(request.entity) not between 1 and 500
+        or concat(request.workflow, request.queue, request.entity) ~ '[[:cntrl:]]'
     then
         perform hotmesh._start_refuse_names(request);
     end if;

@@ -36,6 +36,8 @@ create or replace function hotmesh._engine_check_list(requests jsonb)
 returns void
 language plpgsql
 as $$
+declare
+    v_unknown text;
 begin
     if jsonb_typeof(requests) is distinct from 'array'
         or jsonb_path_exists(requests, 'strict $[*] ? (@.type() != "object")')
@@ -43,6 +45,16 @@ begin
         perform hotmesh._refuse_argument(
             'requests are no JSON array of objects', left(requests::text, 200),
             'Give [{"workflow": …, "args": […]}, …].');
+    end if;
+    select string_agg(distinct k, ', ') into v_unknown
+    from jsonb_array_elements(requests) r
+    cross join lateral jsonb_object_keys(r) k
+    where k <> all ('{workflow,key,args,queue,entity,options}');
+    if v_unknown is not null then
+        perform hotmesh._refuse_argument(
+            format('unknown key of a request: %s', left(v_unknown, 100)),
+            'Known keys: workflow, key, args, queue, entity, options.',
+            'What else a start may say goes into its options.');
     end if;
 end
 $$;
@@ -175,6 +187,26 @@ comment on function hotmesh.job_results(text, text[]) is
 'The outcomes of those jobs that have closed, for whoever waits for many; status is null where there
 is no such job. Open jobs are left out.';
 
+-- Why an open job does not move, as stuck_jobs says it; null when it does.
+create or replace function hotmesh._engine_stuck(job hotmesh.jobs, mismatch jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select jsonb_build_object(
+            'reason', case when s.state = 'dead' then 'parked' else 'mismatch' end,
+            'message', coalesce(mismatch ->> 'message', s.error ->> 'message'), 'id', s.id)
+        from streams s
+        where s.job_id = job.id and job.closed_at is null and s.kind = 'workflow'
+          and (s.state = 'dead'
+               or s.state in ('delayed', 'ready') and s.error is not null and mismatch is not null)
+        order by s.id
+        limit 1);
+end
+$$;
+
 create or replace function hotmesh.job_state(app text, key text, metadata boolean default false)
 returns jsonb
 language plpgsql
@@ -199,12 +231,14 @@ begin
         'jid', v_job.key, 'gid', v_job.id::text, 'tpc', v_job.topic,
         'app', app, 'vrs', coalesce(v_job.graph_version, '1'), 'ngn', v_job.entity,
         'js', v_job.status, 'jc', v_job.created_at, 'ju', v_job.updated_at,
-        'err', v_facts -> 'error')));
+        'err', v_facts -> 'error',
+        'stuck', hotmesh._engine_stuck(v_job, v_facts -> 'mismatch'))));
 end
 $$;
 comment on function hotmesh.job_state(text, text, boolean) is
 'The data of a job; with metadata also who it is and where it stands. A failed job does not raise:
-its metadata has err. Raises MSH40.';
+its metadata has err; that of one that does not move has stuck: reason (parked or mismatch), message
+and id, the message that stream_revive takes. Raises MSH40.';
 
 create or replace function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)

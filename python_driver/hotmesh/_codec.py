@@ -125,6 +125,16 @@ def text(value: object, what: str, limit: int = NAME_LIMIT) -> str:
     return value
 
 
+def name(value: object, what: str) -> str:
+    """The value, if it can name a queue or a function: such a text on one line."""
+    found = text(value, what)
+    if any(ord(sign) < 32 or ord(sign) == 127 for sign in found):
+        raise InvalidArgumentError(
+            f"{what} has a line break or another control character: {found!r}"
+        )
+    return found
+
+
 # --- the fast path --------------------------------------------------------------------------------
 
 

@@ -61,6 +61,9 @@ NEWS_LISTENING_SECONDS = 1.0
 REPORT_BYTES = 8_000_000
 """A batch of reports ends here."""
 
+STOPPING_SECONDS = 2.0
+"""How long a worker that is told to stop waits for a database that is away."""
+
 PATIENCE_SECONDS = 0.05
 """How long a report for a locked job is tried again before it is left in the job's inbox."""
 
@@ -136,6 +139,9 @@ class Pump:
                 pause = 0.05
                 continue
             except HotMeshError as error:
+                away = isinstance(error, ConnectionLostError)
+                if self.stopping and away and not (self._busy or self.server.busy):
+                    return  # nobody to report to: its leases run out
                 _LOG.warning("worker %s: %s; once more in %.1f s", self.name, error, pause)
             except Exception:
                 _LOG.exception("worker %s met a defect, and lets go what it holds", self.name)
@@ -146,6 +152,7 @@ class Pump:
     def stop(self, at_once: bool = False) -> None:
         """Claim nothing more; finish what runs, or `at_once` not even that."""
         self.stopping = True
+        self.session.patience = STOPPING_SECONDS
         self._at_once |= at_once  # a task that is cancelled just as it wakes may never notice
         self.server.open = False
         self._wake.set()

@@ -95,7 +95,7 @@ def name_of(workflow: object) -> str:
         raise InvalidArgumentError(
             "workflow_name is missing", hint="pass the workflow's name or the function itself"
         )
-    return _codec.text(name, "workflow_name")
+    return _codec.name(name, "workflow_name")
 
 
 def _optional(value: object, what: str) -> str | None:

@@ -112,7 +112,7 @@ class _Tries:
         pause = min(0.02 * 2**self._count, 1.0) * random.uniform(0.5, 1.0)
         waited = time.monotonic() - self._began
         worth_it = self._session.ready or "starting up" in str(error)
-        if not worth_it or waited + pause > PATIENCE_SECONDS:
+        if not worth_it or waited + pause > self._session.patience:
             raise _unreachable(error, call.job_id) from error
         return float(pause)
 
@@ -152,6 +152,7 @@ class _Session:
         self.pool_size = pool_size
         self.ready = False
         self.closed = False
+        self.patience = PATIENCE_SECONDS
         self.lenient = False  # a worker's: answers may hold values that can't be read
         _OPEN.add(self)
 

@@ -30,7 +30,7 @@ from ._cli.serve import Order, serve, served
 from ._requests import StartRequest
 from ._session import SyncSession
 from .client import SyncClient
-from .errors import AppExistsError, AppNotFoundError, HotMeshError
+from .errors import AppExistsError, AppNotFoundError, EmbeddedError, HotMeshError
 from .schedule import Overlap, Schedule
 from .worker import Worker
 
@@ -150,8 +150,11 @@ def up(place: Place) -> None:
         place.screen.line(dsn)
         _note("Ctrl-C stops it; its data stays")
     sys.stdout.flush()
-    while not stop.wait(3600):
-        pass
+    missed = 0
+    while not stop.wait(0.5):
+        missed = 0 if embedded.is_up() else missed + 1
+        if missed > 3:
+            raise EmbeddedError("the server was stopped by somebody else", hint="run: hotmesh up")
 
 
 @cli.command()
@@ -222,6 +225,7 @@ def _policy(context: click.Context, parameter: click.Parameter, text: str | None
 @click.option("--delay", metavar="DURATION", help="How long before it may run.")
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--retry-policy", metavar="JSON", callback=_policy, help="For its own exceptions.")
+@click.option("--create", is_flag=True, help="Create the app if it is not there.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it.")
 @click.option("--timeout", metavar="DURATION", help="How long to wait at most.")
 @_placed
@@ -231,6 +235,7 @@ def start(
     arguments: tuple[str, ...],
     queue: str | None,
     key: str | None,
+    create: bool,
     wait: bool,
     timeout: str | None,
     **options: Any,
@@ -248,8 +253,12 @@ def start(
         **options,  # type: ignore[typeddict-item]
     }
     limit = None if timeout is None else durations.parse(timeout, "timeout")
-    with place.client(provision=True) as client:
-        handle = client.workflow.start(**request)
+    with place.client(provision=create or place.app == DEFAULT_APP) as client:
+        try:
+            handle = client.workflow.start(**request)
+        except AppNotFoundError as error:
+            error.hint = f"{error.hint}; hotmesh start --create does it too"
+            raise
         told: dict[str, Any] = {"id": handle.workflow_id, "workflow": workflow}
         told["queue"] = handle.task_queue
         if not place.screen.as_json:

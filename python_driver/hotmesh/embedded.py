@@ -67,6 +67,11 @@ def dsn() -> str:
         return _shared.start().dsn
 
 
+def is_up() -> bool:
+    """Whether the server that :func:`dsn` has started or found still runs. Does not connect."""
+    return _shared is not None and _shared._postmaster() is not None
+
+
 _shared: Server | None = None
 _guard = threading.Lock()
 

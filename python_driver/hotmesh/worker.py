@@ -83,7 +83,7 @@ class Worker:
                 "a worker needs something to serve",
                 hint="pass workflow=, workflows= or activities=",
             )
-        queue = _codec.text(task_queue, "task_queue")
+        queue = _codec.name(task_queue, "task_queue")
         worker = await _pump(
             connection,
             app_id,
@@ -166,9 +166,9 @@ async def register_activity_worker(
         InvalidArgumentError: no functions, a bad queue, number or policy.
     """
     functions = named(activities, "activities")
-    queues = {_codec.text(task_queue, "task_queue"): functions}
+    queues = {_codec.name(task_queue, "task_queue"): functions}
     if activity_task_queue is not None:
-        queues[_codec.text(activity_task_queue, "activity_task_queue")] = functions
+        queues[_codec.name(activity_task_queue, "activity_task_queue")] = functions
     slots = (0, max_concurrent_activities)
     policy = _policy(retry_policy)
     return Worker(await _pump(connection, app_id, {}, queues, policy, slots, lease))

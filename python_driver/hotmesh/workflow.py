@@ -194,7 +194,7 @@ def _positional(
 
 
 def _queue(task_queue: str | None) -> str | None:
-    return None if task_queue is None else _codec.text(task_queue, "task_queue")
+    return None if task_queue is None else _codec.name(task_queue, "task_queue")
 
 
 def _policy(policy: Mapping[str, Any] | None) -> str:

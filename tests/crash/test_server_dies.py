@@ -28,6 +28,19 @@ def closed(dsn: str) -> int:
     return int(row[0])
 
 
+def test_a_worker_told_to_stop_while_the_server_is_away_stops(
+    crash_server: embedded.Server, tmp_path: Path
+) -> None:
+    dsn = crash_server.conninfo("crash", "hotmesh_owner")
+    worker = Child(PROGRAM, dsn=dsn, log=tmp_path / "worker.log")
+    try:
+        worker.wait_for_output("serving")
+        crash_server.stop("fast")
+        assert worker.terminate(timeout=9) == 0
+    finally:
+        worker.kill()
+
+
 @pytest.mark.slow
 def test_a_server_restarted_as_after_a_power_cut_loses_nothing(
     crash_server: embedded.Server, tmp_path: Path

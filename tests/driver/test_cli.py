@@ -143,6 +143,25 @@ def only_a_sentence(said: Said, status: int, pattern: str) -> None:
 # --- starting -------------------------------------------------------------------------------------
 
 
+def test_start_creates_an_app_only_if_it_is_told_to(
+    bare: Tool, dsn: str, db: psycopg.Connection
+) -> None:
+    typo = ("start", "total", "--app", "my-appp", "--id", "a", "--dsn", dsn)
+    only_a_sentence(bare(*typo), 1, r'unknown app "my-appp"\s.*--create')
+    assert db.execute("select from hotmesh.apps where name = 'my-appp'").rowcount == 0
+    assert bare(*typo, "--create").out == "a\n"
+    assert bare("start", "total", "--id", "b", "--dsn", dsn).status == 0  # the default app
+
+
+def test_job_says_when_it_is_stuck(tool: Tool, db: psycopg.Connection) -> None:
+    tool("start", "total", "--id", "a")
+    assert "stuck" not in tool("job", "a").out
+    db.execute("update my_app.streams set state = 'dead', error = '{\"message\": \"lost\"}'")
+    [(message,)] = db.execute("select id from my_app.streams").fetchall()
+    assert f"parked, stream_revive serves {message} again: lost" in tool("job", "a").out
+    assert tool("job", "a", "--json").document["stuck"]["reason"] == "parked"
+
+
 def test_start_prints_the_id(tool: Tool, db: psycopg.Connection) -> None:
     said = tool("start", "total", "1", "2", "--queue", "q", "--id", "a")
     assert said == (0, "a\n", "")
@@ -490,6 +509,22 @@ def test_up_runs_the_embedded_server_until_it_is_stopped(home: Path, bare: Tool)
             process.terminate()
         assert process.wait(20) == 0
     wait_until(lambda: not any(home.glob("pg*/data/postmaster.pid")), 10, "the server's end")
+
+
+def test_up_ends_when_somebody_else_stops_its_server(home: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": python_path()}
+    command = [sys.executable, "-m", "hotmesh", "up"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline()
+            embedded.Server(home).stop()
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "the server was stopped by somebody else" in said
 
 
 # --- schedules ------------------------------------------------------------------------------------

@@ -433,6 +433,43 @@ async def test_an_attempt_that_another_worker_has_gets_none(
     assert lines(house) == []
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_one_whose_time_is_over_rolls_back(house: House, is_async: bool) -> None:
+    gate = threading.Event()
+    quick = workflow.proxy_activities(
+        task_queue="orders", start_to_close_timeout="200ms", retry_policy={"maximum_attempts": 1}
+    )
+
+    async def late() -> None:
+        await pay("late")
+        await asyncio.Event().wait()
+
+    def late_sync() -> None:
+        pay_sync("late")
+        gate.wait(20)
+
+    async def flow(name: str) -> str:
+        try:
+            await getattr(quick, name)()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "in time"
+
+    await house.worker(flow, activities=[late, late_sync])
+    handle = await house.start(flow, "late" if is_async else "late_sync", key="a")
+    if not is_async:
+        over = "select count(*) from my_app.streams where kind = 'activity' and now() - created_at"
+        await wait_for(lambda: house.one(f"{over} > interval '500 ms'"))
+        gate.set()
+    said = await handle.result(timeout=10)
+    assert "timed out: start_to_close_timeout of 0.2 s" in said
+    assert lines(house) == []
+    left = "select count(*) from my_app.streams where state <> 'dead'"
+    await wait_for(lambda: house.one(left) == 0)
+    open_ones = "select count(*) from pg_stat_activity where state = 'idle in transaction'"
+    assert house.one(open_ones) == 0
+
+
 class Cut:
     """Breaks the connection at the commit: before it reaches the server, or after."""
 

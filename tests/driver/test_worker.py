@@ -201,6 +201,35 @@ async def test_workers_of_one_process_share_inline_activities(house: House) -> N
     assert cursor == 0
 
 
+async def test_a_run_of_a_worker_that_died_is_soon_taken_by_an_idle_one(house: House) -> None:
+    """It is kept for its holder for 100 ms; an idle worker looks again when these are over."""
+
+    async def waits() -> Any:
+        return await workflow.wait_for("go")
+
+    await house.worker(waits)
+    rests = "select count(*) from my_app.streams where state = 'waiting'"
+    idle = "select count(*) from my_app.workers where idle_at is not null"
+    clock = asyncio.get_running_loop().time
+    for round in range(3):
+        handle = await house.start(waits, key=f"a{round}")
+        await wait_for(lambda: house.one(rests) == 1)
+        house.db.execute("update my_app.streams set worker = 'w-dead' where state = 'waiting'")
+        await wait_for(lambda: house.one(idle) == 1)
+        began = clock()
+        await handle.signal("go", round)
+        assert await handle.result(timeout=10) == round
+        assert clock() - began < 1.0
+
+
+@pytest.mark.parametrize("queue", ["a\nb", "\t", "a\x7f"])
+async def test_the_name_of_a_queue_is_one_line(house: House, queue: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="line break or another control character"):
+        await house.activity_worker(echo, queue=queue)
+    with pytest.raises(InvalidArgumentError, match="line break or another control character"):
+        workflow.proxy_activities(task_queue=queue)
+
+
 async def test_workers_of_another_app_share_nothing(house: House) -> None:
     house.db.execute("select hotmesh.app_create('other')")
     other = await register_activity_worker(house.dsn, "other", task_queue="acts", activities=[echo])

@@ -318,6 +318,24 @@ def test_many_are_all_started_or_none(db: Connection, caller: Connection) -> Non
         assert refusal(caller, MANY, Jsonb(asked)).sqlstate == "22023"
 
 
+def test_an_unknown_key_of_a_request_is_refused_by_name(db: Connection, caller: Connection) -> None:
+    asked = [{"workflow": "order"}, {"workflow": "order", "task_queue": "q", "prio": 1}]
+    with unchanged(db):
+        refused = refusal(caller, MANY, Jsonb(asked))
+    assert refused.sqlstate == "22023"
+    assert "unknown key of a request: prio, task_queue" in (refused.message_primary or "")
+
+
+@pytest.mark.parametrize("part", ["workflow", "queue", "entity"])
+@pytest.mark.parametrize("sign", ["\n", "\t", "\x1b", "\x7f"])
+def test_a_name_is_one_line(db: Connection, caller: Connection, part: str, sign: str) -> None:
+    with unchanged(db):
+        refused = refusal(caller, MANY, Jsonb([{"workflow": "order", part: f"a{sign}b"}]))
+    assert refused.sqlstate == "22023"
+    assert "has a line break or another control character" in (refused.message_primary or "")
+    assert caller.execute(MANY, [Jsonb([{"workflow": "order", "key": f"a{sign}b"}])]).rowcount == 1
+
+
 def test_many_may_name_one_key_twice(db: Connection, caller: Connection) -> None:
     twice = [{"workflow": "order", "key": "a", "args": [n]} for n in (1, 2)]
     with unchanged(db):

@@ -68,6 +68,18 @@ def test_stuck_jobs_are_parked_or_wait_for_right_code(busy: Connection) -> None:
     ]
 
 
+def test_the_state_of_a_job_says_that_it_is_stuck(busy: Connection) -> None:
+    state = "select hotmesh.job_state('my-app', key, true) -> 'metadata' -> 'stuck'"
+    found = dict(busy.execute(f"select key, ({state}) from my_app.jobs").fetchall())
+    told = {key: (about["reason"], about["message"]) for key, about in found.items() if about}
+    assert told == {
+        "mismatched": ("mismatch", "expected a, found b"),
+        "parked": ("parked", "lost"),
+    }
+    busy.execute("select hotmesh.stream_revive('my-app', %s)", [found["parked"]["id"]])
+    assert busy.execute(f"{state} from my_app.jobs where key = 'parked'").fetchone() == (None,)
+
+
 def test_a_view_over_both_reads_the_table_and_its_archive(busy: Connection) -> None:
     busy.execute("update my_app.jobs set expire_at = now() - interval '1 day' where key = 'ended'")
     assert busy.execute("select hotmesh.job_archive('my-app')").fetchone() == (1,)

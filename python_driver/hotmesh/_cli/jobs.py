@@ -54,6 +54,7 @@ def document(key: str, about: Mapping[str, Any], found: Mapping[str, Any]) -> di
         "entity": about["ngn"],
         "created_at": about["jc"],
         "updated_at": about["ju"],
+        "stuck": about.get("stuck"),
         **{name: found["state"][name] for name in ("input", "output", "error")},
         "data": found["data"],
         "journal": found["timeline"],
@@ -65,6 +66,7 @@ def show(paper: Screen, told: Mapping[str, Any]) -> None:
     facts = {
         "job": told["id"],
         "status": coloured(told["status"]),
+        "stuck": _stuck(told["stuck"]) if told["stuck"] else None,
         "workflow": told["workflow"],
         "entity": told["entity"] if told["entity"] != told["workflow"] else None,
         "created": _moment(told["created_at"]),
@@ -78,6 +80,15 @@ def show(paper: Screen, told: Mapping[str, Any]) -> None:
     if told["journal"]:
         heads = ("step", "what", "state", "value", "after")
         paper.table(heads, _journal(told["journal"], told["created_at"]))
+
+
+def _stuck(told: Mapping[str, Any]) -> str:
+    """Why it does not move, and what helps."""
+    helps = {
+        "parked": f"stream_revive serves {told['id']} again",
+        "mismatch": "it waits for right code",
+    }
+    return f"{told['reason']}, {helps[told['reason']]}: {told['message']}"
 
 
 def _journal(timeline: Iterable[Mapping[str, Any]], start: str) -> Iterator[list[str]]:
