@@ -4843,25 +4843,26 @@ end
 $$;
 
 create or replace function hotmesh._cron_field(
-    line text, place integer, field text, low integer, high integer, names text[] default '{}')
+    line text, field text, item_list text, low integer, high integer, names text[] default '{}')
 returns integer[]
 language plpgsql
 immutable
 as $$
 declare
-    v_field text := (regexp_split_to_array(line, '\s+'))[place];
     v_item text;
+    v_found integer[];
     v_values integer[] := '{}';
 begin
-    foreach v_item in array string_to_array(v_field, ',') loop
-        v_values := v_values || hotmesh._cron_item(v_item, low, high, names);
-        if hotmesh._cron_item(v_item, low, high, names) is null then
+    foreach v_item in array string_to_array(item_list, ',') loop
+        v_found := hotmesh._cron_item(v_item, low, high, names);
+        if v_found is null then
             perform hotmesh._cron_refuse(line, field, format(
                 '"%s" is none of *, a number or a name, a range such as %s-%s, each with or '
                 || 'without a step such as /2.', left(v_item, 40), low, high));
         end if;
+        v_values := v_values || v_found;
     end loop;
-    return array(select distinct v from unnest(v_values) v order by v);
+    return v_values;
 end
 $$;
 
@@ -4885,15 +4886,15 @@ begin
         perform hotmesh._cron_refuse(
             line, 'shape', format('it has %s fields.', coalesce(cardinality(v_parts), 0)));
     end if;
-    v_cron.minutes := hotmesh._cron_field(v_line, 1, 'minute', 0, 59);
-    v_cron.hours := hotmesh._cron_field(v_line, 2, 'hour', 0, 23);
-    v_cron.days := hotmesh._cron_field(v_line, 3, 'day of the month', 1, 31);
+    v_cron.minutes := hotmesh._cron_field(line, 'minute', v_parts[1], 0, 59);
+    v_cron.hours := hotmesh._cron_field(line, 'hour', v_parts[2], 0, 23);
+    v_cron.days := hotmesh._cron_field(line, 'day of the month', v_parts[3], 1, 31);
     v_cron.months := hotmesh._cron_field(
-        v_line, 4, 'month', 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
+        line, 'month', v_parts[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
     v_cron.weekdays := array(
         select w % 7
         from unnest(hotmesh._cron_field(
-            v_line, 5, 'weekday', 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) w);
+            line, 'weekday', v_parts[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) w);
     v_cron.either_day := v_parts[3] !~ '^\*' and v_parts[5] !~ '^\*';
     v_cron.fixed := v_parts[1] !~ '^\*' and v_parts[2] !~ '^\*';
     return v_cron;
@@ -6909,16 +6910,16 @@ begin
 end
 $$;
 
--- Plans what comes after an instant, from where the clock is now.
+-- Its next tick, as found from where the clock is now.
 create or replace function hotmesh._schedule_plan(
-    schedule hotmesh.schedules, after timestamptz)
+    schedule hotmesh.schedules, next_tick timestamptz)
 returns hotmesh.schedules
 language plpgsql
 as $$
 begin
     schedule.planned_at := hotmesh.now();
     schedule.updated_at := schedule.planned_at;
-    schedule.next_tick := hotmesh._schedule_near(schedule, after, 1);
+    schedule.next_tick := _schedule_plan.next_tick;
     schedule.due_at := case
         when schedule.paused_at is not null then null
         when schedule.buffered <> '{}'
@@ -7032,7 +7033,7 @@ begin
     perform hotmesh._schedule_request(v_row, hotmesh.now());
     perform hotmesh._schedule_check_options(v_row);
     v_row.paused_at := case when options ->> 'paused' = 'true' then hotmesh.now() end;
-    v_row := hotmesh._schedule_plan(v_row, hotmesh.now());
+    v_row := hotmesh._schedule_plan(v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1));
     if v_row.next_tick is null then
         perform hotmesh._refuse_argument(
             format('schedule "%s" would never start anything', name),
@@ -7067,7 +7068,8 @@ begin
     v_row.paused_at := coalesce(v_row.paused_at, hotmesh.now());
     v_row.note := coalesce(schedule_pause.note, v_row.note);
     v_row.buffered := '{}';
-    return hotmesh._schedule_save(hotmesh._schedule_plan(v_row, hotmesh.now()));
+    return hotmesh._schedule_save(hotmesh._schedule_plan(
+        v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1)));
 end
 $$;
 comment on function hotmesh.schedule_pause(text, text, text) is
@@ -7090,7 +7092,8 @@ begin
     v_row.paused_at := null;
     v_row.error := null;
     v_row.note := coalesce(schedule_resume.note, v_row.note);
-    return hotmesh._schedule_save(hotmesh._schedule_plan(v_row, hotmesh.now()));
+    return hotmesh._schedule_save(hotmesh._schedule_plan(
+        v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1)));
 end
 $$;
 comment on function hotmesh.schedule_resume(text, text, text) is
@@ -7314,7 +7317,8 @@ comment on function hotmesh.hook_start(text, text, text, jsonb, text, jsonb) is
 job''s queue. options: retry_policy. Raises MSH40, MSH42, 22023.';
 
 -- 87_tick.sql
--- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time.
+-- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time; and as the
+-- last element the one after them, null if there is none.
 create or replace function hotmesh._tick_due(schedule hotmesh.schedules, at timestamptz)
 returns timestamptz[]
 language plpgsql
@@ -7336,7 +7340,7 @@ begin
         v_due := v_due || v_tick;
         v_tick := hotmesh._schedule_near(schedule, v_tick, 1);
     end loop;
-    return v_due;
+    return v_due || v_tick;
 end
 $$;
 
@@ -7453,27 +7457,50 @@ language plpgsql
 as $$
 declare
     v_now constant timestamptz := hotmesh.now();
-    v_due timestamptz[] := hotmesh._tick_due(schedule, v_now);
+    v_due timestamptz[];
+    v_next timestamptz;
 begin
     if schedule.planned_at > v_now + interval '1 minute' then
-        v_due := '{}';  -- the clock went back: what is next is found anew
+        v_due := array[hotmesh._schedule_near(schedule, v_now, 1)];  -- the clock went back
+    else
+        v_due := hotmesh._tick_due(schedule, v_now);
     end if;
+    v_next := v_due[cardinality(v_due)];
+    v_due := v_due[:cardinality(v_due) - 1];
     schedule.running := array(
         select j.key from jobs j where j.key = any (schedule.running) and j.closed_at is null);
     schedule := hotmesh._tick_try(schedule, hotmesh._tick_fresh(schedule.name, v_due));
     schedule.last_tick := coalesce(v_due[cardinality(v_due)], schedule.last_tick);
-    perform hotmesh._schedule_save(hotmesh._schedule_plan(
-        schedule, case when cardinality(v_due) = 100 then v_due[100] else v_now end));
+    perform hotmesh._schedule_save(hotmesh._schedule_plan(schedule, v_next));
 end
 $$;
 
--- Looks for schedules that are due, or whose plan is of a time to come.
+-- Schedules that are due, or whose plan is of a time to come.
+create or replace function hotmesh._tick_names(at timestamptz, take integer)
+returns text[]
+language plpgsql
+as $$
+begin
+    return array(
+        select s.name from schedules s
+        where s.due_at <= at
+        order by s.due_at
+        limit take)
+    || array(
+        select s.name from schedules s
+        where s.due_at is not null and s.planned_at > at + interval '1 minute'
+        order by s.planned_at desc
+        limit take);
+end
+$$;
+
 create or replace function hotmesh._tick_fire(take integer)
 returns void
 language plpgsql
 as $$
 declare
     v_now constant timestamptz := hotmesh.now();
+    v_names text[];
     v_schedule hotmesh.schedules;
 begin
     if not exists (select from schedules s where s.due_at <= v_now)
@@ -7483,14 +7510,15 @@ begin
     then
         return;
     end if;
-    for v_schedule in
-        select (s::hotmesh.schedules).*
+    v_names := hotmesh._tick_names(v_now, take);
+    foreach v_schedule in array array(
+        select (s::hotmesh.schedules)
         from schedules s
-        where s.due_at <= v_now
-            or s.due_at is not null and s.planned_at > v_now + interval '1 minute'
+        where s.name = any (v_names)
+          and (s.due_at <= v_now
+               or s.due_at is not null and s.planned_at > v_now + interval '1 minute')
         order by s.due_at
-        limit take
-        for update skip locked
+        for update skip locked)
     loop
         perform hotmesh._tick_move(v_schedule);
     end loop;
@@ -8894,7 +8922,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._lease_sweep(200);
-    perform hotmesh._tick_fire(20);
+    perform hotmesh._tick_fire(10);
     perform hotmesh._signal_sweep(200);
     perform hotmesh._turn_route();
 end

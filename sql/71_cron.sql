@@ -67,25 +67,26 @@ end
 $$;
 
 create or replace function hotmesh._cron_field(
-    line text, place integer, field text, low integer, high integer, names text[] default '{}')
+    line text, field text, item_list text, low integer, high integer, names text[] default '{}')
 returns integer[]
 language plpgsql
 immutable
 as $$
 declare
-    v_field text := (regexp_split_to_array(line, '\s+'))[place];
     v_item text;
+    v_found integer[];
     v_values integer[] := '{}';
 begin
-    foreach v_item in array string_to_array(v_field, ',') loop
-        v_values := v_values || hotmesh._cron_item(v_item, low, high, names);
-        if hotmesh._cron_item(v_item, low, high, names) is null then
+    foreach v_item in array string_to_array(item_list, ',') loop
+        v_found := hotmesh._cron_item(v_item, low, high, names);
+        if v_found is null then
             perform hotmesh._cron_refuse(line, field, format(
                 '"%s" is none of *, a number or a name, a range such as %s-%s, each with or '
                 || 'without a step such as /2.', left(v_item, 40), low, high));
         end if;
+        v_values := v_values || v_found;
     end loop;
-    return array(select distinct v from unnest(v_values) v order by v);
+    return v_values;
 end
 $$;
 
@@ -109,15 +110,15 @@ begin
         perform hotmesh._cron_refuse(
             line, 'shape', format('it has %s fields.', coalesce(cardinality(v_parts), 0)));
     end if;
-    v_cron.minutes := hotmesh._cron_field(v_line, 1, 'minute', 0, 59);
-    v_cron.hours := hotmesh._cron_field(v_line, 2, 'hour', 0, 23);
-    v_cron.days := hotmesh._cron_field(v_line, 3, 'day of the month', 1, 31);
+    v_cron.minutes := hotmesh._cron_field(line, 'minute', v_parts[1], 0, 59);
+    v_cron.hours := hotmesh._cron_field(line, 'hour', v_parts[2], 0, 23);
+    v_cron.days := hotmesh._cron_field(line, 'day of the month', v_parts[3], 1, 31);
     v_cron.months := hotmesh._cron_field(
-        v_line, 4, 'month', 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
+        line, 'month', v_parts[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
     v_cron.weekdays := array(
         select w % 7
         from unnest(hotmesh._cron_field(
-            v_line, 5, 'weekday', 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) w);
+            line, 'weekday', v_parts[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) w);
     v_cron.either_day := v_parts[3] !~ '^\*' and v_parts[5] !~ '^\*';
     v_cron.fixed := v_parts[1] !~ '^\*' and v_parts[2] !~ '^\*';
     return v_cron;

@@ -259,16 +259,16 @@ begin
 end
 $$;
 
--- Plans what comes after an instant, from where the clock is now.
+-- Its next tick, as found from where the clock is now.
 create or replace function hotmesh._schedule_plan(
-    schedule hotmesh.schedules, after timestamptz)
+    schedule hotmesh.schedules, next_tick timestamptz)
 returns hotmesh.schedules
 language plpgsql
 as $$
 begin
     schedule.planned_at := hotmesh.now();
     schedule.updated_at := schedule.planned_at;
-    schedule.next_tick := hotmesh._schedule_near(schedule, after, 1);
+    schedule.next_tick := _schedule_plan.next_tick;
     schedule.due_at := case
         when schedule.paused_at is not null then null
         when schedule.buffered <> '{}'
@@ -382,7 +382,7 @@ begin
     perform hotmesh._schedule_request(v_row, hotmesh.now());
     perform hotmesh._schedule_check_options(v_row);
     v_row.paused_at := case when options ->> 'paused' = 'true' then hotmesh.now() end;
-    v_row := hotmesh._schedule_plan(v_row, hotmesh.now());
+    v_row := hotmesh._schedule_plan(v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1));
     if v_row.next_tick is null then
         perform hotmesh._refuse_argument(
             format('schedule "%s" would never start anything', name),
@@ -417,7 +417,8 @@ begin
     v_row.paused_at := coalesce(v_row.paused_at, hotmesh.now());
     v_row.note := coalesce(schedule_pause.note, v_row.note);
     v_row.buffered := '{}';
-    return hotmesh._schedule_save(hotmesh._schedule_plan(v_row, hotmesh.now()));
+    return hotmesh._schedule_save(hotmesh._schedule_plan(
+        v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1)));
 end
 $$;
 comment on function hotmesh.schedule_pause(text, text, text) is
@@ -440,7 +441,8 @@ begin
     v_row.paused_at := null;
     v_row.error := null;
     v_row.note := coalesce(schedule_resume.note, v_row.note);
-    return hotmesh._schedule_save(hotmesh._schedule_plan(v_row, hotmesh.now()));
+    return hotmesh._schedule_save(hotmesh._schedule_plan(
+        v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1)));
 end
 $$;
 comment on function hotmesh.schedule_resume(text, text, text) is

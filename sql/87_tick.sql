@@ -7,7 +7,8 @@
 --@ state
 
 --@ behaviour
--- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time.
+-- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time; and as the
+-- last element the one after them, null if there is none.
 create or replace function hotmesh._tick_due(schedule hotmesh.schedules, at timestamptz)
 returns timestamptz[]
 language plpgsql
@@ -29,7 +30,7 @@ begin
         v_due := v_due || v_tick;
         v_tick := hotmesh._schedule_near(schedule, v_tick, 1);
     end loop;
-    return v_due;
+    return v_due || v_tick;
 end
 $$;
 
@@ -146,27 +147,50 @@ language plpgsql
 as $$
 declare
     v_now constant timestamptz := hotmesh.now();
-    v_due timestamptz[] := hotmesh._tick_due(schedule, v_now);
+    v_due timestamptz[];
+    v_next timestamptz;
 begin
     if schedule.planned_at > v_now + interval '1 minute' then
-        v_due := '{}';  -- the clock went back: what is next is found anew
+        v_due := array[hotmesh._schedule_near(schedule, v_now, 1)];  -- the clock went back
+    else
+        v_due := hotmesh._tick_due(schedule, v_now);
     end if;
+    v_next := v_due[cardinality(v_due)];
+    v_due := v_due[:cardinality(v_due) - 1];
     schedule.running := array(
         select j.key from jobs j where j.key = any (schedule.running) and j.closed_at is null);
     schedule := hotmesh._tick_try(schedule, hotmesh._tick_fresh(schedule.name, v_due));
     schedule.last_tick := coalesce(v_due[cardinality(v_due)], schedule.last_tick);
-    perform hotmesh._schedule_save(hotmesh._schedule_plan(
-        schedule, case when cardinality(v_due) = 100 then v_due[100] else v_now end));
+    perform hotmesh._schedule_save(hotmesh._schedule_plan(schedule, v_next));
 end
 $$;
 
--- Looks for schedules that are due, or whose plan is of a time to come.
+-- Schedules that are due, or whose plan is of a time to come.
+create or replace function hotmesh._tick_names(at timestamptz, take integer)
+returns text[]
+language plpgsql
+as $$
+begin
+    return array(
+        select s.name from schedules s
+        where s.due_at <= at
+        order by s.due_at
+        limit take)
+    || array(
+        select s.name from schedules s
+        where s.due_at is not null and s.planned_at > at + interval '1 minute'
+        order by s.planned_at desc
+        limit take);
+end
+$$;
+
 create or replace function hotmesh._tick_fire(take integer)
 returns void
 language plpgsql
 as $$
 declare
     v_now constant timestamptz := hotmesh.now();
+    v_names text[];
     v_schedule hotmesh.schedules;
 begin
     if not exists (select from schedules s where s.due_at <= v_now)
@@ -176,14 +200,15 @@ begin
     then
         return;
     end if;
-    for v_schedule in
-        select (s::hotmesh.schedules).*
+    v_names := hotmesh._tick_names(v_now, take);
+    foreach v_schedule in array array(
+        select (s::hotmesh.schedules)
         from schedules s
-        where s.due_at <= v_now
-            or s.due_at is not null and s.planned_at > v_now + interval '1 minute'
+        where s.name = any (v_names)
+          and (s.due_at <= v_now
+               or s.due_at is not null and s.planned_at > v_now + interval '1 minute')
         order by s.due_at
-        limit take
-        for update skip locked
+        for update skip locked)
     loop
         perform hotmesh._tick_move(v_schedule);
     end loop;

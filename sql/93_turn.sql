@@ -134,7 +134,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._lease_sweep(200);
-    perform hotmesh._tick_fire(20);
+    perform hotmesh._tick_fire(10);
     perform hotmesh._signal_sweep(200);
     perform hotmesh._turn_route();
 end

@@ -71,6 +71,8 @@ def work_in_every_state(caller: Connection) -> tuple[int, int]:
     start(caller, "done")
     start(caller, "in flight")
     start(caller, "delayed", delay="1 hour")
+    leap = "select hotmesh.schedule_create(%s, 'leap', 'order', cron => '0 0 29 2 *')"
+    caller.execute(leap, [APP])
     tasks = turn(caller)
     call = {"sequence": 1, "kind": "activity", "name": "charge", "queue": "pay", "args": [7]}
     turn(
@@ -157,4 +159,5 @@ def finish(worker: Connection, held: int, token: int) -> None:
     assert column(worker, result, APP, "done") == [{"ok": True}]
     assert column(worker, result, APP, "archived") == ["old"]
     start(worker, "new")
-    assert set(turn(worker)) == {"new"}
+    [leap] = column(worker, "select key from hotmesh.schedule_trigger(%s, 'leap')", APP)
+    assert set(turn(worker)) == {"new", leap}
