@@ -486,6 +486,9 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 -- 83_close.sql
 
 
+-- 83_history.sql
+
+
 -- 84_command.sql
 
 
@@ -564,6 +567,9 @@ create index schedules_planned on hotmesh.schedules (planned_at) where due_at is
 
 
 -- 88_effect.sql
+
+
+-- 89_fork.sql
 
 
 -- 89_progress.sql
@@ -4014,6 +4020,30 @@ begin
 end
 $$;
 
+-- As _log_prune, for all jobs of the app, as far as nobody holds the rows.
+create or replace function hotmesh._log_prune_all(before timestamptz, take integer)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    delete from entity_log l
+    where (l.job_id, l.version) in (
+        select o.job_id, o.version
+        from entity_log o
+        join (
+            select b.job_id, max(b.version) as version
+            from entity_log b
+            where b.at <= before and hotmesh._log_is_base(b.operation, b.path, b.document)
+            group by b.job_id) k on k.job_id = o.job_id and o.version < k.version
+        limit take
+        for update of o skip locked);
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
 -- 55_archive.sql
 -- Left-over messages go too, but for one that is held this instant: its report will be stale.
 create or replace function hotmesh._archive_messages(ids bigint[])
@@ -5494,7 +5524,7 @@ declare
     v_first hotmesh.entity_log := entries[1];
     v_last hotmesh.entity_log := entries[cardinality(entries)];
     v_keep bigint := (settings ->> 'entity_log_keep')::bigint;
-    v_step bigint := coalesce((settings ->> 'entity_snapshot')::bigint, 16);
+    v_step bigint := greatest(coalesce((settings ->> 'entity_snapshot')::bigint, 16), 1);
     v_limit bigint := coalesce((settings ->> 'entity_limit')::bigint, 67108864);
 begin
     if pg_column_size(document) > v_limit then
@@ -5629,6 +5659,22 @@ begin
     v_command.path := step.value ->> 'path';
     v_command.argument := coalesce(step.value -> 'value', 'null');
     return coalesce((hotmesh._entity_change(v_entry, array[v_command]))[1], 'null');
+end
+$$;
+
+-- The document that a new job takes over from another.
+create or replace function hotmesh._entity_begin(key text, document jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
+begin
+    v_entry.version := 1;
+    v_entry.operation := 'fork';
+    v_entry.argument := document;
+    v_entry.document := null;
+    perform hotmesh._entity_write(array[v_entry], document, hotmesh._entity_settings());
 end
 $$;
 
@@ -6200,6 +6246,301 @@ begin
     end if;
 end
 $$;
+
+-- 83_history.sql
+create or replace function hotmesh._history_refuse(key text, version bigint, newest bigint)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'version % of the entity of job "%" is not to be had',
+        coalesce(version::text, 'null'), left(key, 200)
+    using
+        errcode = 'MSH85',
+        detail = case
+            when version between 0 and newest then format(
+                'Its newest version is %s; the log does not reach back that far, or was off.',
+                newest)
+            else format('Expected a version from 0 to %s.', newest) end,
+        hint = 'entity_history shows what the log has; the app''s setting entity_log_keep says '
+               || 'for how many seconds it is kept.';
+end
+$$;
+
+-- Id, version and document of a job that is open, closed or archived, as a log entry.
+create or replace function hotmesh._history_job(key text)
+returns hotmesh.entity_log
+language plpgsql
+stable
+as $$
+declare
+    v_entry hotmesh.entity_log;
+begin
+    select j.id, j.entity_version, j.context, j.created_at
+    into v_entry.job_id, v_entry.version, v_entry.document, v_entry.at
+    from jobs j where j.key = _history_job.key;
+    if not found then
+        select a.id, a.entity_version, a.context, a.created_at
+        into v_entry.job_id, v_entry.version, v_entry.document, v_entry.at
+        from jobs_archive a where a.key = _history_job.key
+        order by a.closed_at desc, a.id desc limit 1;
+    end if;
+    if not found then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    return v_entry;
+end
+$$;
+
+-- The entries that make a version, the base first; too few of them if the log has a gap.
+create or replace function hotmesh._history_entries(job_id bigint, version bigint)
+returns hotmesh.entity_log[]
+language plpgsql
+stable
+as $$
+declare
+    v_entry hotmesh.entity_log;
+    v_entries hotmesh.entity_log[] := '{}';
+begin
+    for v_entry.version, v_entry.operation, v_entry.path, v_entry.argument, v_entry.document in
+        select l.version, l.operation, l.path, l.argument, l.document
+        from entity_log_all l
+        where l.job_id = _history_entries.job_id and l.version <= _history_entries.version
+        order by l.version desc
+    loop
+        exit when v_entry.version <> _history_entries.version - cardinality(v_entries);
+        v_entries := v_entry || v_entries;
+        exit when hotmesh._log_is_base(v_entry.operation, v_entry.path, v_entry.document);
+    end loop;
+    return v_entries;
+end
+$$;
+
+create or replace function hotmesh._history_at(key text, job hotmesh.entity_log, version bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+    v_entries hotmesh.entity_log[];
+    v_entry hotmesh.entity_log;
+    v_document jsonb := '{}';
+begin
+    if version = job.version then
+        return job.document;
+    elsif version between 0 and job.version then
+        v_entries := hotmesh._history_entries(job.job_id, version);
+    end if;
+    if v_entries is null or (version > 0 and (
+        v_entries = '{}'
+        or not (v_entries[1].version = 1 or hotmesh._log_is_base(
+            v_entries[1].operation, v_entries[1].path, v_entries[1].document))))
+    then
+        perform hotmesh._history_refuse(key, version, job.version);
+    end if;
+    foreach v_entry in array v_entries loop
+        v_document := coalesce(v_entry.document, hotmesh._patch_apply(
+            v_document, v_entry.operation, hotmesh._path_parse(v_entry.path), v_entry.argument));
+    end loop;
+    return v_document;
+end
+$$;
+
+-- The first entry from `version` on.
+create or replace function hotmesh._history_next(job_id bigint, version bigint)
+returns hotmesh.entity_log
+language plpgsql
+stable
+as $$
+declare
+    v_entry hotmesh.entity_log;
+begin
+    select l.version, l.at into v_entry.version, v_entry.at
+    from entity_log_all l
+    where l.job_id = _history_next.job_id and l.version >= _history_next.version
+    order by l.version
+    limit 1;
+    return v_entry;
+end
+$$;
+
+-- The version that was current at a time, found by halving; null if the log can't tell.
+create or replace function hotmesh._history_version(job hotmesh.entity_log, at timestamptz)
+returns bigint
+language plpgsql
+stable
+as $$
+declare
+    v_first hotmesh.entity_log := hotmesh._history_next(job.job_id, 1);
+    v_entry hotmesh.entity_log;
+    v_low bigint := v_first.version;
+    v_high bigint := job.version;
+begin
+    if job.version = 0 then
+        return 0;
+    elsif v_first.version is null or v_first.at > at then
+        return case when v_first.version = 1 then 0 end;
+    end if;
+    while v_low < v_high loop
+        v_entry := hotmesh._history_next(job.job_id, (v_low + v_high + 1) / 2);
+        if v_entry.version is null then  -- the newest changes were not logged
+            return null;
+        elsif v_entry.at <= at then
+            v_low := v_entry.version;
+        else
+            v_high := (v_low + v_high + 1) / 2 - 1;
+        end if;
+    end loop;
+    return v_low;
+end
+$$;
+
+create or replace function hotmesh.entity_at(app text, key text, version bigint)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._history_at(key, hotmesh._history_job(key), version);
+end
+$$;
+comment on function hotmesh.entity_at(text, text, bigint) is
+'The entity of a job as it was at a version; version 0 is the empty one. Raises MSH40, MSH85.';
+
+create or replace function hotmesh.entity_at(app text, key text, at timestamptz)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+    v_job hotmesh.entity_log;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._history_job(key);
+    if at < v_job.at then
+        return null;
+    end if;
+    return hotmesh._history_at(key, v_job, hotmesh._history_version(v_job, at));
+end
+$$;
+comment on function hotmesh.entity_at(text, text, timestamptz) is
+'The entity of a job as it was at a time; SQL null before it was started. Raises MSH40, MSH85.';
+
+create or replace function hotmesh.entity_history(
+    app text, key text, after bigint default 0, take integer default null)
+returns table (
+    version bigint, operation text, path text, argument jsonb,
+    role text, dimension text, sequence integer, at timestamptz, request text)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+    v_job hotmesh.entity_log;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._history_job(key);
+    return query
+    select l.version, l.operation, l.path, l.argument,
+           l.role, l.dimension, l.sequence, l.at, l.request
+    from entity_log_all l
+    where l.job_id = v_job.job_id and l.version > entity_history.after
+    order by l.version
+    limit take;
+end
+$$;
+comment on function hotmesh.entity_history(text, text, bigint, integer) is
+'The changes of an entity after a version, oldest first: what, by which role, from which part of the
+workflow (dimension and step; null: from SQL), and when. Raises MSH40.';
+
+-- Where two documents differ, each place with what it was and is; SQL null: nothing was there.
+create or replace function hotmesh._history_differences(path text, old_value jsonb, new_value jsonb)
+returns table (place text, was jsonb, became jsonb)
+language plpgsql
+stable
+as $$
+begin
+    if old_value is not distinct from new_value then
+        return;
+    elsif jsonb_typeof(old_value) = 'object' and jsonb_typeof(new_value) = 'object' then
+        return query
+        select d.place, d.was, d.became
+        from (
+            select k.name from jsonb_object_keys(old_value) k (name)
+            union
+            select k.name from jsonb_object_keys(new_value) k (name)) n
+        cross join lateral hotmesh._history_differences(
+            coalesce(path || '.', '') || hotmesh._patch_name(array[n.name]),
+            old_value -> n.name, new_value -> n.name) d
+        order by n.name collate "C", d.place collate "C";
+    else
+        return query select path, old_value, new_value;
+    end if;
+end
+$$;
+
+create or replace function hotmesh.entity_diff(app text, key text, older bigint, newer bigint)
+returns table (path text, was jsonb, became jsonb)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_job hotmesh.entity_log;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._history_job(key);
+    return query
+    select d.place, d.was, d.became
+    from hotmesh._history_differences(
+        null, hotmesh._history_at(key, v_job, older), hotmesh._history_at(key, v_job, newer)) d;
+end
+$$;
+comment on function hotmesh.entity_diff(text, text, bigint, bigint) is
+'Where two versions of an entity differ: paths with what was and what became of it, SQL null where
+there was nothing. Lists are compared whole. Raises MSH40, MSH85.';
+
+create or replace function hotmesh.entity_prune(
+    app text, keep interval, take integer default 100000)
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    if keep is null or keep not between interval '0' and interval '1000 years'
+        or coalesce(take, 0) not between 1 and 1000000
+    then
+        perform hotmesh._refuse_argument(
+            format('nothing to prune: keep %s, take %s', keep, take),
+            'It keeps the log of the last span, from 0 to 1000 years; up to 1000000 rows a call.',
+            'For instance keep => ''90 days'', again until the answer is 0.');
+    end if;
+    return hotmesh._log_prune_all(hotmesh.now() - keep, take);
+end
+$$;
+comment on function hotmesh.entity_prune(text, interval, integer) is
+'Drop what the log of entities knows from before `keep` ago, save what later versions need. Returns
+how many rows went; repeat until 0. The app''s setting entity_log_keep does so bit by bit.';
 
 -- 84_command.sql
 create or replace function hotmesh.entity_apply(
@@ -7696,6 +8037,72 @@ exception
         end if;
 end
 $$;
+
+-- 89_fork.sql
+-- The start that a fork asks for: what it does not say is as it was in the other job.
+create or replace function hotmesh._fork_request(key text, request hotmesh.job_request)
+returns hotmesh.job_request
+language plpgsql
+stable
+as $$
+declare
+    v_id bigint;
+begin
+    select j.id, coalesce(request.workflow, j.topic), coalesce(request.queue, j.queue),
+           coalesce(request.entity, j.entity)
+    into v_id, request.workflow, request.queue, request.entity
+    from jobs_all j
+    where j.key = _fork_request.key
+    order by j.id desc
+    limit 1;
+    request.args := coalesce(request.args, (
+        select a.value from jobs_attributes_all a where a.job_id = v_id and a.field = 'input'));
+    return request;
+end
+$$;
+
+create or replace function hotmesh.entity_fork(
+    app text, key text, version bigint default null, new_key text default null,
+    workflow text default null, args jsonb default null, queue text default null,
+    entity text default null, options jsonb default '{}')
+returns hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_from hotmesh.entity_log;
+    v_document jsonb;
+    v_request hotmesh.job_request;
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_from := hotmesh._history_job(key);
+    version := coalesce(version, v_from.version);
+    v_document := hotmesh._history_at(key, v_from, version);
+    v_request.key := new_key;
+    v_request.workflow := workflow;
+    v_request.queue := queue;
+    v_request.entity := entity;
+    v_request.args := args;
+    v_request.options := options;
+    v_request := hotmesh._start_request(
+        hotmesh._fork_request(key, v_request), hotmesh._setting('value_limit', 16777216));
+    v_request.id := (hotmesh._start_open(array[v_request]))[1];
+    if (hotmesh._job_find(v_request.key)).entity_version = 0 then
+        perform hotmesh._entity_begin(v_request.key, v_document);
+        perform hotmesh._attribute_facts(
+            array[v_request.id], '{forked_from}',
+            array[jsonb_build_object('key', key, 'version', version)]);
+    end if;
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_request.id;
+    return v_job;
+end
+$$;
+comment on function hotmesh.entity_fork(
+    text, text, bigint, text, text, jsonb, text, text, jsonb) is
+'Start a job whose entity begins as that of `key` was at a version (by default as it is). Workflow,
+arguments, queue and entity are those of that job unless given. Raises as job_start and entity_at.';
 
 -- 89_progress.sql
 -- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
@@ -9254,13 +9661,13 @@ as $$
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
         ('client', 'signal_send hook_start'),
-        ('reader', 'entity_get'),
+        ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
         ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),
-        ('client', 'entity_apply'),
+        ('client', 'entity_apply entity_fork'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
-        ('operator', 'job_archive job_prune stream_revive'),
+        ('operator', 'job_archive job_prune entity_prune stream_revive'),
         ('operator', 'queue_limit queue_unlimit queue_list')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)

@@ -96,3 +96,27 @@ begin
     return v_count;
 end
 $$;
+
+-- As _log_prune, for all jobs of the app, as far as nobody holds the rows.
+create or replace function hotmesh._log_prune_all(before timestamptz, take integer)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    delete from entity_log l
+    where (l.job_id, l.version) in (
+        select o.job_id, o.version
+        from entity_log o
+        join (
+            select b.job_id, max(b.version) as version
+            from entity_log b
+            where b.at <= before and hotmesh._log_is_base(b.operation, b.path, b.document)
+            group by b.job_id) k on k.job_id = o.job_id and o.version < k.version
+        limit take
+        for update of o skip locked);
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;

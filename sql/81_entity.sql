@@ -129,7 +129,7 @@ declare
     v_first hotmesh.entity_log := entries[1];
     v_last hotmesh.entity_log := entries[cardinality(entries)];
     v_keep bigint := (settings ->> 'entity_log_keep')::bigint;
-    v_step bigint := coalesce((settings ->> 'entity_snapshot')::bigint, 16);
+    v_step bigint := greatest(coalesce((settings ->> 'entity_snapshot')::bigint, 16), 1);
     v_limit bigint := coalesce((settings ->> 'entity_limit')::bigint, 67108864);
 begin
     if pg_column_size(document) > v_limit then
@@ -264,6 +264,22 @@ begin
     v_command.path := step.value ->> 'path';
     v_command.argument := coalesce(step.value -> 'value', 'null');
     return coalesce((hotmesh._entity_change(v_entry, array[v_command]))[1], 'null');
+end
+$$;
+
+-- The document that a new job takes over from another.
+create or replace function hotmesh._entity_begin(key text, document jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
+begin
+    v_entry.version := 1;
+    v_entry.operation := 'fork';
+    v_entry.argument := document;
+    v_entry.document := null;
+    perform hotmesh._entity_write(array[v_entry], document, hotmesh._entity_settings());
 end
 $$;
 

@@ -25,13 +25,13 @@ as $$
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
         ('client', 'signal_send hook_start'),
-        ('reader', 'entity_get'),
+        ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
         ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),
-        ('client', 'entity_apply'),
+        ('client', 'entity_apply entity_fork'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
-        ('operator', 'job_archive job_prune stream_revive'),
+        ('operator', 'job_archive job_prune entity_prune stream_revive'),
         ('operator', 'queue_limit queue_unlimit queue_list')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)

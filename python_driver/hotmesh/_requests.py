@@ -9,6 +9,7 @@ import dataclasses
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, TypedDict, TypeVar, cast
 
@@ -31,8 +32,10 @@ __all__ = [
     "args_of",
     "entity",
     "entity_apply",
+    "entity_at",
     "entity_text",
     "export",
+    "fork",
     "hook_start",
     "interrupt_options",
     "job_interrupt",
@@ -171,6 +174,26 @@ def start(app: str, request: StartRequest) -> Call[Job]:
     return _guarded(call, app, key, options.get("on_conflict") == "existing")
 
 
+def fork(app: str, source: str, version: int | None, request: StartRequest) -> Call[Job]:
+    """A start with the entity of another job; what is not said is as it was there."""
+    _check_request(request, "")
+    options = options_of(request, "")
+    key = _key_of(request, options)
+    workflow, args = request.get("workflow_name"), request.get("args")
+    told = {
+        "key": key,
+        "workflow": None if workflow is None else name_of(workflow),
+        "args": None if args is None else args_of(args, "args"),
+        "queue": _optional(request.get("task_queue"), "task_queue"),
+        "entity": _optional(request.get("entity"), "entity"),
+        "options": _codec.dumps(options, "options"),
+    }
+    if version is not None:
+        version = _codec.whole(version, "version", 0, 2**63 - 1)
+    call = _calls_entity.entity_fork(app, _codec.text(source, "source"), version, told)
+    return _guarded(call, app, key, options.get("on_conflict") == "existing")
+
+
 def _guarded(call: Call[T], app: str, key: str, idempotent: bool) -> Call[T]:
     """The call, with what to do when its answer is lost."""
     if idempotent:
@@ -264,6 +287,17 @@ def entity_apply(
         raise InvalidArgumentError("commands must be a list of dicts")
     text = entity_text(list(commands), "commands", ENTITY_LIMIT)
     return _calls_entity.entity_apply(app, key, text, _optional(request, "request"))
+
+
+def entity_at(app: str, key: str, when: int | datetime) -> Call[Any]:
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise InvalidArgumentError(
+                "a time needs a time zone", hint="datetime.now(timezone.utc) has one"
+            )
+        return _calls_entity.entity_at_time(app, key, when)
+    version = _codec.whole(when, "version", 0, 2**63 - 1)
+    return _calls_entity.entity_at(app, key, version)
 
 
 def entity_text(value: Any, what: str, limit: int = _codec.VALUE_LIMIT) -> str:

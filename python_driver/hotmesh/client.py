@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import _calls, _calls_order, _codec, _requests, durations
 from ._calls import Call, Job, Outcome
+from ._outcomes import Pace, Watcher
 from ._requests import HookRequest, StartOptions, StartRequest, Workflow
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
 from .entity import EntityHandle, SyncEntityHandle
-from .errors import ConnectionLostError
 from .schedule import ScheduleClient, SyncScheduleClient
 
 T = TypeVar("T")
@@ -43,31 +43,6 @@ __all__ = [
 ]
 
 
-class _Pace:
-    """The pauses between two looks: from 2 ms, longer each time nothing ended, up to 250 ms.
-
-    A look that took long (there is much to ask for, or the server is busy) makes the pause longer,
-    up to a second, so that waiting costs the server little. Not longer: when this process was
-    blocked, the look only seems to have taken long.
-    """
-
-    FIRST, LAST, LONGEST, GROWTH, SHARE = 0.002, 0.25, 1.0, 1.6, 4.0
-
-    def __init__(self) -> None:
-        self._next = self.FIRST
-
-    def hurry(self, pause: float = FIRST) -> None:
-        """Somebody new waits: look again soon."""
-        self._next = min(self._next, pause)
-
-    def after(self, took: float, ended: bool) -> float:
-        """The pause after a look of `took` seconds, that found something `ended` or not."""
-        pause = max(self._next, min(self.SHARE * took, self.LONGEST))
-        self._next = max(self._next / 2, self.FIRST) if ended else self._next * self.GROWTH
-        self._next = min(self._next, self.LAST)
-        return pause
-
-
 def _started(request: StartRequest, job: Job) -> Workflow:
     """The function that a start named, if that is what has started; else its name."""
     workflow = request.get("workflow_name")
@@ -77,94 +52,6 @@ def _started(request: StartRequest, job: Job) -> Workflow:
 
 
 # --- async ---
-
-
-class _Watcher:
-    """One task per client that asks for all awaited jobs in one call."""
-
-    KEYS_PER_CALL = 1_000
-    SOON = 0.02
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
-        self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
-        self._pace = _Pace()
-        self._alarm: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    async def outcome(self, key: str) -> Outcome:
-        """The outcome of a job, once it has one."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._pace.hurry(self.SOON if self._waiting else _Pace.FIRST)
-        self._waiting.setdefault(key, []).append(future)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch(), name="hotmesh results")
-        _ring(self._alarm)
-        try:
-            return await future
-        finally:
-            self._forget(key, future)
-
-    def _forget(self, key: str, future: asyncio.Future[Outcome]) -> None:
-        futures = self._waiting.get(key, [])
-        if future in futures:
-            futures.remove(future)
-        if not futures:
-            self._waiting.pop(key, None)
-
-    async def _watch(self) -> None:
-        try:
-            while self._waiting:
-                began = time.monotonic()
-                ended = await self._look()
-                await self._sleep(self._pace.after(time.monotonic() - began, ended))
-        except Exception as error:
-            self._fail(error)
-
-    async def _look(self) -> bool:
-        """Ask for the awaited jobs, and whether any has ended."""
-        keys, ended = list(self._waiting), False
-        for start in range(0, len(keys), self.KEYS_PER_CALL):
-            some = keys[start : start + self.KEYS_PER_CALL]
-            for outcome in await self._session.run(_calls.job_results(self._session.app_id, some)):
-                ended = True
-                for future in self._waiting.pop(outcome.key, []):
-                    if not future.done():
-                        future.set_result(outcome)
-        return ended
-
-    async def _sleep(self, pause: float) -> None:
-        """Sleep; longer than `SOON` only as long as nobody new waits."""
-        if pause <= self.SOON:
-            await asyncio.sleep(pause)
-            return
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.create_future()
-        timer = loop.call_later(pause, _ring, self._alarm)
-        try:
-            await self._alarm
-        finally:
-            timer.cancel()
-            self._alarm = None
-
-    def _fail(self, error: Exception) -> None:
-        """Tell all who wait why nobody watches any more; each may ask again."""
-        waiting, self._waiting = self._waiting, {}
-        for future in (future for futures in waiting.values() for future in futures):
-            if not future.done():
-                future.set_exception(error)
-
-    async def close(self) -> None:
-        """Stop; who still waits gets a :class:`ConnectionLostError`."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        self._fail(ConnectionLostError("the client was closed while it waited"))
-
-
-def _ring(alarm: asyncio.Future[None] | None) -> None:
-    if alarm is not None and not alarm.done():
-        alarm.set_result(None)
 
 
 class WorkflowHandle(Generic[R]):
@@ -314,6 +201,19 @@ class WorkflowClient:
         job = await self._client._session.run(_requests.start(self._client.app_id, told), conn)
         return self.get_handle(job.queue, _started(told, job), job.key)
 
+    async def fork(
+        self, source: str, version: int | None = None, *, conn: object = None, **request: Any
+    ) -> WorkflowHandle[Any]:
+        """Start a workflow whose entity begins as that of the job `source` was at a version.
+
+        The version is by default the newest; workflow, arguments, queue and entity are those of that
+        job unless the `request`, as in :meth:`start`, says otherwise.
+        """
+        told = cast(StartRequest, request)
+        call = _requests.fork(self._client.app_id, source, version, told)
+        job = await self._client._session.run(call, conn)
+        return self.get_handle(job.queue, _started(told, job), job.key)
+
     async def start_many(
         self, requests: Iterable[StartRequest], *, conn: object = None
     ) -> list[WorkflowHandle]:
@@ -374,7 +274,7 @@ class Client:
     ) -> None:
         self._session = session or AsyncSession(connection, app_id)
         self._owns_session = session is None
-        self._watcher = _Watcher(self._session)
+        self._watcher = Watcher(self._session)
         self.workflow = WorkflowClient(self)
         self.schedule = ScheduleClient(self._session, self.workflow.get_handle)
 
@@ -431,7 +331,7 @@ class SyncWorkflowHandle(Generic[R]):
         """What the workflow returned; see :meth:`WorkflowHandle.result`."""
         read = _requests.reader(self._workflow, result_type)
         seconds = math.inf if timeout is None else durations.parse(timeout, "timeout")
-        until, pace = time.monotonic() + seconds, _Pace()
+        until, pace = time.monotonic() + seconds, Pace()
         while True:
             began = time.monotonic()
             if outcomes := self._run(_calls.job_results(self._app, [self.workflow_id])):
@@ -514,6 +414,15 @@ class SyncWorkflowClient:
         """Start a workflow; see :meth:`WorkflowClient.start`."""
         told = cast(StartRequest, request)
         job = self._client._session.run(_requests.start(self._client.app_id, told), conn)
+        return self.get_handle(job.queue, _started(told, job), job.key)
+
+    def fork(
+        self, source: str, version: int | None = None, *, conn: object = None, **request: Any
+    ) -> SyncWorkflowHandle[Any]:
+        """Start a workflow with the entity of another; see :meth:`WorkflowClient.fork`."""
+        told = cast(StartRequest, request)
+        call = _requests.fork(self._client.app_id, source, version, told)
+        job = self._client._session.run(call, conn)
         return self.get_handle(job.queue, _started(told, job), job.key)
 
     def start_many(

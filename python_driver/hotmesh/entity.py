@@ -8,15 +8,19 @@ for jobs by their documents.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar, overload
 
-from . import _codec, _context, _requests
+from . import _calls_entity, _codec, _context, _requests
 from ._calls import Call
+from ._calls_entity import Change, Difference
 from ._find import Entity, FoundEntity, SyncEntity
 from .errors import InvalidArgumentError
 
 __all__ = [
+    "Change",
+    "Difference",
     "Entity",
     "EntityContext",
     "EntityHandle",
@@ -159,6 +163,25 @@ class EntityHandle(_Commands):
         answers: list[Any] = await self._run(call)
         return answers
 
+    async def history(self, after: int = 0, limit: int | None = None) -> list[Change]:
+        """The changes after a version, oldest first; see :class:`Change`."""
+        call = _calls_entity.entity_history(self._app_id, self.workflow_id, after, limit)
+        changes: list[Change] = await self._run(call)
+        return changes
+
+    async def at(self, when: int | datetime) -> Any:
+        """The document as it was at a version or a time; None before the job was started.
+
+        Raises :class:`EntityVersionError` for what never was, or is not in the log any more.
+        """
+        return await self._run(_requests.entity_at(self._app_id, self.workflow_id, when))
+
+    async def diff(self, older: int, newer: int) -> list[Difference]:
+        """The places where two versions differ, with what was there and what became of it."""
+        call = _calls_entity.entity_diff(self._app_id, self.workflow_id, older, newer)
+        differences: list[Difference] = await self._run(call)
+        return differences
+
 
 class SyncEntityHandle(_Commands):
     """The blocking twin of :class:`EntityHandle`."""
@@ -178,3 +201,19 @@ class SyncEntityHandle(_Commands):
         call = _requests.entity_apply(self._app_id, self.workflow_id, commands, request)
         answers: list[Any] = self._run(call)
         return answers
+
+    def history(self, after: int = 0, limit: int | None = None) -> list[Change]:
+        """The changes after a version; see :meth:`EntityHandle.history`."""
+        call = _calls_entity.entity_history(self._app_id, self.workflow_id, after, limit)
+        changes: list[Change] = self._run(call)
+        return changes
+
+    def at(self, when: int | datetime) -> Any:
+        """The document as it was; see :meth:`EntityHandle.at`."""
+        return self._run(_requests.entity_at(self._app_id, self.workflow_id, when))
+
+    def diff(self, older: int, newer: int) -> list[Difference]:
+        """Where two versions differ; see :meth:`EntityHandle.diff`."""
+        call = _calls_entity.entity_diff(self._app_id, self.workflow_id, older, newer)
+        differences: list[Difference] = self._run(call)
+        return differences

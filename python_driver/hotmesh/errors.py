@@ -21,7 +21,8 @@
     │   ├── EntityIndexError (IndexError)        MSH81   the array has no such element
     │   ├── EntityDepthError                     MSH82   it would be nested too deep
     │   ├── EntityTooLargeError                  MSH83   it would be past the limit
-    │   └── EntityArchivedError                  MSH84   the job is in the archive
+    │   ├── EntityArchivedError                  MSH84   the job is in the archive
+    │   └── EntityVersionError                   MSH85   no such version, or not in the log
     ├── ConstraintError                          23xxx   a constraint of the owner refused it
     ├── ScheduleNotFoundError                    MSH86   404
     ├── ScheduleExistsError                      MSH87   409
@@ -74,6 +75,7 @@ __all__ = [
     "EntityIndexError",
     "EntityTooLargeError",
     "EntityTypeError",
+    "EntityVersionError",
     "FatalError",
     "ForbiddenInWorkflow",
     "HotMeshError",
@@ -247,6 +249,10 @@ class EntityTooLargeError(EntityError, sqlstate="MSH83", code=413):
 
 class EntityArchivedError(EntityError, sqlstate="MSH84", code=410):
     """The job is in the archive, where its entity can only be read."""
+
+
+class EntityVersionError(EntityError, sqlstate="MSH85", code=404):
+    """The entity has no such version, or its log does not reach back that far."""
 
 
 class ConstraintError(HotMeshError, code=409):

@@ -234,3 +234,54 @@ async def test_values_of_many_types_are_written_as_payloads_are(house: House) ->
     for bad in (object(), loop):
         with pytest.raises(errors.InvalidArgumentError):
             await entity.append("list", bad)
+
+
+# --- history and forks ----------------------------------------------------------------------------
+
+
+async def test_the_history_of_an_entity(house: House, dsn: str) -> None:
+    entity = (await house.start("nobody", key="h")).entity()
+    await entity.set({"n": 1})
+    before = house.one("select clock_timestamp()")
+    await entity.increment("n", 2, request="once")
+    changes = await entity.history()
+    assert [change[:4] for change in changes] == [
+        (1, "set", None, {"n": 1}),
+        (2, "increment", "n", 2),
+    ]
+    assert (changes[1].request, changes[1].dimension, changes[1].role) == (
+        "once", None, house.one("select session_user::text"),
+    )  # fmt: skip
+    assert await entity.history(after=1, limit=5) == changes[1:]
+    assert [await entity.at(when) for when in (0, 1, 2, before)] == [
+        {},
+        {"n": 1},
+        {"n": 3},
+        {"n": 1},
+    ]
+    assert await entity.diff(1, 2) == [("n", 1, 3)]
+    with pytest.raises(errors.EntityVersionError, match="version 3"):
+        await entity.at(3)
+    with pytest.raises(errors.InvalidArgumentError, match="time zone"):
+        await entity.at(datetime(2026, 1, 1))
+    with SyncClient(dsn, "my-app") as client:
+        twin = client.workflow.get_handle(workflow_id="h").entity()
+        assert (twin.history(), twin.at(1), twin.diff(1, 2)) == (
+            changes, {"n": 1}, await entity.diff(1, 2),
+        )  # fmt: skip
+        assert client.workflow.fork("h", 1, workflow_id="f1").entity().get() == {"n": 1}
+
+
+async def test_a_fork_runs_on_its_own_memory(house: House) -> None:
+    async def counts(amount: int) -> Any:
+        return await (await workflow.entity()).increment("n", amount)
+
+    await house.worker(counts)
+    assert await house.run(counts, 5, key="one") == 5
+    fork = await house.client.workflow.fork("one", workflow_id="two")
+    assert await fork.result(timeout=20) == 10
+    fork = await house.client.workflow.fork("one", 0, args=[1])
+    assert await fork.result(timeout=20) == 1
+    assert await house.client.workflow.get_handle(workflow_id="one").entity().get("n") == 5
+    with pytest.raises(errors.DuplicateJobError):
+        await house.client.workflow.fork("one", workflow_id="two")

@@ -23,6 +23,8 @@ EXTRA_PREFIXES = {
     "archive": {"job"},
     "command": {"entity"},
     "find": {"entity"},  # for its user it stands next to the entity's commands
+    "fork": {"entity"},
+    "history": {"entity"},
     "grant": {"app"},
     "order": {"hook", "job"},
     "signal": {"job"},
