@@ -599,7 +599,7 @@ comment on type hotmesh.delivery is
 shall signal, `base` the number after which a run numbers its steps; events: news for a run that is
 held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
 (no answer: applied); limits: in `args`, which queues have limits for their activities; next:
-seconds until something is due.';
+seconds until something is due, of a turn that reported nothing and was given nothing.';
 
 -- 93_turn.sql
 
@@ -615,13 +615,13 @@ seconds until something is due.';
 
 --@ behaviour
 -- 00_house.sql
+-- Not pinned, but spelled out: so it becomes a part of whatever calls it.
 create or replace function hotmesh.now()
 returns timestamptz
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
-    select clock_timestamp()
+    select pg_catalog.clock_timestamp()
 $$;
 comment on function hotmesh.now() is
 'The engine''s only clock. Tests replace it to travel in time.';
@@ -9382,7 +9382,7 @@ begin
             worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
     perform hotmesh._worker_wake_useful(worker);
-    if v_given = 0 then
+    if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;
 end

@@ -12,13 +12,13 @@ comment on sequence hotmesh.ids is
 select pg_catalog.pg_extension_config_dump('hotmesh.ids', '');
 
 --@ behaviour
+-- Not pinned, but spelled out: so it becomes a part of whatever calls it.
 create or replace function hotmesh.now()
 returns timestamptz
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
-    select clock_timestamp()
+    select pg_catalog.clock_timestamp()
 $$;
 comment on function hotmesh.now() is
 'The engine''s only clock. Tests replace it to travel in time.';

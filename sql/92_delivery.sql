@@ -14,7 +14,7 @@ comment on type hotmesh.delivery is
 shall signal, `base` the number after which a run numbers its steps; events: news for a run that is
 held; leased: an announced activity, its id and token; stale, busy, kept: what became of a report
 (no answer: applied); limits: in `args`, which queues have limits for their activities; next:
-seconds until something is due.';
+seconds until something is due, of a turn that reported nothing and was given nothing.';
 
 --@ behaviour
 -- Claims activities. A message whose job has closed meanwhile is dropped.

@@ -187,7 +187,7 @@ begin
             worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
     perform hotmesh._worker_wake_useful(worker);
-    if v_given = 0 then
+    if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;
 end

@@ -25,6 +25,8 @@ def timeouts_text(
     start_to_close: Duration | None, schedule_to_close: Duration | None, heartbeat: Duration | None
 ) -> str:
     """The three timeouts as the engine takes them, JSON text, empty when there are none."""
+    if start_to_close is None and schedule_to_close is None and heartbeat is None:
+        return ""
     told = {
         name: durations.above_zero(value, f"{name}_timeout")
         for name, value in (
@@ -34,7 +36,7 @@ def timeouts_text(
         )
         if value is not None
     }
-    return json.dumps(told) if told else ""
+    return json.dumps(told)
 
 
 def needs_a_message(timeouts: str) -> bool:

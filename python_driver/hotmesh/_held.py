@@ -11,7 +11,6 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -163,8 +162,9 @@ class Held:
             return []
         commands, self.run.commands = self.run.commands, []
         self._unwanted = {command.sequence for command in commands if command.kind == "cancel"}
-        for sequence in self._unwanted & self.inline.keys():
-            self.inline.pop(sequence).abandon()
+        for sequence in self._unwanted:
+            if (execution := self.inline.pop(sequence, None)) is not None:
+                execution.abandon()
         return commands
 
     def _inline(self, command: Command) -> Execution | None:
@@ -182,7 +182,7 @@ class Held:
         context = ActivityContext(self.run.info.workflow_id, command.name, command.queue)
         bounds = Bounds(json.loads(command.timeouts)) if command.timeouts else None
         if bounds is not None:
-            context = replace(context, start_to_close_timeout=bounds.start_to_close)
+            context = context._replace(start_to_close_timeout=bounds.start_to_close)
         function = server.functions[command.queue, command.name]
         args = _codec.stored(command.args)
         execution = Execution(server, function, context, args, self._finish, command.sequence)

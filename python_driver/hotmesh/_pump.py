@@ -331,8 +331,9 @@ class Pump:
         reports, self._again = self._again, []
         size = sum(report.size for report in reports)
         now = monotonic()
+        before = now - self._news_seconds
         for held in self._runs.values():
-            if held.holding and held.inline and now - held.asked_at > self._news_seconds:
+            if held.holding and held.inline and held.asked_at < before:
                 self._dirty.setdefault(held.id, held)
         while self._dirty and size < REPORT_BYTES:
             _, held = self._dirty.popitem(last=False)

@@ -93,8 +93,8 @@ class Run:
     """The coroutine of one job, its loop, and what it waits for.
 
     `cursor` counts the events that the code has consumed. `commands` are new; whoever drives the
-    run takes them. `outcome` is set once the function has ended, `mismatch` when a replay met other
-    code.
+    run takes them. `ended` says that the function has returned or raised, `mismatch` that a replay
+    met other code.
     """
 
     info: RunInfo
@@ -106,6 +106,7 @@ class Run:
     mismatch: HotMeshError | None = None
 
     def __post_init__(self) -> None:
+        self.ended = False
         self.loop = WorkflowLoop(self._start_timer, lambda: self.time, seed=self.info.job_id)
         self._recorded: dict[int, Step] = {}
         self._cancelled: set[int] = set()
@@ -181,6 +182,7 @@ class Run:
             self.loop.drain()
         except NeverYields as error:
             self._never = error
+        self.ended = self._never is not None or (self._main is not None and self._main.done())
 
     def _cancel_main(self) -> None:
         """Step 0, which no code asks for: somebody cancelled the job."""
@@ -188,11 +190,6 @@ class Run:
         if self._main is not None:
             self._main.cancel()
         self._drain()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the function has returned or raised."""
-        return self._never is not None or (self._main is not None and self._main.done())
 
     def result(self) -> Any:
         """What the function returned; raises what it raised."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _context, _transaction
 
 __all__ = ["ActivityContext", "context", "heartbeat", "info", "is_cancelled", "transaction"]
 
 
-@dataclass(frozen=True)
-class ActivityContext:
+class ActivityContext(NamedTuple):
     """What an activity may know of itself.
 
     Attributes:
@@ -31,7 +29,7 @@ class ActivityContext:
     activity_name: str
     task_queue: str
     attempt: int = 1
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     heartbeat_details: Any = None
     heartbeat_timeout: float | None = None
     start_to_close_timeout: float | None = None
