@@ -2203,6 +2203,7 @@ begin
         where m.state <> 'dead'
           and case m.kind when 'event' then m.name = 'result'
                           when 'workflow' then activations
+                          when 'timer' then m.name <> 'interrupt'
                           else true end
         for update of m skip locked));
 end
@@ -2344,6 +2345,23 @@ begin
         select m.id
         from streams m
         where m.id = any (ids) and m.attempt > 1
+        for update skip locked));
+end
+$$;
+
+-- A job starts over as a new run: so does the time of a run.
+create or replace function hotmesh._lease_run_again(job_id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set visible_at = hotmesh.now() + make_interval(
+            secs => (s.args ->> 'seconds')::double precision)
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = _lease_run_again.job_id and m.kind = 'timer' and m.name = 'interrupt'
+          and m.args ->> 'limit' = 'run_timeout'
         for update skip locked));
 end
 $$;
@@ -4796,25 +4814,25 @@ begin
 end
 $$;
 
--- The alarm of a job whose time is bounded, from when it may begin.
-create or replace function hotmesh._timer_limit(
+-- The alarms of a job whose time is bounded, from when it may begin. That of a run starts over when
+-- the job continues as new.
+create or replace function hotmesh._timer_limits(
     job_id bigint, begins timestamptz, options jsonb)
-returns hotmesh.streams
+returns setof hotmesh.streams
 language plpgsql
 as $$
-declare
-    v_all double precision := hotmesh._timeout_seconds(
-        options -> 'execution_timeout', 'execution_timeout');
-    v_run double precision := hotmesh._timeout_seconds(options -> 'run_timeout', 'run_timeout');
-    v_seconds double precision := least(v_all, v_run);
 begin
-    return (null, 'timer', 'delayed', '', 'interrupt', 0, job_id, '', null, null,
-            jsonb_build_object(
-                'type', 'TimedOutError', 'code', 596,
-                'reason', format('the workflow timed out: %s of %s s', case v_seconds
-                    when v_all then 'execution_timeout' else 'run_timeout' end, v_seconds)),
-            null, 0, 0, begins + make_interval(secs => v_seconds),
-            null, null, null, null, null, null)::hotmesh.streams;
+    return query
+    select null::bigint, 'timer', 'delayed', '', 'interrupt', 0::smallint, job_id, '',
+           null::integer, null::bigint, jsonb_build_object(
+               'type', 'TimedOutError', 'code', 596, 'seconds', l.seconds, 'limit', l.name,
+               'reason', format('the workflow timed out: %s of %s s', l.name, l.seconds)),
+           null::jsonb, 0, 0, begins + make_interval(secs => l.seconds), null::text, null::jsonb,
+           null::timestamptz, null::jsonb, null::text, null::smallint
+    from (
+        select n.name, hotmesh._timeout_seconds(options -> n.name, n.name) as seconds
+        from unnest('{execution_timeout,run_timeout}'::text[]) n (name)) l
+    where l.seconds is not null;
 end
 $$;
 
@@ -6945,8 +6963,10 @@ begin
                 r.options ->> 'concurrency_key', null)::hotmesh.streams
         from unnest(requests) r
         union all
-        select hotmesh._timer_limit(r.id, coalesce(r.visible_at, v_now), r.options)
+        select (l::hotmesh.streams)
         from unnest(requests) r
+        cross join lateral hotmesh._timer_limits(
+            r.id, coalesce(r.visible_at, v_now), r.options) l
         where r.options ->> 'execution_timeout' is not null
            or r.options ->> 'run_timeout' is not null));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))
@@ -8493,6 +8513,7 @@ begin
     perform hotmesh._progress_leave(array[report.job_id], array[report.dimension], false);
     if report.dimension = '' then
         perform hotmesh._archive_generation(report.job_id);
+        perform hotmesh._lease_run_again(report.job_id);
         perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
     else
         perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);

@@ -269,6 +269,7 @@ begin
         where m.state <> 'dead'
           and case m.kind when 'event' then m.name = 'result'
                           when 'workflow' then activations
+                          when 'timer' then m.name <> 'interrupt'
                           else true end
         for update of m skip locked));
 end

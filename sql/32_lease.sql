@@ -145,6 +145,23 @@ begin
 end
 $$;
 
+-- A job starts over as a new run: so does the time of a run.
+create or replace function hotmesh._lease_run_again(job_id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    update streams s
+    set visible_at = hotmesh.now() + make_interval(
+            secs => (s.args ->> 'seconds')::double precision)
+    where s.id = any (array(
+        select m.id from streams m
+        where m.job_id = _lease_run_again.job_id and m.kind = 'timer' and m.name = 'interrupt'
+          and m.args ->> 'limit' = 'run_timeout'
+        for update skip locked));
+end
+$$;
+
 -- Seconds until the next delayed message is due or the next lease ends.
 create or replace function hotmesh._lease_next_due()
 returns double precision

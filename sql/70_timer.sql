@@ -23,24 +23,24 @@ begin
 end
 $$;
 
--- The alarm of a job whose time is bounded, from when it may begin.
-create or replace function hotmesh._timer_limit(
+-- The alarms of a job whose time is bounded, from when it may begin. That of a run starts over when
+-- the job continues as new.
+create or replace function hotmesh._timer_limits(
     job_id bigint, begins timestamptz, options jsonb)
-returns hotmesh.streams
+returns setof hotmesh.streams
 language plpgsql
 as $$
-declare
-    v_all double precision := hotmesh._timeout_seconds(
-        options -> 'execution_timeout', 'execution_timeout');
-    v_run double precision := hotmesh._timeout_seconds(options -> 'run_timeout', 'run_timeout');
-    v_seconds double precision := least(v_all, v_run);
 begin
-    return (null, 'timer', 'delayed', '', 'interrupt', 0, job_id, '', null, null,
-            jsonb_build_object(
-                'type', 'TimedOutError', 'code', 596,
-                'reason', format('the workflow timed out: %s of %s s', case v_seconds
-                    when v_all then 'execution_timeout' else 'run_timeout' end, v_seconds)),
-            null, 0, 0, begins + make_interval(secs => v_seconds),
-            null, null, null, null, null, null)::hotmesh.streams;
+    return query
+    select null::bigint, 'timer', 'delayed', '', 'interrupt', 0::smallint, job_id, '',
+           null::integer, null::bigint, jsonb_build_object(
+               'type', 'TimedOutError', 'code', 596, 'seconds', l.seconds, 'limit', l.name,
+               'reason', format('the workflow timed out: %s of %s s', l.name, l.seconds)),
+           null::jsonb, 0, 0, begins + make_interval(secs => l.seconds), null::text, null::jsonb,
+           null::timestamptz, null::jsonb, null::text, null::smallint
+    from (
+        select n.name, hotmesh._timeout_seconds(options -> n.name, n.name) as seconds
+        from unnest('{execution_timeout,run_timeout}'::text[]) n (name)) l
+    where l.seconds is not null;
 end
 $$;

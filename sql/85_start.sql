@@ -197,8 +197,10 @@ begin
                 r.options ->> 'concurrency_key', null)::hotmesh.streams
         from unnest(requests) r
         union all
-        select hotmesh._timer_limit(r.id, coalesce(r.visible_at, v_now), r.options)
+        select (l::hotmesh.streams)
         from unnest(requests) r
+        cross join lateral hotmesh._timer_limits(
+            r.id, coalesce(r.visible_at, v_now), r.options) l
         where r.options ->> 'execution_timeout' is not null
            or r.options ->> 'run_timeout' is not null));
     perform hotmesh._attribute_facts(array_agg(r.id), array_agg('_' || s.key), array_agg(s.value))

@@ -394,6 +394,7 @@ begin
     perform hotmesh._progress_leave(array[report.job_id], array[report.dimension], false);
     if report.dimension = '' then
         perform hotmesh._archive_generation(report.job_id);
+        perform hotmesh._lease_run_again(report.job_id);
         perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
     else
         perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);

@@ -642,6 +642,62 @@ async def test_a_start_with_what_is_no_timeout_starts_nothing(
     assert house.one("select count(*) from my_app.jobs") == 0
 
 
+async def test_the_time_of_a_job_bounds_its_hooks_too(house: House) -> None:
+    ended: list[str] = []
+
+    async def aside() -> None:
+        await workflow.sleep_for("1 day")
+
+    async def flow() -> str:
+        await workflow.hook(aside)
+        ended.append("main")
+        return "main is done"
+
+    await house.worker(flow, aside)
+    with pytest.raises(JobTimedOutError, match="execution_timeout"):
+        await house.run(flow, execution_timeout="700 ms")
+    assert ended == ["main"]
+
+
+async def test_a_child_whose_time_is_over_fails_its_parent_s_call(house: House) -> None:
+    async def slow() -> None:
+        await workflow.sleep_for("1 day")
+
+    async def flow() -> Any:
+        with pytest.raises(JobTimedOutError) as caught:
+            await workflow.exec_child(slow, execution_timeout="300 ms")
+        return told(caught.value)[:3]
+
+    await house.worker(flow, slow)
+    message = "the workflow timed out: execution_timeout of 0.3 s"
+    assert await house.run(flow) == ["JobTimedOutError", 596, message]
+
+
+async def test_activities_of_hooks_are_bounded_like_those_of_the_main_function(
+    house: House,
+) -> None:
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async def aside() -> list[Any]:
+        seen = []
+        for limits in (
+            {"start_to_close_timeout": 0.1}, {"heartbeat_timeout": 0.1},
+            {"schedule_to_close_timeout": 0.1},
+        ):  # fmt: skip
+            with pytest.raises(TimedOutError) as caught:
+                await proxy(retry_policy=ONCE, **limits).hang()
+            seen.append(caught.value.code)
+        return seen
+
+    async def flow() -> Any:
+        return await workflow.exec_hook(workflow_name=aside, signal_id="done")
+
+    await serve(house, "stream", flow, hang)
+    await house.worker(aside, queue="acts")
+    assert await house.run(flow, queue="acts") == [596, 596, 596]
+
+
 # --- transactions that take too long --------------------------------------------------------------
 
 

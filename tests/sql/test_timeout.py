@@ -428,7 +428,7 @@ def ended(db: Connection, key: str = "a") -> tuple[Any, ...]:
             "the workflow timed out: run_timeout of 60 s",
         ),
         (
-            {"execution_timeout": 60, "run_timeout": 61},
+            {"execution_timeout": 60, "run_timeout": 600},
             "the workflow timed out: execution_timeout of 60 s",
         ),
     ],
@@ -510,6 +510,22 @@ def test_a_run_that_is_held_when_the_time_is_over_reports_in_vain(
     assert len(messages(db)) == 0
 
 
+def test_a_run_that_continues_as_new_has_its_time_anew_the_job_has_not(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    start(caller, "a", run_timeout=60, execution_timeout=150)
+    hand = Hand(caller)
+    for _ in range(2):
+        time.advance("50 seconds")
+        assert hand.report(hand.take(), outcome={"again": {"args": []}}) == "ok"
+    time.advance("49 seconds")
+    hand.turn()
+    assert ended(db) == ()
+    time.advance("1 second")
+    hand.turn()
+    assert ended(db)[2] == "the workflow timed out: execution_timeout of 150 s"
+
+
 @pytest.mark.parametrize("name", ["execution_timeout", "run_timeout"])
 @pytest.mark.parametrize("value", [0, -1, "soon", "60", True, [], {}, "2000 years", 1e300])
 def test_what_is_no_timeout_of_a_job_starts_nothing(
@@ -520,3 +536,42 @@ def test_what_is_no_timeout_of_a_job_starts_nothing(
         pytest.raises(psycopg.errors.InvalidParameterValue, match=name),
     ):
         start(caller, "a", **{name: value})
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def limited(caller: Connection, timeouts: dict[str, Any]) -> Hand:
+    """Two activities that share the one slot of their queue."""
+    caller.execute("select hotmesh.queue_limit('my-app', 'default', concurrency => 1)")
+    start(caller, "a", queue="flows")
+    hand = Hand(caller, workflows=[("flows", "order")])
+    commands = [activity(n, timeouts=timeouts, retry_policy=ONCE) for n in (1, 2)]
+    hand.report(hand.take(), commands=commands)
+    return hand
+
+
+@pytest.mark.parametrize("name", ["start_to_close", "heartbeat"])
+def test_an_attempt_that_timed_out_gives_its_slot_back(
+    caller: Connection, time: Clock, name: str
+) -> None:
+    hand = limited(caller, {name: 20})
+    [first] = hand.claim("activity", 9, lease=60)
+    time.advance("20 seconds")
+    [second] = hand.claim("activity", 9, lease=60)
+    assert first.id != second.id
+
+
+def test_an_activity_past_its_deadline_gives_its_slot_back_or_its_place(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    hand = limited(caller, {"schedule_to_close": 20})
+    assert len(hand.claim("activity", 9, lease=60)) == 1
+    time.advance("20 seconds")
+    hand.turn()
+    assert [step[2] for step in journal(db, "a")] == ["open", "open"]  # told, not yet taken
+    hand.take()
+    assert [step[2] for step in journal(db, "a")] == ["failed", "failed"]
+    start(caller, "b", queue="flows")
+    hand.report(hand.take(), commands=[activity(1)])
+    assert len(hand.claim("activity", 9)) == 1
