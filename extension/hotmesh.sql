@@ -7351,9 +7351,12 @@ begin
     if v_row.name is null then
         if v_policy = 'reject' then
             perform hotmesh._schedule_refuse_taken(schedule.name);
-        end if;
-        v_row := hotmesh._schedule_hold(schedule.name);
-        if v_policy = 'replace' then
+        elsif v_policy = 'existing' then
+            select (s::hotmesh.schedules).* into v_row
+            from schedules s
+            where s.name = schedule.name;
+        else
+            v_row := hotmesh._schedule_hold(schedule.name);
             schedule.last_tick := v_row.last_tick;
             schedule.running := v_row.running;
             schedule.started := v_row.started;

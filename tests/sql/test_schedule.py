@@ -491,6 +491,22 @@ def test_a_schedule_that_somebody_holds_stops_no_turn(
     assert len(keys(db)) == 2
 
 
+def test_a_program_that_makes_sure_of_its_schedule_stops_no_tick(
+    sessions: Sessions, db: Connection, caller: Connection, time: Clock
+) -> None:
+    create(caller)
+    (a,) = sessions("a")
+    a.begin()
+    a.run(
+        "select hotmesh.schedule_create('my-app', 's', 'order', cron => '@daily',"
+        """ options => '{"on_conflict": "existing"}')"""
+    )
+    time.advance("1 minute")
+    turn(caller)
+    assert keys(db) == ["01T00:01"]
+    a.rollback()
+
+
 def test_many_workers_start_each_tick_once(db: Connection, caller_dsn: str, time: Clock) -> None:
     with psycopg.connect(caller_dsn, autocommit=True) as maker:
         all_ = {"overlap": "allow_all", "options": {"catchup_window": "1 day"}}
