@@ -329,3 +329,21 @@ def _names(value: object, place: str) -> list[str]:
     if not isinstance(value, list | tuple | set | frozenset):
         raise InvalidArgumentError(f"{place} must be a list of class names, not {_kind(value)}")
     return sorted({text(getattr(name, "__name__", name), place) for name in value})
+
+
+def lane_text(priority: int | None, concurrency_key: str | None) -> str:
+    """What a command says of its place in a queue: members of a JSON object, or nothing."""
+    parts = []
+    if priority:
+        parts.append(f'"priority":{whole(priority, "priority", -32_768, 32_767)}')
+    if concurrency_key is not None:
+        parts.append(f'"concurrency_key":{dumps(lane_key(concurrency_key), "concurrency_key")}')
+    return ",".join(parts)
+
+
+def lane_key(value: object, what: str = "concurrency_key") -> str:
+    """A concurrency key as the engine takes it: from 1 to 500 bytes."""
+    key = text(value, what)
+    if len(key.encode()) > 500:
+        raise InvalidArgumentError(f"{what} is longer than 500 bytes")
+    return key

@@ -99,6 +99,7 @@ class Execution:
         "function",
         "hurry",
         "id",
+        "lane",
         "late",
         "nudge",
         "output",
@@ -134,6 +135,7 @@ class Execution:
         self.bounds: Bounds | None = None
         self.pulse: Pulse | None = None
         self.nudge: Callable[[], object] | None = None
+        self.lane = ""
         self.id: int | None = None
         self.token: int | None = None
         self.output: str | None = None
@@ -405,6 +407,7 @@ class Server:
         self.busy = 0
         self.waiting: deque[Execution] = deque()
         self.functions: dict[tuple[str, str], Function] = {}
+        self.limits: dict[str, bool | None] = {}
         self.runner = Runner()
         self.transactions: Transactions | None = None
         self.transactional: set[Function] = set()
@@ -451,6 +454,7 @@ class Server:
 
     def add(self, queue: str, functions: Mapping[str, Function], policy: str = "") -> None:
         """Serve these functions on a queue; `policy` (JSON text) is for calls that have none."""
+        self.limits.setdefault(queue, None)
         self.policies.update({(queue, name): policy for name in functions if policy})
         self.functions.update({(queue, name): function for name, function in functions.items()})
         self._async.update(filter(inspect.iscoroutinefunction, functions.values()))
@@ -479,11 +483,33 @@ class Servers:
                 del self._servers[loop]
 
     def find(self, home: tuple[str, str], queue: str, name: str, wait: bool) -> Server | None:
-        """A worker of this app that serves the activity here and has room for it."""
+        """A worker of this app that serves the activity here and has room for it.
+
+        None where the queue has limits, which only a claim keeps, and while that is not known.
+        """
         for server in self._servers.get(asyncio.get_running_loop(), ()):
             if server.home == home and (queue, name) in server.functions and server.has_room(wait):
-                return server
+                return server if server.limits[queue] is False else None
         return None
+
+    def _at(self, home: tuple[str, str]) -> list[Server]:
+        servers = self._servers.get(asyncio.get_running_loop(), ())
+        return [server for server in servers if server.home == home]
+
+    def limits(self, home: tuple[str, str]) -> dict[str, bool | None]:
+        """Which queues of this app that are served here have limits; None is not known yet."""
+        known: dict[str, bool | None] = {}
+        for server in self._at(home):
+            for queue, limited in server.limits.items():
+                known[queue] = limited if queue not in known or limited is None else known[queue]
+        return known
+
+    def learn(self, home: tuple[str, str], limits: Mapping[str, bool]) -> None:
+        """The engine says which queues have limits for their activities."""
+        for server in self._at(home):
+            server.limits.update(
+                {queue: limits[queue] for queue in server.limits if queue in limits}
+            )
 
 
 SERVERS = Servers()

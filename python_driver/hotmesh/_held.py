@@ -189,6 +189,7 @@ class Held:
         execution.policy = command.retry_policy or server.policies.get(
             (command.queue, command.name), ""
         )
+        execution.lane = command.lane
         execution.hurry = self._finish
         if bounds is not None:
             execution.timeouts = command.timeouts
@@ -287,6 +288,7 @@ def _again(execution: Execution) -> Command:
         _codec.dumps(execution.args, "args", None),
         execution.policy,
         timeouts=execution.timeouts,
+        lane=execution.lane,
     )
 
 
@@ -302,6 +304,8 @@ def _command(command: Command, announced: bool = False, error: str = "") -> str:
         parts.append(f'"retry_policy":{command.retry_policy}')
     if command.timeouts:
         parts.append(f'"timeouts":{command.timeouts}')
+    if command.lane:
+        parts.append(command.lane)
     if command.delay:
         parts.append(f'"delay":{command.delay!r}')
     if announced:

@@ -317,6 +317,8 @@ class Pump:
             "queues": [topic[1] for topic in topics],
             "names": [topic[2] for topic in topics],
         }
+        if self.workflows and (limits := SERVERS.limits(self.home)):
+            want["limits"] = limits
         now = monotonic()
         if self._in_doubt:
             want["held"] = self.held_ids()
@@ -488,6 +490,8 @@ class Pump:
             elif row.answer == "leased":
                 self._announced(row)
             else:
+                if row.answer == "limits":
+                    SERVERS.learn(self.home, row.args)
                 continue
             given += 1
         self._evict()

@@ -60,6 +60,7 @@ class Command:
     retry_policy: str = ""
     delay: float = 0.0
     timeouts: str = ""
+    lane: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,13 +228,21 @@ class Run:
         retry_policy: str,
         read: Reader | None = None,
         timeouts: str = "",
+        lane: str = "",
     ) -> Operation[Any]:
-        """Ask for an activity; `read` makes its result, the others are JSON texts."""
+        """Ask for an activity; `read` makes its result, the others are JSON texts (`lane` members)."""
         operation: Operation[Any] = Operation(
             self.loop, self.next_sequence(), "activity", name, self._give_up
         )
         command = Command(
-            operation.sequence, "activity", name, queue, args, retry_policy, timeouts=timeouts
+            operation.sequence,
+            "activity",
+            name,
+            queue,
+            args,
+            retry_policy,
+            timeouts=timeouts,
+            lane=lane,
         )
         self._ask(command, lambda step: self._resolve(operation, step, read))
         return operation

@@ -63,7 +63,8 @@ class StartOptions(TypedDict, total=False):
     the workflow's own exceptions. `execution_timeout`, `run_timeout`: how long the job may take, or
     one run of it; then it fails with a `TimedOutError`, code 596. `expire`: how long the closed job
     keeps its key. `delay`: before it may run. `priority`: higher goes first. `search`: attributes
-    to find it by. `on_conflict`: what to do when the key is taken.
+    to find it by. `on_conflict`: what to do when the key is taken. `concurrency_key`: whose turn it
+    is, where a queue has a limit per key.
     """
 
     args: Sequence[Any]
@@ -78,6 +79,7 @@ class StartOptions(TypedDict, total=False):
     on_conflict: OnConflict | None
     priority: int | None
     delay: Duration | None
+    concurrency_key: str | None
 
 
 class StartRequest(StartOptions, total=False):
@@ -132,14 +134,21 @@ def options_of(request: Mapping[str, Any], what: str = "") -> dict[str, Any]:
     for name in ("execution_timeout", "run_timeout"):
         if (limit := request.get(name)) is not None:
             told[name] = durations.above_zero(cast(Duration, limit), f"{what}{name}")
-    if (expire := request.get("expire")) is not None:
-        told["expire"] = durations.to_json(expire, f"{what}expire")
-    if (delay := request.get("delay")) is not None:
-        told["delay"] = durations.to_json(delay, f"{what}delay")
-    if (priority := request.get("priority")) is not None:
-        told["priority"] = _codec.whole(priority, f"{what}priority", -32_768, 32_767)
+    for name in ("expire", "delay"):
+        if (duration := request.get(name)) is not None:
+            told[name] = durations.to_json(cast(Duration, duration), f"{what}{name}")
     if (search := request.get("search")) is not None:
         told["search"] = _search(search, f"{what}search")
+    return told | _place_of(request, what)
+
+
+def _place_of(request: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Its place in the queue."""
+    told: dict[str, Any] = {}
+    if (priority := request.get("priority")) is not None:
+        told["priority"] = _codec.whole(priority, f"{what}priority", -32_768, 32_767)
+    if (key := request.get("concurrency_key")) is not None:
+        told["concurrency_key"] = _codec.lane_key(key, f"{what}concurrency_key")
     return told
 
 

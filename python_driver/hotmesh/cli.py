@@ -464,6 +464,68 @@ def _show_schedules(place: Place, found: list[Schedule], alone: bool = False) ->
             _note(f"{each.name}: {each.error['message'] if each.error else each.note}")
 
 
+# --- queues ---------------------------------------------------------------------------------------
+
+
+@cli.group()
+def queue() -> None:
+    """Limits of task queues: how much is under way, how much begins in a time."""
+
+
+KIND = click.Choice(["workflow", "activity"])
+ABOVE_ZERO = click.IntRange(1, 2**31 - 1)
+
+
+@queue.command(name="limit")
+@click.argument("name")
+@click.option("--concurrency", type=ABOVE_ZERO, metavar="N", help="How many may be under way.")
+@click.option("--per-key", type=ABOVE_ZERO, metavar="N", help="The same, of each concurrency key.")
+@click.option("--rate", type=ABOVE_ZERO, metavar="N", help="How many may begin in --per.")
+@click.option("--per", metavar="DURATION", help="The time that the rate is for; 1 second.")
+@click.option(
+    "--kind", type=KIND, help="Only its workflows or activities; else both, each for itself."
+)
+@_placed
+def queue_limit(place: Place, name: str, **chosen: Any) -> None:
+    """Set the limits of a queue, in place of those it has."""
+    with place.client() as client:
+        client.queue.limit(name, **chosen)
+    _show_queues(place)
+
+
+@queue.command(name="unlimit")
+@click.argument("name")
+@click.option("--kind", type=KIND, help="Only those of its workflows or activities.")
+@_placed
+def queue_unlimit(place: Place, name: str, kind: Any) -> None:
+    """Lift the limits of a queue."""
+    with place.client() as client:
+        client.queue.unlimit(name, kind=kind)
+    _show_queues(place)
+
+
+@queue.command(name="list")
+@_placed
+def queue_list(place: Place) -> None:
+    """List the queues that have limits."""
+    _show_queues(place)
+
+
+def _show_queues(place: Place) -> None:
+    with place.client() as client:
+        found = client.queue.list()
+    if place.screen.as_json:
+        place.screen.document(
+            [{**one._asdict(), "per": one.per and one.per.total_seconds()} for one in found]
+        )
+        return
+    heads = ("queue", "kind", "concurrency", "per key", "rate", "under way", "held")
+    place.screen.table(heads, ([
+        one.queue, one.kind, str(one.concurrency or ""), str(one.per_key or ""),
+        f"{one.rate} in {one.per}" if one.rate else "", str(one.under_way), str(one.held),
+    ] for one in found))  # fmt: skip
+
+
 # --- workers --------------------------------------------------------------------------------------
 
 

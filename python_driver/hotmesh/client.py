@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from . import _calls, _calls_order, _codec, _requests, durations
 from ._calls import Call, Job, Outcome
 from ._outcomes import Pace, Watcher
+from ._queues import QueueClient, SyncQueueClient
 from ._requests import HookRequest, StartOptions, StartRequest, Workflow
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
@@ -277,6 +278,7 @@ class Client:
         self._watcher = Watcher(self._session)
         self.workflow = WorkflowClient(self)
         self.schedule = ScheduleClient(self._session, self.workflow.get_handle)
+        self.queue = QueueClient(self._session)
 
     @property
     def app_id(self) -> str:
@@ -483,6 +485,7 @@ class SyncClient:
         self._owns_session = session is None
         self.workflow = SyncWorkflowClient(self)
         self.schedule = SyncScheduleClient(self._session, self.workflow.get_handle)
+        self.queue = SyncQueueClient(self._session)
 
     @property
     def app_id(self) -> str:

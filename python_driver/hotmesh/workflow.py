@@ -72,12 +72,14 @@ class ActivityProxy(Generic[T]):
         policy: str,
         what: str,
         timeouts: str = "",
+        lane: str = "",
     ) -> None:
         self._functions = functions
         self._task_queue = task_queue
         self._policy = policy
         self._what = what
         self._timeouts = timeouts
+        self._lane = lane
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name.startswith("__"):
@@ -87,9 +89,8 @@ class ActivityProxy(Generic[T]):
         function = self._functions.get(_codec.text(name, "the name of an activity"), name)
 
         def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            return _activity(
-                name, function, args, kwargs, self._task_queue, self._policy, self._timeouts
-            )
+            queue, policy, timeouts = self._task_queue, self._policy, self._timeouts
+            return _activity(name, function, args, kwargs, queue, policy, timeouts, lane=self._lane)
 
         call.__name__ = name
         return call
@@ -103,6 +104,8 @@ def proxy_activities(
     start_to_close_timeout: Duration | None = None,
     schedule_to_close_timeout: Duration | None = None,
     heartbeat_timeout: Duration | None = None,
+    priority: int | None = None,
+    concurrency_key: str | None = None,
 ) -> Any:
     """Activities to call by name.
 
@@ -118,6 +121,8 @@ def proxy_activities(
         schedule_to_close_timeout: how long all attempts may take together, from this call; also
             where nobody serves the queue.
         heartbeat_timeout: how long an attempt may go without `activity.heartbeat()`.
+        priority: higher goes first among those that wait in the queue; 0.
+        concurrency_key: whose turn it is, where the queue has a limit per key.
 
     Raises:
         InvalidArgumentError: a policy, queue or timeout that can't be used.
@@ -125,7 +130,9 @@ def proxy_activities(
     functions = named(activities, "activities") if activities is not None else {}
     what = getattr(activities, "__name__", "the proxy")
     timeouts = timeouts_text(start_to_close_timeout, schedule_to_close_timeout, heartbeat_timeout)
-    return ActivityProxy(functions, _queue(task_queue), _policy(retry_policy), what, timeouts)
+    lane = _codec.lane_text(priority, concurrency_key)
+    queue, policy = _queue(task_queue), _policy(retry_policy)
+    return ActivityProxy(functions, queue, policy, what, timeouts, lane)
 
 
 def execute_activity(
@@ -136,6 +143,8 @@ def execute_activity(
     start_to_close_timeout: Duration | None = None,
     schedule_to_close_timeout: Duration | None = None,
     heartbeat_timeout: Duration | None = None,
+    priority: int | None = None,
+    concurrency_key: str | None = None,
     result_type: Any = None,
 ) -> Awaitable[Any]:
     """Ask for one activity, by function or name; await it for its result.
@@ -153,7 +162,8 @@ def execute_activity(
     name = name_of(activity)
     timeouts = timeouts_text(start_to_close_timeout, schedule_to_close_timeout, heartbeat_timeout)
     queue, policy = _queue(task_queue), _policy(retry_policy)
-    return _activity(name, activity, args, {}, queue, policy, timeouts, result_type)
+    lane = _codec.lane_text(priority, concurrency_key)
+    return _activity(name, activity, args, {}, queue, policy, timeouts, result_type, lane=lane)
 
 
 def _activity(
@@ -165,13 +175,16 @@ def _activity(
     policy: str,
     timeouts: str = "",
     result_type: Any = None,
+    *,
+    lane: str = "",
 ) -> Awaitable[Any]:
     run = _context.current_run(f"activity {name}")
     if kwargs:
         args = _positional(name, function, args, kwargs)
     text = _payload.dumps_args(args, f"args of activity {name}")
     read = _payload.result_reader(function, result_type, f'the result of activity "{name}"')
-    return run.activity(name, task_queue or run.info.task_queue, text, policy, read, timeouts)
+    queue = task_queue or run.info.task_queue
+    return run.activity(name, queue, text, policy, read, timeouts, lane)
 
 
 def _positional(

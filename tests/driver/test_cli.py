@@ -360,6 +360,26 @@ def test_a_failed_job_is_shown_with_type_and_message(tool: Tool, worker: Start) 
     assert tool("job", "a", "--json").document["error"]["type"] == "ValueError"
 
 
+def test_limits_of_queues_are_set_listed_and_lifted(
+    bare: Tool, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def queue(*words: str) -> Said:
+        monkeypatch.setenv("DATABASE_URL", dsn)
+        return bare("queue", *words, *APP)
+
+    said = queue("limit", "mail", "--concurrency", "3", "--rate", "100", "--per", "1 minute")
+    assert (said.status, said.err) == (0, "")
+    assert re.search(r"mail +activity +3 +100 in 0:01:00 +0 +0", said.out)
+    [first, second] = queue("list", "--json").document
+    assert (first["kind"], second["kind"], first["per"], first["per_key"]) == (
+        "activity", "workflow", 60, None
+    )  # fmt: skip
+    [left] = queue("unlimit", "mail", "--kind", "activity", "--json").document
+    assert left["kind"] == "workflow"
+    only_a_sentence(queue("limit", "mail"), 1, "nothing is limited")
+    assert queue("limit", "mail", "--rate", "0").status == 2
+
+
 def test_jobs_are_listed_newest_first_and_in_pages(tool: Tool) -> None:
     for key in ("a", "b", "c"):
         tool("start", "total", "--queue", key, "--entity", key * 2, "--id", key)
