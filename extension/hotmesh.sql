@@ -470,6 +470,9 @@ weekday suffices, and whether minute and hour are fixed.';
 -- 78_path.sql
 
 
+-- 79_index.sql
+create index jobs_entity on hotmesh.jobs (entity, id);
+
 -- 80_patch.sql
 
 
@@ -478,8 +481,6 @@ create type hotmesh.entity_command as (operation text, path text, argument jsonb
 comment on type hotmesh.entity_command is 'One change of an entity, or a look at it.';
 
 -- 82_find.sql
-create index jobs_entity on hotmesh.jobs (entity, id);
-
 create type hotmesh.find_part as (clause text, bound jsonb);
 comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and values bound so far.';
 
@@ -489,6 +490,9 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 -- 83_history.sql
 
 
+-- 83_search.sql
+
+
 -- 84_command.sql
 
 
@@ -496,6 +500,9 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 
 
 -- 86_child.sql
+
+
+-- 86_emit.sql
 
 
 -- 86_schedule.sql
@@ -3746,6 +3753,20 @@ begin
 end
 $$;
 
+create or replace function hotmesh._attribute_remove(job_id bigint, fields text[])
+returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    delete from jobs_attributes a
+    where a.job_id = _attribute_remove.job_id and a.field = any (fields) and a.sequence is null;
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
 create or replace function hotmesh._attribute_ledger(state text)
 returns bigint
 language sql
@@ -5150,6 +5171,161 @@ as $$
     select document #> path
 $$;
 
+-- 79_index.sql
+create or replace function hotmesh._index_check_entity(entity text)
+returns void
+language plpgsql
+as $$
+begin
+    if octet_length(coalesce(entity, '')) not between 1 and 500 then
+        perform hotmesh._refuse_argument(
+            'find needs the name of an entity', format('It was %L.', left(entity, 60)),
+            'Name what the jobs were started with; by default it is the workflow''s name.');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._index_name(entity text, path text[], method text)
+returns name
+language sql
+stable
+as $$
+    select format('jobs_%s_%s_%s', left(trim('_' from regexp_replace(
+               lower(entity || '_' || array_to_string(path, '_')), '[^a-z0-9]+', '_', 'g')), 40),
+           method, left(md5(jsonb_build_array(entity, path, method)::text), 8))::name
+$$;
+
+-- What an index holds of the value at a path, which is an SQL expression.
+create or replace function hotmesh._index_key(path text)
+returns text
+language sql
+immutable
+as $$
+    select format(
+        '(case when jsonb_typeof(context #> %1$s) in (''object'', ''array'')'
+        || ' or octet_length(context #>> %1$s) > 1500 then ''{}'' else context #> %1$s end)', path)
+$$;
+
+create or replace function hotmesh._index_there(entity text, path text[], method text)
+returns boolean
+language sql
+stable
+as $$
+    select exists (
+        select from pg_class c
+        where c.relnamespace = to_regnamespace(quote_ident((current_schemas(false))[2]))
+          and c.relname = hotmesh._index_name(entity, path, method) and c.relkind = 'i')
+$$;
+
+create or replace function hotmesh._index_check(entity text, field text, method text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._index_check_entity(entity);
+    if coalesce(method, '') not in ('btree', 'gin') then
+        perform hotmesh._refuse_argument(
+            format('no such kind of index: %s', left(method, 60)),
+            'A btree serves $eq $in $gt $gte $lt $lte of a path, a gin $contains of a path, or $eq '
+            || 'and $contains of all paths if no field is named.',
+            'Say btree or gin.');
+    elsif method = 'btree' and field is null then
+        perform hotmesh._refuse_argument(
+            'a btree needs a field', 'None was named.', 'Name a path, such as "address.city".');
+    end if;
+end
+$$;
+
+-- What an index is of; null for the whole document.
+create or replace function hotmesh._index_expression(path text[], method text)
+returns text
+language sql
+stable
+as $$
+    select case
+        when method = 'btree' then hotmesh._index_key(format('%L::text[]', path))
+        when path <> '{}' then format('(context #> %L::text[])', path)
+    end
+$$;
+
+-- What makes the index, in manner `how`; nothing if it is there. The planner reads no statistics
+-- off a partial index, so its expression has an object of its own.
+create or replace function hotmesh._index_ddl(entity text, field text, method text, how text)
+returns text[]
+language plpgsql
+stable
+as $$
+declare
+    v_schema text := (current_schemas(false))[2];
+    v_path text[] := hotmesh._path_parse(field);
+    v_name text := hotmesh._index_name(entity, v_path, method);
+    v_of text := hotmesh._index_expression(v_path, method);
+    v_valid boolean := (  -- or somebody builds it now
+        select i.indisvalid or exists (
+            select from pg_stat_progress_create_index b where b.index_relid = i.indexrelid)
+        from pg_index i
+        where i.indexrelid = to_regclass(format('%I.%I', v_schema, v_name)));
+begin
+    if v_valid then
+        return '{}';
+    end if;
+    return array_remove(array[
+        case when not v_valid then format('drop index %s %I.%I', how, v_schema, v_name) end,
+        format('create index %s if not exists %I on %I.jobs using %I (%s%s)%s where entity = %L',
+               how, v_name, v_schema, method, coalesce(v_of, 'context'),
+               case method when 'gin' then ' jsonb_path_ops' end,
+               case method when 'gin' then ' with (fastupdate = off)' end, entity),
+        case when v_of is not null then format(
+            'create statistics if not exists %1$I.%2$I on (%3$s) from %1$I.jobs',
+            v_schema, v_name, v_of) end,
+        case when exists (select from jobs j where j.entity = _index_ddl.entity)
+             then format('analyze %I.jobs', v_schema) end], null);
+end
+$$;
+
+create or replace function hotmesh.entity_index_ddl(
+    app text, entity text, field text default null, method text default 'btree')
+returns setof text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._index_check(entity, field, method);
+    return query
+    select d.statement
+    from unnest(hotmesh._index_ddl(entity, field, method, 'concurrently')) d (statement)
+    where pg_has_role(
+        session_user, (select c.relowner from pg_class c where c.oid = 'jobs'::regclass), 'usage');
+end
+$$;
+comment on function hotmesh.entity_index_ddl(text, text, text, text) is
+'The statements by which an owner of the tables builds the index of `entity_create_index` without
+stopping anybody: outside of a transaction, one by one. No rows: it is there, or is not yours to
+build. Raises 22023.';
+
+create or replace function hotmesh.entity_create_index(
+    app text, entity text, field text default null, method text default 'btree')
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+set lock_timeout = '10s'
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._index_check(entity, field, method);
+    perform hotmesh._app_run(hotmesh._index_ddl(entity, field, method, ''));
+    return hotmesh._index_name(entity, hotmesh._path_parse(field), method);
+end
+$$;
+comment on function hotmesh.entity_create_index(text, text, text, text) is
+'An index for `entity_find`, and its name; nothing happens if it is there. btree: of the value at a
+path; gin: what the value there contains, or the whole document without a field. Stops the app''s
+writers while it builds; see entity_index_ddl. Raises 22023.';
+
 -- 80_patch.sql
 create or replace function hotmesh._patch_name(path text[])
 returns text
@@ -5810,29 +5986,8 @@ begin
 end
 $$;
 
-create or replace function hotmesh._find_index_name(entity text, path text[], method text)
-returns name
-language sql
-stable
-as $$
-    select format('jobs_%s_%s_%s', left(trim('_' from regexp_replace(
-               lower(entity || '_' || array_to_string(path, '_')), '[^a-z0-9]+', '_', 'g')), 40),
-           method, left(md5(jsonb_build_array(entity, path, method)::text), 8))::name
-$$;
-
--- What an index holds of the value at a path, which is an SQL expression.
-create or replace function hotmesh._find_key(path text)
-returns text
-language sql
-immutable
-as $$
-    select format(
-        '(case when jsonb_typeof(context #> %1$s) in (''object'', ''array'')'
-        || ' or octet_length(context #>> %1$s) > 1500 then ''{}'' else context #> %1$s end)', path)
-$$;
-
--- One test, exactly; path and value are SQL expressions over what is bound.
-create or replace function hotmesh._find_test(operator text, path text, value text)
+-- One test, exactly; place and value are SQL expressions over what is bound.
+create or replace function hotmesh._find_test(operator text, place text, value text)
 returns text
 language sql
 immutable
@@ -5848,7 +6003,7 @@ as $$
         when '$exists' then '(%1$s is not null) = (%2$s)::boolean'
         when '$contains' then '%1$s @> %2$s'
         when '$like' then 'jsonb_typeof(%1$s) = ''string'' and %1$s #>> ''{}'' like %2$s #>> ''{}'''
-        end, '(context #> ' || path || ')', value)
+        end, place, value)
 $$;
 
 -- What an index of the path can say of a test: it is true wherever the test is.
@@ -5864,7 +6019,7 @@ as $$
         when '$lt' then ' and (%1$s < %2$s or %1$s = ''{}'')'
         when '$lte' then ' and (%1$s <= %2$s or %1$s = ''{}'')'
         when '$in' then ' and %1$s = any (array_append(hotmesh._find_values(%2$s), ''{}''))'
-        else '' end, hotmesh._find_key(path), value)
+        else '' end, hotmesh._index_key(path), value)
 $$;
 
 -- The same of an index of the whole document. Numbers in a path may mean an array or a name.
@@ -5884,27 +6039,34 @@ as $$
         else '' end
 $$;
 
-create or replace function hotmesh._find_has_index(entity text, path text[], method text)
-returns boolean
+-- What the planner is to think of a test: half of the rows. What an index can say is said beside
+-- it, and Postgres would multiply the two, and sort a million jobs for the newest twenty.
+create or replace function hotmesh._find_opaque(test text)
+returns text
 language sql
-stable
+immutable
 as $$
-    select exists (
-        select from pg_class c
-        where c.relnamespace = to_regnamespace(quote_ident((current_schemas(false))[2]))
-          and c.relname = hotmesh._find_index_name(entity, path, method) and c.relkind = 'i')
+    select 'case when ' || test || ' then true else false end'
 $$;
 
+-- Without an entity it is the user's own facts that are tested: a path begins with a fact's name.
 create or replace function hotmesh._find_clause(
     entity text, names text[], operator text, path text, value text)
 returns text
 language sql
 stable
 as $$
-    select hotmesh._find_test(operator, path, value)
-        || case when hotmesh._find_has_index(entity, names, 'btree')
+    select case
+        when entity is null then hotmesh._find_test(operator, format(
+            '((select a.value from jobs_attributes a where a.job_id = jobs.id'
+            || ' and a.field = ''_'' || (%1$s)[1]) #> (%1$s)[2:])', path), value)
+        when operator = '$contains' and hotmesh._index_there(entity, names, 'gin') then
+            hotmesh._find_test(operator, format('(context #> %s)', path), value)
+        else hotmesh._find_opaque(
+            hotmesh._find_test(operator, format('(context #> %s)', path), value)) end
+        || case when hotmesh._index_there(entity, names, 'btree')
                 then hotmesh._find_narrow_path(operator, path, value) else '' end
-        || case when hotmesh._find_has_index(entity, '{}', 'gin')
+        || case when hotmesh._index_there(entity, '{}', 'gin')
                 then hotmesh._find_narrow_document(operator, names, path, value) else '' end
 $$;
 
@@ -6023,11 +6185,8 @@ returns void
 language plpgsql
 as $$
 begin
-    if octet_length(coalesce(entity, '')) not between 1 and 500 then
-        perform hotmesh._refuse_argument(
-            'find needs the name of an entity', format('It was %L.', left(entity, 60)),
-            'Name what the jobs were started with; by default it is the workflow''s name.');
-    elsif coalesce(take, 0) not between 1 and 10000 or coalesce(skip, -1) < 0 then
+    perform hotmesh._index_check_entity(entity);
+    if coalesce(take, 0) not between 1 and 10000 or coalesce(skip, -1) < 0 then
         perform hotmesh._refuse_argument(
             format('no such page: take %s, skip %s', take, skip),
             'At most 10000 jobs at a time, from 0 on.', 'Leave both out for the newest 1000.');
@@ -6094,115 +6253,6 @@ comment on function hotmesh.entity_find(
 {"path": value} or {"path": {"$gt": value}}, with $eq $ne $gt $gte $lt $lte $in $exists $contains
 $like, $and and $or. `order_by` is a path, `before` the key after which the next page goes on.
 Raises 22023 for conditions that make no sense, MSH40 for an unknown `before`.';
-
--- ------------------------------------------------------------------ indexes
-
-create or replace function hotmesh._find_check_index(entity text, field text, method text)
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._find_check_page(entity, 1, 0, null, false, null);
-    if coalesce(method, '') not in ('btree', 'gin') then
-        perform hotmesh._refuse_argument(
-            format('no such kind of index: %s', left(method, 60)),
-            'A btree serves $eq $in $gt $gte $lt $lte of a path, a gin $contains of a path, or $eq '
-            || 'and $contains of all paths if no field is named.',
-            'Say btree or gin.');
-    elsif method = 'btree' and field is null then
-        perform hotmesh._refuse_argument(
-            'a btree needs a field', 'None was named.', 'Name a path, such as "address.city".');
-    end if;
-end
-$$;
-
--- What an index is of; null for the whole document.
-create or replace function hotmesh._find_expression(path text[], method text)
-returns text
-language sql
-stable
-as $$
-    select case
-        when method = 'btree' then hotmesh._find_key(format('%L::text[]', path))
-        when path <> '{}' then format('(context #> %L::text[])', path)
-    end
-$$;
-
--- What makes the index, in manner `how`; nothing if it is there. The planner reads no statistics
--- off a partial index, so its expression has an object of its own.
-create or replace function hotmesh._find_ddl(entity text, field text, method text, how text)
-returns text[]
-language plpgsql
-stable
-as $$
-declare
-    v_schema text := (current_schemas(false))[2];
-    v_path text[] := hotmesh._path_parse(field);
-    v_name text := hotmesh._find_index_name(entity, v_path, method);
-    v_of text := hotmesh._find_expression(v_path, method);
-    v_valid boolean := (  -- or somebody builds it now
-        select i.indisvalid or exists (
-            select from pg_stat_progress_create_index b where b.index_relid = i.indexrelid)
-        from pg_index i
-        where i.indexrelid = to_regclass(format('%I.%I', v_schema, v_name)));
-begin
-    if v_valid then
-        return '{}';
-    end if;
-    return array_remove(array[
-        case when not v_valid then format('drop index %s %I.%I', how, v_schema, v_name) end,
-        format('create index %s if not exists %I on %I.jobs using %I (%s%s) where entity = %L',
-               how, v_name, v_schema, method, coalesce(v_of, 'context'),
-               case method when 'gin' then ' jsonb_path_ops' end, entity),
-        case when v_of is not null then format(
-            'create statistics if not exists %1$I.%2$I on (%3$s) from %1$I.jobs',
-            v_schema, v_name, v_of) end,
-        format('analyze %I.jobs', v_schema)], null);
-end
-$$;
-
-create or replace function hotmesh.entity_index_ddl(
-    app text, entity text, field text default null, method text default 'btree')
-returns setof text
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform hotmesh._enter(app);
-    perform hotmesh._find_check_index(entity, field, method);
-    return query
-    select d.statement
-    from unnest(hotmesh._find_ddl(entity, field, method, 'concurrently')) d (statement)
-    where pg_has_role(
-        session_user, (select c.relowner from pg_class c where c.oid = 'jobs'::regclass), 'usage');
-end
-$$;
-comment on function hotmesh.entity_index_ddl(text, text, text, text) is
-'The statements by which an owner of the tables builds the index of `entity_create_index` without
-stopping anybody: outside of a transaction, one by one. No rows: it is there, or is not yours to
-build. Raises 22023.';
-
-create or replace function hotmesh.entity_create_index(
-    app text, entity text, field text default null, method text default 'btree')
-returns text
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set client_min_messages = warning
-set lock_timeout = '10s'
-as $$
-begin
-    perform hotmesh._enter(app);
-    perform hotmesh._find_check_index(entity, field, method);
-    perform hotmesh._app_run(hotmesh._find_ddl(entity, field, method, ''));
-    return hotmesh._find_index_name(entity, hotmesh._path_parse(field), method);
-end
-$$;
-comment on function hotmesh.entity_create_index(text, text, text, text) is
-'An index for `entity_find`, and its name; nothing happens if it is there. btree: of the value at a
-path; gin: what the value there contains, or the whole document without a field. Stops the app''s
-writers while it builds; see entity_index_ddl. Raises 22023.';
 
 -- 83_close.sql
 -- What a parent's step gets.
@@ -6559,6 +6609,206 @@ $$;
 comment on function hotmesh.entity_prune(text, interval, integer) is
 'Drop what the log of entities knows from before `keep` ago, save what later versions need. Returns
 how many rows went; repeat until 0. The app''s setting entity_log_keep does so bit by bit.';
+
+-- 83_search.sql
+create or replace function hotmesh._search_fields(names jsonb)
+returns text[]
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(names) is distinct from 'array' or exists (
+        select from jsonb_array_elements(names) n (name)
+        where jsonb_typeof(n.name) <> 'string'
+           or octet_length(n.name #>> '{}') not between 1 and 500)
+    then
+        perform hotmesh._refuse_argument(
+            'a search attribute needs a name',
+            format('Names were %s.', coalesce(left(names::text, 200), 'null')),
+            'From 1 to 500 bytes.');
+    end if;
+    return array(
+        select '_' || n.name
+        from jsonb_array_elements_text(names) with ordinality n (name, place)
+        order by n.place);
+end
+$$;
+
+create or replace function hotmesh._search_set(job_id bigint, data jsonb)
+returns integer
+language plpgsql
+as $$
+declare
+    v_fields text[];
+begin
+    if jsonb_typeof(data) is distinct from 'object' then
+        perform hotmesh._refuse_argument(
+            'search data is no JSON object', left(data::text, 200), 'Give {"name": value}.');
+    end if;
+    v_fields := hotmesh._search_fields(to_jsonb(array(select jsonb_object_keys(data))));
+    if v_fields <> '{}' then
+        perform hotmesh._attribute_facts(
+            array_agg(_search_set.job_id), array_agg(f), array_agg(data -> substr(f, 2)))
+        from unnest(v_fields) f;
+    end if;
+    return cardinality(v_fields);
+end
+$$;
+
+-- Values in the order of the fields; a json null where there is none.
+create or replace function hotmesh._search_values(job_id bigint, fields text[])
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(jsonb_agg(coalesce(a.value, 'null') order by f.place), '[]')
+        from unnest(fields) with ordinality f (field, place)
+        left join jobs_attributes a on a.job_id = _search_values.job_id and a.field = f.field);
+end
+$$;
+
+create or replace function hotmesh._search_number(what text, value jsonb)
+returns numeric
+language plpgsql
+as $$
+begin
+    if value is null or value = 'null' then
+        return null;
+    elsif jsonb_typeof(value) = 'number'
+        or jsonb_typeof(value) = 'string'
+            and length(value #>> '{}') < 1000
+            and value #>> '{}' ~ '^\s*[-+]?\d+(\.\d+)?(e[-+]?\d{1,2})?\s*$'
+    then
+        return (value #>> '{}')::numeric;
+    end if;
+    perform hotmesh._refuse_argument(
+        format('%s is no number', what), format('It is %s.', left(value::text, 200)),
+        'incr and mult need numbers; set it to one first.');
+end
+$$;
+
+-- What is missing counts as 0 for incr, as 1 for mult.
+create or replace function hotmesh._search_calculate(
+    job_id bigint, operation text, name text, amount jsonb)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_field text := (hotmesh._search_fields(jsonb_build_array(name)))[1];
+    v_by numeric := hotmesh._search_number('the amount', amount);
+    v_old numeric := hotmesh._search_number(
+        format('search attribute "%s"', name),
+        hotmesh._search_values(job_id, array[v_field]) -> 0);
+    v_new numeric := case operation
+        when 'incr' then coalesce(v_old, 0) + v_by
+        else coalesce(v_old, 1) * v_by end;
+begin
+    if v_new is null or abs(v_new) >= 1e1000 then
+        perform hotmesh._refuse_argument(
+            format('%s of search attribute "%s" makes no number', operation, name),
+            'The amount is missing, or the number has more than 1000 digits.', 'Give a number.');
+    end if;
+    v_new := round(v_new, least(scale(v_new), 100));
+    perform hotmesh._attribute_facts(array[job_id], array[v_field], array[to_jsonb(v_new)]);
+    return to_jsonb(v_new);
+end
+$$;
+
+-- Workflow code: set and enrich {"data": {…}}; get, mget and delete {"names": […]}; incr and mult
+-- {"name": …, "amount": …}.
+create or replace function hotmesh._search_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_names jsonb := step.value -> 'names';
+begin
+    case step.name
+        when 'set' then
+            return to_jsonb(hotmesh._search_set(step.job_id, step.value -> 'data'));
+        when 'enrich' then
+            perform hotmesh._search_set(step.job_id, step.value -> 'data');
+            return 'true';
+        when 'get' then
+            return hotmesh._search_values(step.job_id, hotmesh._search_fields(v_names)) -> 0;
+        when 'mget' then
+            return hotmesh._search_values(step.job_id, hotmesh._search_fields(v_names));
+        when 'delete' then
+            return to_jsonb(hotmesh._attribute_remove(
+                step.job_id, hotmesh._search_fields(v_names)));
+        when 'incr', 'mult' then
+            return hotmesh._search_calculate(
+                step.job_id, step.name, step.value ->> 'name', step.value -> 'amount');
+        else
+            perform hotmesh._refuse_argument(
+                format('there is no search.%s', left(step.name, 60)),
+                'Operations: set, get, mget, delete, incr, mult.', 'Check the spelling.');
+    end case;
+end
+$$;
+
+create or replace function hotmesh.search_get(app text, key text, fields text[] default null)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_id bigint;
+begin
+    perform hotmesh._enter(app);
+    v_id := hotmesh._find_place(coalesce(key, ''));
+    return (
+        select coalesce(jsonb_object_agg(f.name, coalesce(a.value, 'null')), '{}')
+        from (
+            select n.name,
+                   case when n.name ~ '^".+"$' then substr(n.name, 2, length(n.name) - 2)
+                        else '_' || n.name end as field
+            from unnest(coalesce(fields, array(
+                select substr(u.field, 2) from jobs_attributes_all u
+                where u.job_id = v_id and u.sequence is null and u.field like '\_%'))) n (name)
+            where n.name is not null) f
+        left join jobs_attributes_all a on a.job_id = v_id and a.field = f.field);
+end
+$$;
+comment on function hotmesh.search_get(text, text, text[]) is
+'The user''s own facts about a job, all or those named, null where there is none. A name in double
+quotes is that of any attribute, such as "input". Raises MSH40.';
+
+create or replace function hotmesh.search_find(
+    app text, entity text default null, conditions jsonb default '{}',
+    take integer default 1000, skip integer default 0, before text default null)
+returns table (key text, data jsonb, status bigint)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_part hotmesh.find_part;
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._find_check_page(coalesce(entity, 'any'), take, skip, null, false, before);
+    v_part := hotmesh._find_group(null, conditions, '[null]', 0);
+    return query
+    select f.key, f.context, f.status
+    from hotmesh._find_rows(
+        'select key, (select coalesce(jsonb_object_agg(substr(a.field, 2), a.value), ''{}'')'
+        || ' from jobs_attributes a where a.job_id = jobs.id and a.sequence is null'
+        || ' and a.field like ''\_%''), status'
+        || ' from jobs where ($1 is null or entity = $1) and ($6 is null or id < $6) and '
+        || v_part.clause || ' order by id desc limit $3 offset $4',
+        entity, v_part.bound, take, skip, null, hotmesh._find_place(before)) f;
+end
+$$;
+comment on function hotmesh.search_find(text, text, jsonb, integer, integer, text) is
+'Jobs by the user''s own facts about them, newest first, archived ones left out; conditions as for
+entity_find, where a path begins with the name of a fact. It reads the entity''s jobs one by one;
+what must be found by an index belongs into the entity. Raises 22023, MSH40 for an unknown
+`before`.';
 
 -- 84_command.sql
 create or replace function hotmesh.entity_apply(
@@ -7077,6 +7327,77 @@ begin
     end if;
 end
 $$;
+
+-- 86_emit.sql
+create or replace function hotmesh._emit_channel(schema text)
+returns text
+language sql
+immutable
+as $$
+    select 'hotmesh_emit_' || md5(schema)
+$$;
+
+create or replace function hotmesh._emit_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_events jsonb := step.value -> 'events';
+begin
+    if jsonb_typeof(v_events) is distinct from 'object' or exists (
+        select from jsonb_object_keys(v_events) t where octet_length(t) not between 1 and 500)
+    then
+        perform hotmesh._refuse_argument(
+            'events are no JSON object of topics', left(v_events::text, 200),
+            'Give {"topic": payload}; a topic has 1 to 500 bytes.');
+    end if;
+    perform pg_notify(
+        hotmesh._emit_channel((current_schemas(false))[2]),
+        concat_ws(' ', md5(t), step.job_id,
+                  hotmesh._attribute_field(step.dimension, step.sequence)))
+    from jsonb_object_keys(v_events) t;
+    return step.value;
+end
+$$;
+
+create or replace function hotmesh.emit_channel(app text)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._emit_channel((current_schemas(false))[2]);
+end
+$$;
+comment on function hotmesh.emit_channel(text) is
+'The channel to LISTEN to for what workflows emit. A notification is the md5 of the topic, and the
+job id and field by which emit_read finds the event.';
+
+create or replace function hotmesh.emit_read(app text, job_id bigint, field text)
+returns table (key text, events jsonb)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select g.key, a.value -> 'events'
+    from jobs_all g
+    join jobs_attributes_all a on a.job_id = g.id
+    where g.key = (select j.key from jobs_all j where j.id = emit_read.job_id)
+      and a.field = emit_read.field and a.kind = 'emit'
+    order by g.id = emit_read.job_id desc, g.id desc
+    limit 1;
+end
+$$;
+comment on function hotmesh.emit_read(text, bigint, text) is
+'What a workflow emitted in one step, {"topic": payload}, and by which job. An earlier
+generation of the job may have it. No row: its run or its hook began anew since.';
 
 -- 86_schedule.sql
 create or replace function hotmesh._schedule_refuse_missing(name text)
@@ -7993,7 +8314,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{child,entity,hook,interrupt,signal,wait}'::text[]
+    select '{child,emit,entity,hook,interrupt,search,signal,trace,wait}'::text[]
 $$;
 
 create or replace function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -8008,6 +8329,9 @@ begin
         when 'signal' then return hotmesh._signal_effect(step);
         when 'entity' then return hotmesh._entity_effect(step);
         when 'wait' then return hotmesh._signal_wait(step);
+        when 'search' then return hotmesh._search_effect(step);
+        when 'emit' then return hotmesh._emit_effect(step);
+        when 'trace' then return step.value;  -- to be in the journal is all
     end case;
 end
 $$;
@@ -8783,6 +9107,20 @@ comment on function hotmesh.job_state(text, text, boolean) is
 its metadata has err; that of one that does not move has stuck: reason (parked or mismatch), message
 and id, the message that stream_revive takes. Raises MSH40.';
 
+-- Which activities were gone through, without what they carried.
+create or replace function hotmesh._engine_transitions(steps jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'activity', coalesce(nullif(s.step ->> 'name', ''), s.step ->> 'kind'),
+               'dimensions', s.step -> 'dimension',
+               'created', s.step -> 'created', 'updated', s.step -> 'updated')
+               order by s.step ->> 'created', s.place), '[]')
+    from jsonb_array_elements(steps) with ordinality s (step, place)
+$$;
+
 create or replace function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)
 returns jsonb
@@ -8817,13 +9155,14 @@ begin
                 'input', v_facts -> 'input', 'output', v_facts -> 'output',
                 'error', v_facts -> 'error')),
             ('status', to_jsonb(v_job.status)),
-            ('timeline', v_steps)) as s (name, value)
+            ('timeline', v_steps),
+            ('transitions', hotmesh._engine_transitions(v_steps))) as s (name, value)
         where (allow is null or s.name = any (allow)) and (block is null or s.name <> all (block)));
 end
 $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
-'A job as one document: data (the user''s), state, status and timeline; allow and block choose among
-them. Raises MSH40.';
+'A job as one document: data (the user''s), state, status, timeline and transitions;
+allow and block choose among them. Raises MSH40.';
 
 create or replace function hotmesh.job_history(
     app text, key text, dimension text default '', after integer default 0)
@@ -9681,7 +10020,7 @@ as $$
         ('reader', 'schedule_list now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history'),
-        ('reader', 'entity_find'),
+        ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
         ('client', 'signal_send hook_start'),

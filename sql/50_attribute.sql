@@ -80,6 +80,20 @@ begin
 end
 $$;
 
+create or replace function hotmesh._attribute_remove(job_id bigint, fields text[])
+returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    delete from jobs_attributes a
+    where a.job_id = _attribute_remove.job_id and a.field = any (fields) and a.sequence is null;
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+
 create or replace function hotmesh._attribute_ledger(state text)
 returns bigint
 language sql

@@ -1,12 +1,9 @@
 -- 82 find: jobs by what their documents say. Conditions become one statement whose text holds only
 -- operators and numbers: $1 is the entity, $2 an array of all paths and values. A number compares
--- with numbers, a text with texts; a value of another type never matches and never fails. An index
--- of `entity_create_index` has a key that is small for every value, so that no document can be too
--- large for it: `{}` stands for objects, arrays and long texts. Errors: 22023, MSH40 of the job.
+-- with numbers, a text with texts; a value of another type never matches and never fails. Beside
+-- each test stands what an index (79) can say of it. Errors: 22023, MSH40 of the job.
 
 --@ state
-create index jobs_entity on hotmesh.jobs (entity, id);
-
 create type hotmesh.find_part as (clause text, bound jsonb);
 comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and values bound so far.';
 
@@ -94,29 +91,8 @@ begin
 end
 $$;
 
-create or replace function hotmesh._find_index_name(entity text, path text[], method text)
-returns name
-language sql
-stable
-as $$
-    select format('jobs_%s_%s_%s', left(trim('_' from regexp_replace(
-               lower(entity || '_' || array_to_string(path, '_')), '[^a-z0-9]+', '_', 'g')), 40),
-           method, left(md5(jsonb_build_array(entity, path, method)::text), 8))::name
-$$;
-
--- What an index holds of the value at a path, which is an SQL expression.
-create or replace function hotmesh._find_key(path text)
-returns text
-language sql
-immutable
-as $$
-    select format(
-        '(case when jsonb_typeof(context #> %1$s) in (''object'', ''array'')'
-        || ' or octet_length(context #>> %1$s) > 1500 then ''{}'' else context #> %1$s end)', path)
-$$;
-
--- One test, exactly; path and value are SQL expressions over what is bound.
-create or replace function hotmesh._find_test(operator text, path text, value text)
+-- One test, exactly; place and value are SQL expressions over what is bound.
+create or replace function hotmesh._find_test(operator text, place text, value text)
 returns text
 language sql
 immutable
@@ -132,7 +108,7 @@ as $$
         when '$exists' then '(%1$s is not null) = (%2$s)::boolean'
         when '$contains' then '%1$s @> %2$s'
         when '$like' then 'jsonb_typeof(%1$s) = ''string'' and %1$s #>> ''{}'' like %2$s #>> ''{}'''
-        end, '(context #> ' || path || ')', value)
+        end, place, value)
 $$;
 
 -- What an index of the path can say of a test: it is true wherever the test is.
@@ -148,7 +124,7 @@ as $$
         when '$lt' then ' and (%1$s < %2$s or %1$s = ''{}'')'
         when '$lte' then ' and (%1$s <= %2$s or %1$s = ''{}'')'
         when '$in' then ' and %1$s = any (array_append(hotmesh._find_values(%2$s), ''{}''))'
-        else '' end, hotmesh._find_key(path), value)
+        else '' end, hotmesh._index_key(path), value)
 $$;
 
 -- The same of an index of the whole document. Numbers in a path may mean an array or a name.
@@ -168,27 +144,34 @@ as $$
         else '' end
 $$;
 
-create or replace function hotmesh._find_has_index(entity text, path text[], method text)
-returns boolean
+-- What the planner is to think of a test: half of the rows. What an index can say is said beside
+-- it, and Postgres would multiply the two, and sort a million jobs for the newest twenty.
+create or replace function hotmesh._find_opaque(test text)
+returns text
 language sql
-stable
+immutable
 as $$
-    select exists (
-        select from pg_class c
-        where c.relnamespace = to_regnamespace(quote_ident((current_schemas(false))[2]))
-          and c.relname = hotmesh._find_index_name(entity, path, method) and c.relkind = 'i')
+    select 'case when ' || test || ' then true else false end'
 $$;
 
+-- Without an entity it is the user's own facts that are tested: a path begins with a fact's name.
 create or replace function hotmesh._find_clause(
     entity text, names text[], operator text, path text, value text)
 returns text
 language sql
 stable
 as $$
-    select hotmesh._find_test(operator, path, value)
-        || case when hotmesh._find_has_index(entity, names, 'btree')
+    select case
+        when entity is null then hotmesh._find_test(operator, format(
+            '((select a.value from jobs_attributes a where a.job_id = jobs.id'
+            || ' and a.field = ''_'' || (%1$s)[1]) #> (%1$s)[2:])', path), value)
+        when operator = '$contains' and hotmesh._index_there(entity, names, 'gin') then
+            hotmesh._find_test(operator, format('(context #> %s)', path), value)
+        else hotmesh._find_opaque(
+            hotmesh._find_test(operator, format('(context #> %s)', path), value)) end
+        || case when hotmesh._index_there(entity, names, 'btree')
                 then hotmesh._find_narrow_path(operator, path, value) else '' end
-        || case when hotmesh._find_has_index(entity, '{}', 'gin')
+        || case when hotmesh._index_there(entity, '{}', 'gin')
                 then hotmesh._find_narrow_document(operator, names, path, value) else '' end
 $$;
 
@@ -307,11 +290,8 @@ returns void
 language plpgsql
 as $$
 begin
-    if octet_length(coalesce(entity, '')) not between 1 and 500 then
-        perform hotmesh._refuse_argument(
-            'find needs the name of an entity', format('It was %L.', left(entity, 60)),
-            'Name what the jobs were started with; by default it is the workflow''s name.');
-    elsif coalesce(take, 0) not between 1 and 10000 or coalesce(skip, -1) < 0 then
+    perform hotmesh._index_check_entity(entity);
+    if coalesce(take, 0) not between 1 and 10000 or coalesce(skip, -1) < 0 then
         perform hotmesh._refuse_argument(
             format('no such page: take %s, skip %s', take, skip),
             'At most 10000 jobs at a time, from 0 on.', 'Leave both out for the newest 1000.');
@@ -378,112 +358,3 @@ comment on function hotmesh.entity_find(
 {"path": value} or {"path": {"$gt": value}}, with $eq $ne $gt $gte $lt $lte $in $exists $contains
 $like, $and and $or. `order_by` is a path, `before` the key after which the next page goes on.
 Raises 22023 for conditions that make no sense, MSH40 for an unknown `before`.';
-
--- ------------------------------------------------------------------ indexes
-
-create or replace function hotmesh._find_check_index(entity text, field text, method text)
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._find_check_page(entity, 1, 0, null, false, null);
-    if coalesce(method, '') not in ('btree', 'gin') then
-        perform hotmesh._refuse_argument(
-            format('no such kind of index: %s', left(method, 60)),
-            'A btree serves $eq $in $gt $gte $lt $lte of a path, a gin $contains of a path, or $eq '
-            || 'and $contains of all paths if no field is named.',
-            'Say btree or gin.');
-    elsif method = 'btree' and field is null then
-        perform hotmesh._refuse_argument(
-            'a btree needs a field', 'None was named.', 'Name a path, such as "address.city".');
-    end if;
-end
-$$;
-
--- What an index is of; null for the whole document.
-create or replace function hotmesh._find_expression(path text[], method text)
-returns text
-language sql
-stable
-as $$
-    select case
-        when method = 'btree' then hotmesh._find_key(format('%L::text[]', path))
-        when path <> '{}' then format('(context #> %L::text[])', path)
-    end
-$$;
-
--- What makes the index, in manner `how`; nothing if it is there. The planner reads no statistics
--- off a partial index, so its expression has an object of its own.
-create or replace function hotmesh._find_ddl(entity text, field text, method text, how text)
-returns text[]
-language plpgsql
-stable
-as $$
-declare
-    v_schema text := (current_schemas(false))[2];
-    v_path text[] := hotmesh._path_parse(field);
-    v_name text := hotmesh._find_index_name(entity, v_path, method);
-    v_of text := hotmesh._find_expression(v_path, method);
-    v_valid boolean := (  -- or somebody builds it now
-        select i.indisvalid or exists (
-            select from pg_stat_progress_create_index b where b.index_relid = i.indexrelid)
-        from pg_index i
-        where i.indexrelid = to_regclass(format('%I.%I', v_schema, v_name)));
-begin
-    if v_valid then
-        return '{}';
-    end if;
-    return array_remove(array[
-        case when not v_valid then format('drop index %s %I.%I', how, v_schema, v_name) end,
-        format('create index %s if not exists %I on %I.jobs using %I (%s%s) where entity = %L',
-               how, v_name, v_schema, method, coalesce(v_of, 'context'),
-               case method when 'gin' then ' jsonb_path_ops' end, entity),
-        case when v_of is not null then format(
-            'create statistics if not exists %1$I.%2$I on (%3$s) from %1$I.jobs',
-            v_schema, v_name, v_of) end,
-        format('analyze %I.jobs', v_schema)], null);
-end
-$$;
-
-create or replace function hotmesh.entity_index_ddl(
-    app text, entity text, field text default null, method text default 'btree')
-returns setof text
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform hotmesh._enter(app);
-    perform hotmesh._find_check_index(entity, field, method);
-    return query
-    select d.statement
-    from unnest(hotmesh._find_ddl(entity, field, method, 'concurrently')) d (statement)
-    where pg_has_role(
-        session_user, (select c.relowner from pg_class c where c.oid = 'jobs'::regclass), 'usage');
-end
-$$;
-comment on function hotmesh.entity_index_ddl(text, text, text, text) is
-'The statements by which an owner of the tables builds the index of `entity_create_index` without
-stopping anybody: outside of a transaction, one by one. No rows: it is there, or is not yours to
-build. Raises 22023.';
-
-create or replace function hotmesh.entity_create_index(
-    app text, entity text, field text default null, method text default 'btree')
-returns text
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set client_min_messages = warning
-set lock_timeout = '10s'
-as $$
-begin
-    perform hotmesh._enter(app);
-    perform hotmesh._find_check_index(entity, field, method);
-    perform hotmesh._app_run(hotmesh._find_ddl(entity, field, method, ''));
-    return hotmesh._find_index_name(entity, hotmesh._path_parse(field), method);
-end
-$$;
-comment on function hotmesh.entity_create_index(text, text, text, text) is
-'An index for `entity_find`, and its name; nothing happens if it is there. btree: of the value at a
-path; gin: what the value there contains, or the whole document without a field. Stops the app''s
-writers while it builds; see entity_index_ddl. Raises 22023.';

@@ -13,7 +13,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{child,entity,hook,interrupt,signal,wait}'::text[]
+    select '{child,emit,entity,hook,interrupt,search,signal,trace,wait}'::text[]
 $$;
 
 create or replace function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -28,6 +28,9 @@ begin
         when 'signal' then return hotmesh._signal_effect(step);
         when 'entity' then return hotmesh._entity_effect(step);
         when 'wait' then return hotmesh._signal_wait(step);
+        when 'search' then return hotmesh._search_effect(step);
+        when 'emit' then return hotmesh._emit_effect(step);
+        when 'trace' then return step.value;  -- to be in the journal is all
     end case;
 end
 $$;

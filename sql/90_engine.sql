@@ -240,6 +240,20 @@ comment on function hotmesh.job_state(text, text, boolean) is
 its metadata has err; that of one that does not move has stuck: reason (parked or mismatch), message
 and id, the message that stream_revive takes. Raises MSH40.';
 
+-- Which activities were gone through, without what they carried.
+create or replace function hotmesh._engine_transitions(steps jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'activity', coalesce(nullif(s.step ->> 'name', ''), s.step ->> 'kind'),
+               'dimensions', s.step -> 'dimension',
+               'created', s.step -> 'created', 'updated', s.step -> 'updated')
+               order by s.step ->> 'created', s.place), '[]')
+    from jsonb_array_elements(steps) with ordinality s (step, place)
+$$;
+
 create or replace function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)
 returns jsonb
@@ -274,13 +288,14 @@ begin
                 'input', v_facts -> 'input', 'output', v_facts -> 'output',
                 'error', v_facts -> 'error')),
             ('status', to_jsonb(v_job.status)),
-            ('timeline', v_steps)) as s (name, value)
+            ('timeline', v_steps),
+            ('transitions', hotmesh._engine_transitions(v_steps))) as s (name, value)
         where (allow is null or s.name = any (allow)) and (block is null or s.name <> all (block)));
 end
 $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
-'A job as one document: data (the user''s), state, status and timeline; allow and block choose among
-them. Raises MSH40.';
+'A job as one document: data (the user''s), state, status, timeline and transitions;
+allow and block choose among them. Raises MSH40.';
 
 create or replace function hotmesh.job_history(
     app text, key text, dimension text default '', after integer default 0)

@@ -13,7 +13,17 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, TypedDict, TypeVar, cast
 
-from . import _calls, _calls_entity, _calls_order, _codec, _payload, _types, durations, errors
+from . import (
+    _calls,
+    _calls_entity,
+    _calls_find,
+    _calls_order,
+    _codec,
+    _payload,
+    _types,
+    durations,
+    errors,
+)
 from ._calls import Call, Job, Outcome
 from .durations import Duration
 from .errors import (
@@ -43,6 +53,8 @@ __all__ = [
     "name_of",
     "options_of",
     "reader",
+    "search_find",
+    "search_get",
     "signal_send",
     "start",
     "start_many",
@@ -253,10 +265,41 @@ def _parts(value: object, what: str) -> list[str] | None:
     return [_codec.text(part, what) for part in value]
 
 
+_EXPORTED = ("data", "state", "status", "timeline", "transitions")
+
+
 def export(
     app: str, key: str, allow: Iterable[str] | None, block: Iterable[str] | None
 ) -> Call[Any]:
-    return _calls.job_export(app, key, _parts(allow, "allow"), _parts(block, "block"))
+    named = [_parts(allow, "allow"), _parts(block, "block")]
+    for part in (part for parts in named for part in parts or ()):
+        if part not in _EXPORTED:
+            raise InvalidArgumentError(
+                f"an export has no part {part!r}", hint=f"its parts are {', '.join(_EXPORTED)}"
+            )
+    return _calls.job_export(app, key, *named)
+
+
+def search_get(app: str, key: str, fields: Iterable[str] | None) -> Call[Any]:
+    return _calls_find.search_get(app, key, _parts(fields, "fields"))
+
+
+def search_find(
+    app: str,
+    entity: str | None,
+    conditions: Mapping[str, Any] | None,
+    limit: int | None,
+    offset: int,
+    before: str | None,
+) -> Call[list[Any]]:
+    return _calls_find.search_find(
+        app,
+        _optional(entity, "entity"),
+        _codec.dumps(_search(conditions or {}, "conditions"), "conditions"),
+        1_000 if limit is None else _codec.whole(limit, "limit", 1, 10_000),
+        _codec.whole(offset, "offset", 0, 2**31 - 1),
+        _optional(before, "before"),
+    )
 
 
 def interrupt_options(reason: str | None, code: int, descend: bool, throw: bool) -> dict[str, Any]:

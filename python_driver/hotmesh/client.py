@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import _calls, _calls_order, _codec, _requests, durations
 from ._calls import Call, Job, Outcome
+from ._events import Subscriptions
 from ._outcomes import Pace, Watcher
 from ._queues import QueueClient, SyncQueueClient
 from ._requests import HookRequest, StartOptions, StartRequest, Workflow
+from ._searches import Listening, Queries, Searches, SyncQueries, SyncSearches
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
 from .entity import EntityHandle, SyncEntityHandle
@@ -55,7 +57,7 @@ def _started(request: StartRequest, job: Job) -> Workflow:
 # --- async ---
 
 
-class WorkflowHandle(Generic[R]):
+class WorkflowHandle(Queries, Generic[R]):
     """One workflow execution, by its id. To have a handle says nothing about the job's existence.
 
     One that was got with the workflow's function knows the type of its result.
@@ -168,7 +170,7 @@ class WorkflowHandle(Generic[R]):
         return await self._client._session.run(call)
 
 
-class WorkflowClient:
+class WorkflowClient(Searches):
     """`client.workflow`: start workflows, get their handles."""
 
     def __init__(self, client: Client) -> None:
@@ -259,7 +261,7 @@ class WorkflowClient:
         return WorkflowHandle(self._client, key, workflow_name, task_queue)
 
 
-class Client:
+class Client(Listening):
     """Starts workflows and asks for them; safe to share within one event loop.
 
     `connection` is a DSN, a psycopg pool, or nothing: then `DATABASE_URL`, and without that the
@@ -276,6 +278,7 @@ class Client:
         self._session = session or AsyncSession(connection, app_id)
         self._owns_session = session is None
         self._watcher = Watcher(self._session)
+        self._events = Subscriptions(self._session)
         self.workflow = WorkflowClient(self)
         self.schedule = ScheduleClient(self._session, self.workflow.get_handle)
         self.queue = QueueClient(self._session)
@@ -288,6 +291,7 @@ class Client:
     async def close(self) -> None:
         """Stop waiting for results and close the connections; a pool that was given stays open."""
         await self._watcher.close()
+        await self._events.close()
         if self._owns_session:
             await self._session.close()
 
@@ -301,7 +305,7 @@ class Client:
 # --- blocking ---
 
 
-class SyncWorkflowHandle(Generic[R]):
+class SyncWorkflowHandle(SyncQueries, Generic[R]):
     """The blocking twin of :class:`WorkflowHandle`."""
 
     def __init__(
@@ -392,7 +396,7 @@ class SyncWorkflowHandle(Generic[R]):
         return self._client._session.run(call)
 
 
-class SyncWorkflowClient:
+class SyncWorkflowClient(SyncSearches):
     """The blocking twin of :class:`WorkflowClient`."""
 
     def __init__(self, client: SyncClient) -> None:

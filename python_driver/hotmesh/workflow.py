@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from . import _codec, _context, _payload, _requests, _spawn, durations
 from ._bounds import timeouts_text
 from ._context import unsafe
+from ._effects import Search, emit, enrich, search, trace
 from ._execution import name_of, named
 from ._logger import WorkflowLogger
 from ._replay import ContinueAsNew, RunInfo
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivityProxy",
     "ChildRequest",
+    "Search",
     "all",
     "context",
     "continue_as_new",
     "deprecate_patch",
+    "emit",
+    "enrich",
     "entity",
     "exec_child",
     "exec_hook",
@@ -47,10 +51,12 @@ __all__ = [
     "patched",
     "proxy_activities",
     "random",
+    "search",
     "signal",
     "sleep",
     "sleep_for",
     "start_child",
+    "trace",
     "unsafe",
     "uuid4",
     "wait_for",

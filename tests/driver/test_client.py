@@ -95,7 +95,7 @@ def test_the_twins_have_the_same_methods(dsn: str) -> None:
         return {name for name in dir(kind) if not name.startswith("_")}
 
     sync_client, client = SyncClient(dsn), Client(dsn)
-    assert public(sync_client) == public(client)
+    assert public(sync_client) == public(client) - {"sub", "unsub"}  # to listen takes a loop
     assert public(sync_client.workflow) == public(client.workflow)
     one, two = (each.workflow.get_handle("q", "f", "id") for each in (sync_client, client))
     assert public(one) == public(two)

@@ -26,6 +26,7 @@ EXTRA_PREFIXES = {
     "fork": {"entity"},
     "history": {"entity"},
     "grant": {"app"},
+    "index": {"entity"},  # indexes are of entities
     "order": {"hook", "job"},
     "signal": {"job"},
     "tick": {"schedule"},
@@ -43,7 +44,7 @@ MAY_EXECUTE = {
     "_app_run",  # tenants, keys, partitions and users' indexes; never on a hot path
     "_find_rows",  # its text is made of operators and numbers; paths and values are bound
 }
-MAY_CALL_RUN = {"app", "archive", "find", "grant"}
+MAY_CALL_RUN = {"app", "archive", "index", "grant"}
 STANDARD_CODES = {"22023", "42501", "40001", "0A000"}
 CLOCKS = {
     *("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),
