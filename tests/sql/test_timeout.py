@@ -218,6 +218,43 @@ def test_a_message_that_is_locked_this_instant_is_no_stale_one(
     assert beat(caller, task) == "ok"
 
 
+@pytest.mark.parametrize(
+    "beats", ["{}", "7", '"x"', "[7]", '[{"id": "x"}]', '[{"id": 1, "token": "y"}]', "null", None]
+)
+def test_heartbeats_that_are_none_are_refused_and_change_nothing(
+    db: Connection, caller: Connection, beats: str | None
+) -> None:
+    hand = ask(caller, {"heartbeat": 10})
+    hand.take("activity")
+    with unchanged(db), pytest.raises(psycopg.DataError):
+        caller.execute("select hotmesh.worker_heartbeat('my-app', 'hand', %s::jsonb)", [beats])
+
+
+def test_no_heartbeats_are_no_mistake_and_those_of_nobody_are_stale(
+    db: Connection, caller: Connection
+) -> None:
+    beat_all = "select id, answer from hotmesh.worker_heartbeat('my-app', 'hand', %s::jsonb)"
+    with unchanged(db):
+        assert caller.execute(beat_all, ["[]"]).fetchall() == []
+        assert caller.execute(beat_all, ["[{}]"]).fetchall() == [(None, "stale")]
+
+
+def test_the_failure_of_a_worker_in_any_language_may_bring_policy_and_details(
+    db: Connection, caller: Connection, time: Clock
+) -> None:
+    ask(caller, None)
+    claim = "select id, token, attempt from hotmesh.stream_claim('my-app', 'default', 'me')"
+    [(id, token, _)] = caller.execute(claim).fetchall()
+    fail = "select hotmesh.stream_fail('my-app', %s, %s, %s, retry_policy => %s, details => '[7]')"
+    error = psycopg.types.json.Jsonb({"type": "X", "message": "y"})
+    policy = {"maximum_attempts": 2, "initial_interval": 3, "backoff_coefficient": 1}
+    with unchanged(db), pytest.raises(psycopg.errors.InvalidParameterValue, match="retry policy"):
+        caller.execute(fail, [id, token, error, psycopg.types.json.Jsonb({"attempts": 3})])
+    assert one(caller, fail, id, token, error, psycopg.types.json.Jsonb(policy)) == "ok"
+    time.advance("3 seconds")
+    assert Hand(caller).take("activity").history == {"details": [7]}
+
+
 def test_a_worker_in_any_language_beats_by_extending(
     db: Connection, caller: Connection, time: Clock
 ) -> None:
