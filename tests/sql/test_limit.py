@@ -630,6 +630,8 @@ def test_a_hundred_thousand_held_messages_cost_the_others_nothing(
     caller: Connection, admin: Connection, db: Connection
 ) -> None:
     limit(caller, per_key=1)
+    for number in range(7):  # catalogue pages, and plans made while the app is small
+        claims(caller, admin, f"warm{number}-")
     few = claims(caller, admin, "few")
     start(caller, "blocks", concurrency_key="k", priority=9)
     hand = Hand(caller)
