@@ -12,13 +12,13 @@ import contextvars
 import inspect
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from types import ModuleType
 from typing import Any
 
-from . import _codec, _payload, errors
+from . import _codec, _interceptors, _payload, errors
 from ._bounds import Bounds, Pulse
 from ._context import in_activity, in_attempt, in_run
 from ._runner import Runner, Running
@@ -125,6 +125,8 @@ class Execution:
         done: Callable[[Execution], None],
         sequence: int = 0,
     ) -> None:
+        if headers := _payload.headers_of(args):
+            context = context._replace(headers=headers)
         self.server = server
         self.function = function
         self.context = context
@@ -295,7 +297,7 @@ class Execution:
     async def _run_async(self) -> None:
         self._enter()
         try:
-            self._keep(await self.function(*self._arguments()))
+            self._keep(await self._called())
         except asyncio.CancelledError:
             if self.unwanted:
                 raise
@@ -309,7 +311,10 @@ class Execution:
     def _run_sync(self) -> None:
         self._enter()
         try:
-            result = self.function(*self._arguments())
+            if _interceptors.executions:
+                result = asyncio.run(self._called())
+            else:
+                result = self.function(*self._arguments())
             if inspect.isawaitable(result):
                 if inspect.iscoroutine(result):
                     result.close()
@@ -322,6 +327,14 @@ class Execution:
             self.fail(error)
         if isinstance(self.transaction, SyncTransaction):
             self.transaction.end()
+
+    def _called(self) -> Coroutine[Any, Any, Any]:
+        """What an async activity, or one that has interceptors around it, has to be awaited."""
+        args = self._arguments()
+        if _interceptors.executions:
+            is_async = self.server.is_async(self.function)
+            return _interceptors.around_execution(self.context, args, self.function, is_async)
+        return self.function(*args)  # type: ignore[no-any-return]
 
     def _arguments(self) -> list[Any]:
         what = f'activity "{self.context.activity_name}"'

@@ -17,6 +17,7 @@ import asyncio
 import contextvars
 import inspect
 import math
+import os
 import sys
 import threading
 import types
@@ -36,7 +37,14 @@ if TYPE_CHECKING:
 
     Ts = TypeVarTuple("Ts")
 
-__all__ = ["Cancellable", "NeverYields", "WorkflowFuture", "WorkflowLoop", "WorkflowTask"]
+__all__ = [
+    "Cancellable",
+    "NeverYields",
+    "WorkflowFuture",
+    "WorkflowLoop",
+    "WorkflowTask",
+    "place_of",
+]
 
 T = TypeVar("T")
 
@@ -569,3 +577,14 @@ def _innermost_module(coro: Any) -> str | None:
         module = frame.f_globals.get("__name__")
         coro = coro.cr_await
     return module
+
+
+def place_of(coro: Any) -> str:
+    """Where a suspended coroutine waits, in code that is not asyncio's; empty if that is unknown."""
+    found = ""
+    while (frame := getattr(coro, "cr_frame", None)) is not None:
+        code = frame.f_code
+        if not str(frame.f_globals.get("__name__")).startswith("asyncio."):
+            found = f" at {os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_name}"
+        coro = coro.cr_await
+    return found

@@ -195,6 +195,9 @@ def error_json(error: BaseException) -> dict[str, Any]:
 
 def with_headers(args: str, headers: Mapping[str, str]) -> str:
     """The array of an activity's arguments, and behind them what an interceptor passes on."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgumentError(f"headers: {name!r} must be a text with a text as its value")
     more = _codec.dumps({HEADERS: dict(headers)}, "headers")
     return f"{args[:-1]}{',' if args != '[]' else ''}{more}]"
 
@@ -243,10 +246,12 @@ def _told(error: Exception) -> str:
 
 
 def opened_deep(value: Any) -> Any:
-    """A document with all that is sealed in it opened."""
+    """A document with all that is sealed in it opened; as it is where there is no codec."""
+    if _registered is None:
+        return value
     if type(value) is dict:
-        if len(value) == 1 and SEALED in value:
-            return _open(value[SEALED])
+        if SEALED in value:
+            return opened_error(value) if "type" in value else opened(value)
         return {key: opened_deep(item) for key, item in value.items()}
     return [opened_deep(item) for item in value] if type(value) is list else value
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from . import _payload, errors
+from . import _interceptors, _payload, errors
 from ._context import in_run
-from ._loop import NeverYields, WorkflowLoop
+from ._loop import NeverYields, WorkflowLoop, place_of
 from ._operation import Operation
 from ._types import Reader
 from .errors import (
@@ -116,6 +116,7 @@ class Run:
         self._randoms = 0
         self.sequence = self.info.base
         self._patches: dict[str, bool] = {}
+        self._forlorn = False
         self._main: asyncio.Task[Any] | None = None
         self._cancelled_from_outside = False
         self._never: NeverYields | None = None
@@ -147,6 +148,8 @@ class Run:
         except PayloadCodecError as fault:
             self.mismatch = fault  # another worker may have the codec: the job waits
             return None
+        if _interceptors.workflows:
+            return await _interceptors.around_workflow(self, args)
         return await self.function(*args)
 
     def tell(self, steps: Iterable[Step]) -> None:
@@ -177,6 +180,16 @@ class Run:
                 return
             deliver(step)
             self._drain()
+        if not self._waiting and not self.ended and self.mismatch is None:
+            self._tell_forlorn()
+
+    def _tell_forlorn(self) -> None:
+        """The code waits, and nothing that it waits for can come: say where, once."""
+        if not self._forlorn and self._main is not None:
+            self._forlorn = True
+            where = place_of(self._main.get_coro())
+            said = f"it waits for nothing durable{where}: only a cancel can wake it"
+            self.loop.unhandled.append({"message": said})
 
     def _drain(self) -> None:
         try:

@@ -58,6 +58,7 @@ __all__ = [
     "signal_send",
     "start",
     "start_many",
+    "state",
     "unpack",
     "wait_over",
 ]
@@ -277,7 +278,7 @@ def export(
             raise InvalidArgumentError(
                 f"an export has no part {part!r}", hint=f"its parts are {', '.join(_EXPORTED)}"
             )
-    return _calls.job_export(app, key, *named)
+    return _opening(_calls.job_export(app, key, *named))
 
 
 def search_get(app: str, key: str, fields: Iterable[str] | None) -> Call[Any]:
@@ -300,6 +301,15 @@ def search_find(
         _codec.whole(offset, "offset", 0, 2**31 - 1),
         _optional(before, "before"),
     )
+
+
+def state(app: str, key: str, metadata: bool) -> Call[Any]:
+    return _opening(_calls.job_state(app, key, metadata))
+
+
+def _opening(call: Call[Any]) -> Call[Any]:
+    """The call, with what is sealed in its answer opened."""
+    return dataclasses.replace(call, read=lambda rows: _payload.opened_deep(call.read(rows)))
 
 
 def interrupt_options(reason: str | None, code: int, descend: bool, throw: bool) -> dict[str, Any]:

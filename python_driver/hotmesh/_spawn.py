@@ -80,7 +80,8 @@ def child(run: Run, workflow: object, request: Mapping[str, Any]) -> Operation[A
     """Start a child; its outcome is the answer."""
     name, told = _named(run, workflow, request)
     key, args = _child_args(run, name, told, run.sequence + 1, None)
-    return run.effect("child", name, args, fails=_failing(key))
+    read = _reading(workflow, request)
+    return run.effect("child", name, args, reads=read, fails=_failing(key))
 
 
 def child_with_handle(
@@ -96,8 +97,16 @@ def child_with_handle(
         return made
 
     started = run.effect("child", name, args, reads=handle)
-    outcome = run.effect("outcome", name, fails=_failing(key))
+    read = _reading(workflow, request)
+    outcome = run.effect("outcome", name, reads=read, fails=_failing(key))
     return started
+
+
+def _reading(workflow: object, request: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """How the child's result is read: by the hint of its function, if that is what was named."""
+    about = workflow if isinstance(workflow, Mapping) else {"workflow_name": workflow, **request}
+    function = about.get("workflow_name")
+    return _payload.result_reader(function, None, "the result of the child")
 
 
 def _failing(key: str) -> Callable[[Any], Exception]:

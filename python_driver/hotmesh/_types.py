@@ -61,7 +61,9 @@ def plain(value: object) -> object:
     if is_model(type(value)):
         return _dumped(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {
+            field.name: _field(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     for kind, write in _WRITERS:
         if isinstance(value, kind):
             return write(value)
@@ -82,6 +84,20 @@ def _sorted(values: Iterable[Any]) -> list[Any]:
         return sorted(values, key=repr)
 
 
+def _field(value: Any) -> Any:
+    """A field of a dataclass; its type says what it is, so here sets and bytes may pass."""
+    kind = type(value)
+    if kind in (set, frozenset):
+        return [_field(item) for item in _sorted(value)]
+    if kind in (bytes, bytearray):
+        return base64.b64encode(value).decode("ascii")
+    if kind in (list, tuple):
+        return [_field(item) for item in value]
+    if kind is dict:
+        return {key: _field(item) for key, item in value.items()}
+    return value
+
+
 def _finite(value: Decimal) -> str:
     if not value.is_finite():
         raise TypeError
@@ -96,8 +112,6 @@ _WRITERS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
     (timedelta, timedelta.total_seconds),
     (UUID, str),
     (Decimal, _finite),
-    ((bytes, bytearray), lambda value: base64.b64encode(value).decode("ascii")),
-    ((set, frozenset), _sorted),
     (PurePath, str),
 )
 

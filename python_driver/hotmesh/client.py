@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from . import _calls, _calls_order, _codec, _requests, durations
@@ -86,7 +87,7 @@ class WorkflowHandle(Queries, Generic[R]):
     async def result(self, timeout: Duration | None = None, *, result_type: type[S]) -> S: ...
 
     @overload
-    async def result(self, timeout: Duration | None = None, *, result_type: Any) -> Any: ...
+    async def result(self, timeout: Duration | None = None, *, result_type: UnionType) -> Any: ...
 
     async def result(self, timeout: Duration | None = None, *, result_type: Any = None) -> Any:
         """What the workflow returned, once it has ended.
@@ -121,7 +122,7 @@ class WorkflowHandle(Queries, Generic[R]):
 
     async def state(self, metadata: bool = False) -> Any:
         """The job's data; with `metadata` a dict of `data` and `metadata`."""
-        return await self._run(_calls.job_state(self._app, self.workflow_id, metadata))
+        return await self._run(_requests.state(self._app, self.workflow_id, metadata))
 
     async def export(
         self, allow: Iterable[str] | None = None, block: Iterable[str] | None = None
@@ -331,7 +332,7 @@ class SyncWorkflowHandle(SyncQueries, Generic[R]):
     def result(self, timeout: Duration | None = None, *, result_type: type[S]) -> S: ...
 
     @overload
-    def result(self, timeout: Duration | None = None, *, result_type: Any) -> Any: ...
+    def result(self, timeout: Duration | None = None, *, result_type: UnionType) -> Any: ...
 
     def result(self, timeout: Duration | None = None, *, result_type: Any = None) -> Any:
         """What the workflow returned; see :meth:`WorkflowHandle.result`."""
@@ -353,7 +354,7 @@ class SyncWorkflowHandle(SyncQueries, Generic[R]):
 
     def state(self, metadata: bool = False) -> Any:
         """The job's data; see :meth:`WorkflowHandle.state`."""
-        return self._run(_calls.job_state(self._app, self.workflow_id, metadata))
+        return self._run(_requests.state(self._app, self.workflow_id, metadata))
 
     def export(self, allow: Iterable[str] | None = None, block: Iterable[str] | None = None) -> Any:
         """The job with its journal; see :meth:`WorkflowHandle.export`."""

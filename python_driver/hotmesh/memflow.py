@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from . import _payload, _session, activity, workflow
+from . import _interceptors, _payload, _session, activity, workflow
 from . import worker as _worker
 from .client import Client, SyncClient
 from .entity import Entity, SyncEntity
@@ -59,6 +59,11 @@ class MemFlow:
     activity = activity
     register_activity_worker = staticmethod(_worker.register_activity_worker)
     register_codec = staticmethod(_payload.register_codec)
+    register_interceptor = staticmethod(_interceptors.register_interceptor)
+    register_activity_interceptor = staticmethod(_interceptors.register_activity_interceptor)
+    register_execution_interceptor = staticmethod(_interceptors.register_execution_interceptor)
+    clear_interceptors = staticmethod(_interceptors.clear_interceptors)
+    clear_activity_interceptors = staticmethod(_interceptors.clear_activity_interceptors)
 
     @staticmethod
     async def init(

@@ -9,11 +9,12 @@ import asyncio
 import inspect
 import logging
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from types import ModuleType, UnionType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypedDict, TypeVar, overload
 
-from . import _codec, _context, _payload, _requests, _spawn, durations
+from . import _codec, _context, _interceptors, _payload, _requests, _spawn, durations
 from ._bounds import timeouts_text
 from ._context import unsafe
 from ._effects import Search, emit, enrich, search, trace
@@ -26,9 +27,12 @@ from .entity import EntityContext
 from .errors import InvalidArgumentError, TimedOutError
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
 
 __all__ = [
+    "ActivityOptions",
     "ActivityProxy",
     "ChildRequest",
     "Search",
@@ -63,9 +67,23 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+R = TypeVar("R")
+M = TypeVar("M", bound=ModuleType)
 
 logger = WorkflowLogger(logging.getLogger("hotmesh.workflow"), {})
 """Log by it in workflow code: silent in a replay, and its records carry who the workflow is."""
+
+
+class ActivityOptions(TypedDict, total=False):
+    """How an activity is to be run; :func:`proxy_activities` says what each of them means."""
+
+    task_queue: str | None
+    retry_policy: Mapping[str, Any] | None
+    start_to_close_timeout: Duration | None
+    schedule_to_close_timeout: Duration | None
+    heartbeat_timeout: Duration | None
+    priority: int | None
+    concurrency_key: str | None
 
 
 class ActivityProxy(Generic[T]):
@@ -102,6 +120,18 @@ class ActivityProxy(Generic[T]):
         return call
 
 
+@overload
+def proxy_activities(activities: type[T], **options: Unpack[ActivityOptions]) -> T: ...
+
+
+@overload
+def proxy_activities(activities: M, **options: Unpack[ActivityOptions]) -> M: ...
+
+
+@overload
+def proxy_activities(activities: Any = None, **options: Unpack[ActivityOptions]) -> Any: ...
+
+
 def proxy_activities(
     activities: Any = None,
     *,
@@ -114,6 +144,11 @@ def proxy_activities(
     concurrency_key: str | None = None,
 ) -> Any:
     """Activities to call by name.
+
+    To a type checker the proxy of a class or module is that class or module, so that `async def`
+    activities keep their signatures (mypy does not look into modules: `execute_activity` does). One
+    that is no `async def` is to be awaited as well, which types can't say here: call it by
+    :func:`execute_activity`, or give the proxy a Protocol whose methods are `async def`.
 
     Args:
         activities: a module, class or list of functions whose names may be called; nothing means
@@ -141,7 +176,36 @@ def proxy_activities(
     return ActivityProxy(functions, queue, policy, what, timeouts, lane)
 
 
+@overload
 def execute_activity(
+    activity: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+    *args: Unpack[Ts],
+    **options: Unpack[ActivityOptions],
+) -> Awaitable[R]: ...
+
+
+@overload
+def execute_activity(
+    activity: Callable[[Unpack[Ts]], R], *args: Unpack[Ts], **options: Unpack[ActivityOptions]
+) -> Awaitable[R]: ...
+
+
+@overload
+def execute_activity(
+    activity: str, *args: Any, result_type: type[T], **options: Unpack[ActivityOptions]
+) -> Awaitable[T]: ...
+
+
+@overload
+def execute_activity(
+    activity: str,
+    *args: Any,
+    result_type: UnionType | None = None,
+    **options: Unpack[ActivityOptions],
+) -> Awaitable[Any]: ...
+
+
+def execute_activity(  # type: ignore[misc]
     activity: Callable[..., Any] | str,
     *args: Any,
     task_queue: str | None = None,
@@ -187,9 +251,11 @@ def _activity(
     run = _context.current_run(f"activity {name}")
     if kwargs:
         args = _positional(name, function, args, kwargs)
-    text = _payload.dumps_args(args, f"args of activity {name}")
     read = _payload.result_reader(function, result_type, f'the result of activity "{name}"')
     queue = task_queue or run.info.task_queue
+    if _interceptors.intercepts_calls():
+        return _interceptors.around_call(run, name, args, queue, policy, timeouts, read, lane)
+    text = _payload.dumps_args(args, f"args of activity {name}")
     return run.activity(name, queue, text, policy, read, timeouts, lane)
 
 
@@ -233,6 +299,18 @@ def sleep(duration: Duration) -> Awaitable[float]:
     return sleep_for(duration)
 
 
+@overload
+def wait_for(
+    signal_id: str, timeout: Duration | None = None, *, result_type: type[T]
+) -> Awaitable[T]: ...
+
+
+@overload
+def wait_for(
+    signal_id: str, timeout: Duration | None = None, *, result_type: UnionType | None = None
+) -> Awaitable[Any]: ...
+
+
 def wait_for(
     signal_id: str, timeout: Duration | None = None, *, result_type: Any = None
 ) -> Awaitable[Any]:
@@ -270,6 +348,18 @@ async def entity() -> EntityContext:
     return EntityContext()
 
 
+@overload
+def exec_child(
+    workflow: Callable[..., Coroutine[Any, Any, R]], /, **request: Unpack[ChildRequest]
+) -> Awaitable[R]: ...
+
+
+@overload
+def exec_child(
+    workflow: str | Mapping[str, Any] | None = None, /, **request: Unpack[ChildRequest]
+) -> Awaitable[Any]: ...
+
+
 def exec_child(workflow: Any = None, /, **request: Unpack[ChildRequest]) -> Awaitable[Any]:
     """Run a child workflow and return its result.
 
@@ -284,6 +374,18 @@ def exec_child(workflow: Any = None, /, **request: Unpack[ChildRequest]) -> Awai
         JobFailedError: (when awaited) the child failed; its own error is the cause.
     """
     return _spawn.child(_context.current_run("workflow.exec_child()"), workflow, request)
+
+
+@overload
+def start_child(
+    workflow: Callable[..., Coroutine[Any, Any, R]], /, **request: Unpack[ChildRequest]
+) -> Awaitable[_spawn.ChildHandle[R]]: ...
+
+
+@overload
+def start_child(
+    workflow: str | Mapping[str, Any] | None = None, /, **request: Unpack[ChildRequest]
+) -> Awaitable[_spawn.ChildHandle[Any]]: ...
 
 
 def start_child(

@@ -347,13 +347,13 @@ async def test_wrong_arguments_are_the_activity_s_type_error(house: House) -> No
 LOOP: list[Any] = []
 LOOP.append(LOOP)
 BAD: dict[str, Any] = {
-    "class": House,
+    "set": {1, 2},
     "object": object(),
     "nan": float("nan"),
     "infinity": [1, float("inf")],
     "nul": "a\x00b",
     "surrogate": {"name": "\ud800"},
-    "complex": 1j,
+    "bytes": b"x",
     "itself": LOOP,
     "key": {(1, 2): 3},
     "too large": "x" * (16 * 1024 * 1024 + 1),

@@ -329,8 +329,8 @@ async def wordless_exit() -> None:
     raise WordlessExit
 
 
-async def returns_an_object() -> Any:
-    return object()
+async def returns_a_set() -> Any:
+    return {1}
 
 
 async def returns_nan() -> Any:
@@ -371,8 +371,8 @@ async def never_yields() -> None:
         await asyncio.sleep(0)
 
 
-async def passes_an_object() -> None:
-    await acts.echo(object())
+async def passes_a_set() -> None:
+    await acts.echo({1, 2})
 
 
 async def passes_nul() -> None:
@@ -406,7 +406,7 @@ ENDS = {
     cancels_itself: ("CancelledError", ""),
     wordless: ("WordlessError", "no message"),
     wordless_exit: ("WordlessExit", ""),
-    returns_an_object: ("InvalidArgumentError", "returns_an_object"),
+    returns_a_set: ("InvalidArgumentError", "returns_a_set"),
     returns_nan: ("InvalidArgumentError", "nan"),
     returns_too_much: ("PayloadTooLargeError", "16,777,216"),
     opens_a_socket: ("ForbiddenInWorkflow", "activity"),
@@ -416,7 +416,7 @@ ENDS = {
     reads_a_socket: ("ForbiddenInWorkflow", "activity"),
     runs_a_program: ("ForbiddenInWorkflow", ""),
     never_yields: ("NeverYields", "never yields"),
-    passes_an_object: ("InvalidArgumentError", "args of activity echo[0]"),
+    passes_a_set: ("InvalidArgumentError", "args of activity echo[0]"),
     passes_nul: ("InvalidArgumentError", "NUL"),
     bad_policy: ("InvalidArgumentError", "maximum_attempts"),
     bad_queue: ("InvalidArgumentError", "task_queue"),
