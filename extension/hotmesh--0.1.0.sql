@@ -445,6 +445,29 @@ comment on index hotmesh.signals_by_job is 'The waits of a job.';
 -- 61_hook.sql
 
 
+-- 63_query.sql
+create table hotmesh.queries (
+    id bigint not null default nextval('hotmesh.ids'),
+    job_id bigint not null,
+    name text not null,
+    args jsonb not null,
+    answer jsonb,
+    created_at timestamptz not null,
+    constraint queries_pkey primary key (id)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table hotmesh.queries is
+'One question to the code of a running job, until its answer is read, or a minute.';
+comment on column hotmesh.queries.id is 'Its number.';
+comment on column hotmesh.queries.job_id is 'The job that was asked.';
+comment on column hotmesh.queries.name is 'Which handler of the code is meant.';
+comment on column hotmesh.queries.args is 'Its arguments, a JSON array.';
+comment on column hotmesh.queries.answer is
+'{"output": …} or {"error": …}; null until there is one.';
+comment on column hotmesh.queries.created_at is 'When it was asked.';
+
+-- 64_update.sql
+
+
 -- 70_timer.sql
 
 
@@ -1994,14 +2017,14 @@ begin
         from unnest(job_ids) as j (id)
         cross join lateral (
             select m.id from streams m
-            where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'query')
               and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
             for update skip locked) n));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (v_seen) and s.state = 'waiting'
       and (select count(*) from (
                select from streams e
-               where e.job_id = s.job_id and e.kind = 'event' and e.name = 'result'
+               where e.job_id = s.job_id and e.kind = 'event' and e.name in ('result', 'query')
                  and e.dimension = s.dimension
                limit 1) one) > 0;
     select array_agg(distinct m.worker) into v_holders
@@ -3722,7 +3745,7 @@ immutable
 parallel safe
 as $$
     select 'step' || dimension || '-' || case
-        when sequence < 10000 then lpad(sequence::text, 4, '0')
+        when sequence between 0 and 9999 then lpad(sequence::text, 4, '0')
         else sequence::text end
 $$;
 
@@ -3866,20 +3889,35 @@ begin
 end
 $$;
 
--- An order that reaches the code as a step which it never asked for: number 0, once.
-create function hotmesh._attribute_order(job_id bigint, dimension text, kind text)
-returns boolean
+-- An order that reaches the code as a step which it never asked for: numbered down from 0, once per
+-- id and dimension. Returns the number, or null if it is there already.
+create function hotmesh._attribute_order(
+    job_id bigint, kind text, name text, id text, dimension text default '')
+returns integer
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_sequence integer := (
+        select least(min(a.sequence), 1) - 1 from jobs_attributes a
+        where a.job_id = _attribute_order.job_id
+          and a.dimension = _attribute_order.dimension);
 begin
+    if exists (
+        select from jobs_attributes a
+        where a.job_id = _attribute_order.job_id and a.dimension = _attribute_order.dimension
+          and a.kind = _attribute_order.kind
+          and coalesce(a.value ->> 'id', '') = coalesce(_attribute_order.id, ''))
+    then
+        return null;
+    end if;
     insert into jobs_attributes (
-        job_id, field, kind, state, dimension, sequence, ledger, created_at, updated_at)
-    values (job_id, hotmesh._attribute_field(dimension, 0), kind, 'open', dimension, 0,
-            hotmesh._attribute_ledger('open'), v_now, v_now)
-    on conflict do nothing;
-    return found;
+        job_id, field, value, kind, name, state, dimension, sequence, ledger,
+        created_at, updated_at)
+    values (job_id, hotmesh._attribute_field(dimension, v_sequence),
+            jsonb_build_object('id', id), kind, name, 'open', dimension,
+            v_sequence, hotmesh._attribute_ledger('open'), v_now, v_now);
+    return v_sequence;
 end
 $$;
 
@@ -3930,7 +3968,7 @@ begin
             from jobs_attributes a
             where a.job_id = _attribute_history.job_id
               and a.dimension = _attribute_history.dimension
-              and (a.sequence > after or after = 0 and a.sequence = 0)) h);
+              and a.sequence > after) h);
 end
 $$;
 
@@ -4803,6 +4841,210 @@ begin
     return v_signal is null and outcome ? 'error';
 end
 $$;
+
+-- 63_query.sql
+create function hotmesh._query_check(name text, args jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if octet_length(coalesce(name, '')) not between 1 and 500
+        or jsonb_typeof(args) is distinct from 'array'
+    then
+        perform hotmesh._refuse_argument(
+            'a handler''s name and a JSON array of arguments are needed',
+            format('They were %s and %s.', left(name, 60), left(args::text, 200)),
+            'Name what the code has set a handler for.');
+    end if;
+end
+$$;
+
+-- Questions to functions of a batch, as entries of their news: they have no cursor.
+create function hotmesh._query_take(job_ids bigint[], dimensions text[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+begin
+    return array(
+        select (e.job_id, null, e.args, 'query', e.args ->> 'name', 'open', '', 0, null, 0, null,
+                e.visible_at)::hotmesh.jobs_attributes
+        from unnest(hotmesh._inbox_orders(
+            array(select f.job_id
+                  from unnest(job_ids, dimensions) as f (job_id, dimension)
+                  where f.dimension = ''), '{query}')) e);
+end
+$$;
+
+-- The questions among news.
+create function hotmesh._query_entries(news jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_path_query_array(coalesce(news, '[]'), 'strict $[*] ? (@[1] == "query")')
+$$;
+
+create function hotmesh._query_forget()
+returns void
+language plpgsql
+as $$
+begin
+    delete from queries q
+    where q.id = any (array(
+        select o.id from queries o
+        where o.created_at < hotmesh.now() - interval '1 minute'
+        limit 100
+        for update skip locked));
+end
+$$;
+
+create function hotmesh.query_ask(
+    app text, key text, name text, args jsonb default '[]')
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_id bigint := nextval('hotmesh.ids');
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._query_check(name, args);
+    v_job := hotmesh._job_find_open(key);
+    insert into queries (id, job_id, name, args, created_at)
+    values (v_id, v_job.id, query_ask.name, query_ask.args, hotmesh.now());
+    perform hotmesh._inbox_put(v_job.id, '', 'query', jsonb_build_object(
+        'id', v_id, 'name', name, 'args', args));
+    perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
+    perform hotmesh._query_forget();
+    return v_id;
+end
+$$;
+comment on function hotmesh.query_ask(text, text, text, jsonb) is
+'Ask the code of an open job; commit, then look for the answer with query_result. Raises MSH40,
+MSH42.';
+
+create function hotmesh.query_answer(app text, id bigint, answer jsonb)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    update queries q set answer = query_answer.answer where q.id = query_answer.id;
+end
+$$;
+comment on function hotmesh.query_answer(text, bigint, jsonb) is
+'A worker''s answer to a question: {"output": …} or {"error": …}.';
+
+create function hotmesh.query_result(app text, id bigint)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_query hotmesh.queries;
+begin
+    perform hotmesh._enter(app);
+    select (q::hotmesh.queries).* into v_query from queries q where q.id = query_result.id;
+    if v_query.id is null then
+        perform hotmesh._refuse_argument(
+            format('no query %s', id),
+            'Its answer was read before, or it was asked more than a minute ago.', 'Ask again.');
+    elsif v_query.answer is not null then
+        delete from queries q where q.id = query_result.id;
+    end if;
+    return v_query.answer;
+end
+$$;
+comment on function hotmesh.query_result(text, bigint) is
+'The answer to a question, {"output": …} or {"error": …}, read once; SQL null until there is one.
+Raises 22023 for a question that is not there.';
+
+-- 64_update.sql
+-- Asked once per id. The caller holds the job's lock.
+create function hotmesh._update_admit(job_id bigint, about jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_sequence integer := hotmesh._attribute_order(
+        job_id, 'update', about ->> 'name', about ->> 'id');
+begin
+    if v_sequence is not null then
+        perform hotmesh._inbox_told(
+            job_id, '', v_sequence, jsonb_build_object('output', about - 'name'), 'ready');
+    end if;
+end
+$$;
+
+-- The handler has ended: {id, answer}.
+create function hotmesh._update_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_facts(
+        array[step.job_id], array['update:' || (step.value ->> 'id')],
+        array[step.value -> 'answer']);
+    return 'true';
+end
+$$;
+
+create function hotmesh.update_send(
+    app text, key text, name text, args jsonb default '[]', id text default null)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_id text := coalesce(id, replace(gen_random_uuid()::text, '-', ''));
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._query_check(name, args);
+    v_job := hotmesh._job_find_open(key);
+    perform hotmesh._inbox_put(v_job.id, '', 'update', jsonb_build_object(
+        'id', v_id, 'name', name, 'args', args));
+    return v_id;
+end
+$$;
+comment on function hotmesh.update_send(text, text, text, jsonb, text) is
+'Ask the code of an open job for a change, in the caller''s transaction; the same id again asks for
+nothing more. Returns the id, for update_result. Raises MSH40, MSH42.';
+
+create function hotmesh.update_result(app text, key text, id text)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answer jsonb;
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find(key);
+    if v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    v_answer := (
+        select a.value from jobs_attributes a
+        where a.job_id = v_job.id and a.field = 'update:' || update_result.id);
+    if v_answer is null and v_job.closed_at is not null then
+        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
+    end if;
+    return v_answer;
+end
+$$;
+comment on function hotmesh.update_result(text, text, text) is
+'What an update answered, {"output": …} or {"error": …}; SQL null until then. Raises MSH40, and
+MSH42 if the job closed before.';
 
 -- 70_timer.sql
 -- The alarm of an activity bounds all its attempts together: its `schedule_to_close`.
@@ -7825,9 +8067,12 @@ begin
     if v_functions[1] = '' then
         v_functions := '{""}';
     end if;
-    perform hotmesh._inbox_told(job_id, f, 0, '{"output": null}', 'ready')
-    from unnest(v_functions) f
-    where hotmesh._attribute_order(job_id, f, 'cancel');
+    perform hotmesh._inbox_told(job_id, o.dimension, o.sequence, '{"output": null}', 'ready')
+    from (
+        select f as dimension, hotmesh._attribute_order(job_id, 'cancel', null, null, f) as sequence
+        from unnest(v_functions) f
+        offset 0) o
+    where o.sequence is not null;
 end
 $$;
 
@@ -7869,6 +8114,7 @@ begin
                 perform hotmesh._hook_open(
                     v_order.job_id, ',e' || v_order.id, v_order.args);
             when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
+            when 'update' then perform hotmesh._update_admit(v_order.job_id, v_order.args);
             when 'interrupt' then
                 perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
         end case;
@@ -7890,7 +8136,7 @@ begin
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     perform hotmesh._order_apply(
-        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt}');
+        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
     perform hotmesh._worker_wake_any();
     return null;
 end
@@ -7904,7 +8150,7 @@ begin
         create constraint trigger carry_out_order after insert on hotmesh.streams
         deferrable initially deferred
         for each row when (
-            new.kind = 'event' and new.name in ('hook', 'cancel', 'interrupt'))
+            new.kind = 'event' and new.name in ('hook', 'cancel', 'interrupt', 'update'))
         execute function hotmesh._order_carry_out();
     end if;
 end
@@ -8302,7 +8548,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{child,emit,entity,hook,interrupt,search,signal,trace,wait}'::text[]
+    select '{answer,child,emit,entity,hook,interrupt,search,signal,trace,wait}'::text[]
 $$;
 
 create function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -8311,6 +8557,7 @@ language plpgsql
 as $$
 begin
     case step.kind
+        when 'answer' then return hotmesh._update_effect(step);
         when 'child' then return hotmesh._child_effect(step);
         when 'hook' then return hotmesh._hook_effect(step);
         when 'interrupt' then return hotmesh._order_effect(step);
@@ -8621,8 +8868,9 @@ declare
     v_left text[];
     v_news hotmesh.jobs_attributes[];
 begin
-    if hotmesh._inbox_jobs(v_jobs, '{result}') <> '{}' then
-        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors);
+    if hotmesh._inbox_jobs(v_jobs, '{result,query}') <> '{}' then
+        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
+            || hotmesh._query_take(v_jobs, v_dimensions);
         v_left := hotmesh._inbox_left(v_jobs);
     end if;
     for i in 1 .. cardinality(reports) loop
@@ -9153,7 +9401,7 @@ comment on function hotmesh.job_export(text, text, text[], text[]) is
 allow and block choose among them. Raises MSH40.';
 
 create function hotmesh.job_history(
-    app text, key text, dimension text default '', after integer default 0)
+    app text, key text, dimension text default '', after integer default -2147483648)
 returns jsonb
 language plpgsql
 stable
@@ -9218,7 +9466,7 @@ begin
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
     if exists (select from unnest(reports) r where r.verdict = 'quiet') then
-        v_inbox := hotmesh._inbox_jobs(v_all, '{result}')
+        v_inbox := hotmesh._inbox_jobs(v_all, '{result,query}')
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     end if;
     v_locked := hotmesh._job_lock(array(
@@ -9466,8 +9714,9 @@ begin
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.token > 1
-                    then hotmesh._attribute_history(s.job_id, s.dimension, 0, v_size)
-                else '[]' end,
+                    then hotmesh._query_entries(r.news)
+                        || hotmesh._attribute_history(s.job_id, s.dimension, -2147483648, v_size)
+                else hotmesh._query_entries(r.news) end,
            extract(epoch from s.created_at)::double precision,
            v_now, h.value ->> 'signal', s.sequence
     from unnest(v_runs) r
@@ -9560,7 +9809,7 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := hotmesh._inbox_unfiled(
-        '{result,signal,hook,cancel,interrupt}', 200);
+        '{result,query,signal,hook,cancel,interrupt,update}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -9568,7 +9817,7 @@ begin
         return;
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
-    perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt}');
+    perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
     perform hotmesh._signal_meet(v_locked);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
@@ -10011,11 +10260,12 @@ as $$
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
-        ('client', 'signal_send hook_start'),
+        ('client', 'signal_send hook_start query_ask query_result update_send update_result'),
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
         ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),
         ('client', 'entity_apply entity_fork'),
+        ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune entity_prune stream_revive'),

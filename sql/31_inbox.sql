@@ -2,7 +2,8 @@
 -- of it, then `waiting` in the job's inbox until the run's next report or claim takes it. Whoever
 -- writes an event needs no lock on the job: any later turn files what is still ready.
 -- By name: `result` (a step's answer), `signal` (60), `report` (a whole report of a worker whose
--- job was locked by somebody else), and the orders `hook`, `cancel`, `interrupt` (87).
+-- job was locked by somebody else), `query` (63), and the orders `hook`, `cancel`,
+-- `interrupt`, `update` (87).
 
 --@ state
 
@@ -65,14 +66,14 @@ begin
         from unnest(job_ids) as j (id)
         cross join lateral (
             select m.id from streams m
-            where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'query')
               and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
             for update skip locked) n));
     update streams s set state = 'ready', visible_at = v_now
     where s.id = any (v_seen) and s.state = 'waiting'
       and (select count(*) from (
                select from streams e
-               where e.job_id = s.job_id and e.kind = 'event' and e.name = 'result'
+               where e.job_id = s.job_id and e.kind = 'event' and e.name in ('result', 'query')
                  and e.dimension = s.dimension
                limit 1) one) > 0;
     select array_agg(distinct m.worker) into v_holders

@@ -61,7 +61,7 @@ immutable
 parallel safe
 as $$
     select 'step' || dimension || '-' || case
-        when sequence < 10000 then lpad(sequence::text, 4, '0')
+        when sequence between 0 and 9999 then lpad(sequence::text, 4, '0')
         else sequence::text end
 $$;
 
@@ -205,20 +205,35 @@ begin
 end
 $$;
 
--- An order that reaches the code as a step which it never asked for: number 0, once.
-create or replace function hotmesh._attribute_order(job_id bigint, dimension text, kind text)
-returns boolean
+-- An order that reaches the code as a step which it never asked for: numbered down from 0, once per
+-- id and dimension. Returns the number, or null if it is there already.
+create or replace function hotmesh._attribute_order(
+    job_id bigint, kind text, name text, id text, dimension text default '')
+returns integer
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
+    v_sequence integer := (
+        select least(min(a.sequence), 1) - 1 from jobs_attributes a
+        where a.job_id = _attribute_order.job_id
+          and a.dimension = _attribute_order.dimension);
 begin
+    if exists (
+        select from jobs_attributes a
+        where a.job_id = _attribute_order.job_id and a.dimension = _attribute_order.dimension
+          and a.kind = _attribute_order.kind
+          and coalesce(a.value ->> 'id', '') = coalesce(_attribute_order.id, ''))
+    then
+        return null;
+    end if;
     insert into jobs_attributes (
-        job_id, field, kind, state, dimension, sequence, ledger, created_at, updated_at)
-    values (job_id, hotmesh._attribute_field(dimension, 0), kind, 'open', dimension, 0,
-            hotmesh._attribute_ledger('open'), v_now, v_now)
-    on conflict do nothing;
-    return found;
+        job_id, field, value, kind, name, state, dimension, sequence, ledger,
+        created_at, updated_at)
+    values (job_id, hotmesh._attribute_field(dimension, v_sequence),
+            jsonb_build_object('id', id), kind, name, 'open', dimension,
+            v_sequence, hotmesh._attribute_ledger('open'), v_now, v_now);
+    return v_sequence;
 end
 $$;
 
@@ -269,7 +284,7 @@ begin
             from jobs_attributes a
             where a.job_id = _attribute_history.job_id
               and a.dimension = _attribute_history.dimension
-              and (a.sequence > after or after = 0 and a.sequence = 0)) h);
+              and a.sequence > after) h);
 end
 $$;
 

@@ -1,6 +1,5 @@
--- 87 order: what somebody asks of a job, not of its code: run a hook in it, cancel it, interrupt
--- it. Giving an order is an insert into the job's inbox, in the giver's transaction, and locks
--- nothing.
+-- 87 order: what somebody asks of a job: run a hook in it, cancel it, interrupt it, update it (64).
+-- Giving an order is an insert into the job's inbox, in the giver's transaction, and locks nothing.
 -- It is carried out when that transaction commits, or, if the job is locked then, by the next turn.
 -- Errors: MSH40, MSH42 of the job.
 
@@ -21,9 +20,12 @@ begin
     if v_functions[1] = '' then
         v_functions := '{""}';
     end if;
-    perform hotmesh._inbox_told(job_id, f, 0, '{"output": null}', 'ready')
-    from unnest(v_functions) f
-    where hotmesh._attribute_order(job_id, f, 'cancel');
+    perform hotmesh._inbox_told(job_id, o.dimension, o.sequence, '{"output": null}', 'ready')
+    from (
+        select f as dimension, hotmesh._attribute_order(job_id, 'cancel', null, null, f) as sequence
+        from unnest(v_functions) f
+        offset 0) o
+    where o.sequence is not null;
 end
 $$;
 
@@ -65,6 +67,7 @@ begin
                 perform hotmesh._hook_open(
                     v_order.job_id, ',e' || v_order.id, v_order.args);
             when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
+            when 'update' then perform hotmesh._update_admit(v_order.job_id, v_order.args);
             when 'interrupt' then
                 perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
         end case;
@@ -86,7 +89,7 @@ begin
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     perform hotmesh._order_apply(
-        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt}');
+        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
     perform hotmesh._worker_wake_any();
     return null;
 end
@@ -100,7 +103,7 @@ begin
         create constraint trigger carry_out_order after insert on hotmesh.streams
         deferrable initially deferred
         for each row when (
-            new.kind = 'event' and new.name in ('hook', 'cancel', 'interrupt'))
+            new.kind = 'event' and new.name in ('hook', 'cancel', 'interrupt', 'update'))
         execute function hotmesh._order_carry_out();
     end if;
 end

@@ -13,7 +13,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select '{child,emit,entity,hook,interrupt,search,signal,trace,wait}'::text[]
+    select '{answer,child,emit,entity,hook,interrupt,search,signal,trace,wait}'::text[]
 $$;
 
 create or replace function hotmesh._effect_run(step hotmesh.jobs_attributes)
@@ -22,6 +22,7 @@ language plpgsql
 as $$
 begin
     case step.kind
+        when 'answer' then return hotmesh._update_effect(step);
         when 'child' then return hotmesh._child_effect(step);
         when 'hook' then return hotmesh._hook_effect(step);
         when 'interrupt' then return hotmesh._order_effect(step);

@@ -187,8 +187,9 @@ declare
     v_left text[];
     v_news hotmesh.jobs_attributes[];
 begin
-    if hotmesh._inbox_jobs(v_jobs, '{result}') <> '{}' then
-        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors);
+    if hotmesh._inbox_jobs(v_jobs, '{result,query}') <> '{}' then
+        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
+            || hotmesh._query_take(v_jobs, v_dimensions);
         v_left := hotmesh._inbox_left(v_jobs);
     end if;
     for i in 1 .. cardinality(reports) loop

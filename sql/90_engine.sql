@@ -298,7 +298,7 @@ comment on function hotmesh.job_export(text, text, text[], text[]) is
 allow and block choose among them. Raises MSH40.';
 
 create or replace function hotmesh.job_history(
-    app text, key text, dimension text default '', after integer default 0)
+    app text, key text, dimension text default '', after integer default -2147483648)
 returns jsonb
 language plpgsql
 stable

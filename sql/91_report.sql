@@ -56,7 +56,7 @@ begin
     from unnest(reports) r
     where r.kind = 'activity' or not r.running;
     if exists (select from unnest(reports) r where r.verdict = 'quiet') then
-        v_inbox := hotmesh._inbox_jobs(v_all, '{result}')
+        v_inbox := hotmesh._inbox_jobs(v_all, '{result,query}')
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     end if;
     v_locked := hotmesh._job_lock(array(

@@ -114,8 +114,9 @@ begin
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.token > 1
-                    then hotmesh._attribute_history(s.job_id, s.dimension, 0, v_size)
-                else '[]' end,
+                    then hotmesh._query_entries(r.news)
+                        || hotmesh._attribute_history(s.job_id, s.dimension, -2147483648, v_size)
+                else hotmesh._query_entries(r.news) end,
            extract(epoch from s.created_at)::double precision,
            v_now, h.value ->> 'signal', s.sequence
     from unnest(v_runs) r

@@ -14,7 +14,7 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := hotmesh._inbox_unfiled(
-        '{result,signal,hook,cancel,interrupt}', 200);
+        '{result,query,signal,hook,cancel,interrupt,update}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -22,7 +22,7 @@ begin
         return;
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
-    perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt}');
+    perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
     perform hotmesh._signal_meet(v_locked);
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
 __all__ = [
+    "BEFORE_ALL",
     "PROTOCOL",
     "Call",
     "Delivery",
@@ -57,6 +58,9 @@ __all__ = [
 
 PROTOCOL = 1
 """The protocol that this driver speaks; `hotmesh.protocol()` must answer the same number."""
+
+BEFORE_ALL = -(2**31)
+"""Before the first step of any job; what its code never asked for is numbered below zero."""
 
 T = TypeVar("T")
 Rows = Sequence[tuple[Any, ...]]
@@ -366,7 +370,7 @@ def job_list(
     return Call(_JOB_LIST, params, _jobs).repeatable()
 
 
-def job_history(app: str, key: str, dimension: str = "", after: int = 0) -> Call[Any]:
+def job_history(app: str, key: str, dimension: str = "", after: int = BEFORE_ALL) -> Call[Any]:
     """A page of a job's journal after step `after`; its last entry is None when there is more."""
     return _read(
         "select job_history from hotmesh.job_history(app => %(app)s::text, key => %(key)s::text, "

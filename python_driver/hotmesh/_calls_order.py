@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from ._calls import Call, _nothing
+from typing import Any
 
-__all__ = ["hook_start", "job_cancel", "job_interrupt", "job_signal", "signal_send"]
+from ._calls import Call, _nothing, _one
+
+__all__ = [
+    "hook_start",
+    "job_cancel",
+    "job_interrupt",
+    "job_signal",
+    "query_answer",
+    "query_ask",
+    "query_result",
+    "signal_send",
+    "update_result",
+    "update_send",
+]
 
 
 def job_signal(app: str, key: str, signal: str, data: str) -> Call[None]:
@@ -76,5 +89,61 @@ def hook_start(
             "options": options,
         },
         _nothing,
+        job_id=key,
+    )
+
+
+def query_ask(app: str, key: str, name: str, args: str) -> Call[int]:
+    """Ask the code of a job; the answer is the number of the question."""
+    return Call(
+        "select query_ask from hotmesh.query_ask(app => %(app)s::text, key => %(key)s::text, "
+        "name => %(name)s::text, args => %(args)s::jsonb)",
+        {"app": app, "key": key, "name": name, "args": args},
+        _one,
+        repeat=True,
+        job_id=key,
+    )
+
+
+def query_answer(app: str, id: int, answer: str) -> Call[None]:
+    """What the code says; `answer` is a JSON text."""
+    return Call(
+        "select query_answer from hotmesh.query_answer(app => %(app)s::text, "
+        "id => %(id)s::bigint, answer => %(answer)s::jsonb)",
+        {"app": app, "id": id, "answer": answer},
+        _nothing,
+        repeat=True,
+    )
+
+
+def query_result(app: str, id: int) -> Call[Any]:
+    """The answer to a question, or None."""
+    return Call(
+        "select query_result from hotmesh.query_result(app => %(app)s::text, id => %(id)s::bigint)",
+        {"app": app, "id": id},
+        _one,
+    )
+
+
+def update_send(app: str, key: str, name: str, args: str, id: str) -> Call[str]:
+    """Ask the code of a job for a change; the same id again asks for nothing more."""
+    return Call(
+        "select update_send from hotmesh.update_send(app => %(app)s::text, key => %(key)s::text, "
+        "name => %(name)s::text, args => %(args)s::jsonb, id => %(id)s::text)",
+        {"app": app, "key": key, "name": name, "args": args, "id": id},
+        _one,
+        repeat=True,
+        job_id=key,
+    )
+
+
+def update_result(app: str, key: str, id: str) -> Call[Any]:
+    """What an update answered, or None."""
+    return Call(
+        "select update_result from hotmesh.update_result("
+        "app => %(app)s::text, key => %(key)s::text, id => %(id)s::text)",
+        {"app": app, "key": key, "id": id},
+        _one,
+        repeat=True,
         job_id=key,
     )

@@ -28,6 +28,7 @@ __all__ = [
     "dumps",
     "dumps_args",
     "error_json",
+    "error_text",
     "headers_of",
     "opened",
     "opened_deep",
@@ -191,6 +192,11 @@ def error_json(error: BaseException) -> dict[str, Any]:
         sealed = {"detail": str(fault)}
     message = "the payload codec has sealed this error"
     return {"type": told["type"], "code": told["code"], "message": message, **sealed}
+
+
+def error_text(error: BaseException) -> str:
+    """`{"error": …}`, as the engine takes it."""
+    return f'{{"error":{json.dumps(error_json(error))}}}'
 
 
 def with_headers(args: str, headers: Mapping[str, str]) -> str:

@@ -25,7 +25,9 @@ from ._calls import Delivery
 from ._claimed import Claimed
 from ._codec import Unreadable
 from ._execution import SERVERS, Execution, Server, refuse_unreadable_run
+from ._handlers import Answers, apart
 from ._held import Held, Report
+from ._history import fetch
 from ._lease import LeaseKeeper, Watch
 from ._listen import Listener
 from ._replay import Run, RunInfo, Step, steps_of
@@ -109,6 +111,7 @@ class Pump:
         self._started = False
         self._seen_at = 0.0
         self._fetching: dict[asyncio.Task[None], int] = {}
+        self._answers = Answers(session)
         self._watch = Watch()
         self._keeper: LeaseKeeper | None = None
         self._listener: Listener | None = None
@@ -522,9 +525,10 @@ class Pump:
             self._in_doubt = True
             self._forget(held)
             return
-        steps = steps_of(row.history)
+        steps, queries = apart(steps_of(row.history))
         held.step(lambda: held.run.tell(steps), self._watch)
         held.cursor = held.run.cursor = row.cursor or held.cursor
+        self._answers.give(held.run, queries)
         self._dirty[held.id] = held
 
     def _claimed_run(self, row: Delivery) -> None:
@@ -550,28 +554,17 @@ class Pump:
         task.add_done_callback(self._fetching.pop)
 
     async def _fetch(self, row: Delivery) -> None:
-        """Read a history that did not come with the claim, page by page."""
-        steps: list[Step] = []
-        app, more = self.session.app_id, True
+        """Read what did not come with the claim."""
         try:
-            if row.args is None:
-                found = await self.session.run(_calls.job_export(app, row.key or "", ["state"]))
-                row = row._replace(args=found["state"]["input"])
-            while more:
-                last = steps[-1].sequence if steps else 0
-                page = await self.session.run(
-                    _calls.job_history(app, row.key or "", row.dimension or "", last)
-                )
-                if isinstance(page, Unreadable):
-                    self._begin(row._replace(args=[page.reason]), [], refuse_unreadable_run)
-                    return
-                more = bool(page) and page[-1] is None
-                steps += steps_of(page)
+            row, steps = await fetch(self.session, row)
         except HotMeshError as error:
             # its lease runs out, so that a history which nobody can read is parked in the end
             _LOG.warning("worker %s can't read %s: %s", self.name, row.key, error)
             return
-        self._begin(row, steps)
+        if isinstance(steps, Unreadable):
+            self._begin(row._replace(args=[steps.reason]), [], refuse_unreadable_run)
+        else:
+            self._begin(row, steps)
         self._wake.set()
 
     def _begin(self, row: Delivery, steps: list[Step], function: Function | None = None) -> None:
@@ -593,6 +586,8 @@ class Pump:
         held.wake = self._on_finish
         self._runs[row.id] = held
         args = with_signal(function, row.args or [], row.signal)
+        steps, queries = apart(steps)
         held.step(lambda: run.start(args, steps), self._watch)
         held.cursor = run.cursor = row.cursor or 0
+        self._answers.give(run, queries)
         self._dirty[row.id] = held

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 from . import _interceptors, _payload, errors
 from ._context import in_run
+from ._handlers import Handlers
 from ._loop import NeverYields, WorkflowLoop, place_of
 from ._operation import Operation
 from ._types import Reader
 from .errors import (
+    ForbiddenInWorkflow,
     HotMeshError,
     InvalidArgumentError,
     JobCancelledError,
@@ -120,6 +122,8 @@ class Run:
         self._main: asyncio.Task[Any] | None = None
         self._cancelled_from_outside = False
         self._never: NeverYields | None = None
+        self._handlers: Handlers | None = None
+        self._answering = False
         self._replay_until = 0
         self._context = contextvars.copy_context()
 
@@ -171,8 +175,8 @@ class Run:
                 self.cursor = step.cursor
             if step.at > self.time:
                 self.time = step.at
-            if step.sequence == 0:
-                self._cancel_main()
+            if step.sequence <= 0:
+                self._obey(step)
                 continue
             deliver = self._waiting.pop(step.sequence, None)
             if deliver is None:
@@ -198,12 +202,31 @@ class Run:
             self._never = error
         self.ended = self._never is not None or (self._main is not None and self._main.done())
 
-    def _cancel_main(self) -> None:
-        """Step 0, which no code asks for: somebody cancelled the job."""
-        self._cancelled_from_outside = True
-        if self._main is not None:
+    def _obey(self, step: Step) -> None:
+        """A step that the code never asked for: somebody cancels the job, or updates it."""
+        if step.kind == "update":
+            self._context.run(self.handlers.receive, step)
+        elif self._main is not None:
+            self._cancelled_from_outside = True
             self._main.cancel()
         self._drain()
+
+    @property
+    def handlers(self) -> Handlers:
+        """Those of queries and updates."""
+        if self._handlers is None:
+            self._handlers = Handlers(self)
+        return self._handlers
+
+    def answer(self, name: str, args: list[Any]) -> Any:
+        """Answer a query, without a trace: its handler can ask for nothing."""
+        if self.mismatch is not None:
+            raise self.mismatch
+        self._answering = True
+        try:
+            return self._context.run(self.handlers.query, name, args)
+        finally:
+            self._answering = False
 
     def result(self) -> Any:
         """What the function returned; raises what it raised."""
@@ -224,6 +247,7 @@ class Run:
     def close(self) -> None:
         """Drop the coroutine; its `finally` blocks run, and can ask for nothing."""
         self.loop.close()
+        self._handlers = None
         self._context.run(in_run.set, None)  # no cycle is left to the garbage collector
 
     # --- called by workflow code -----------------------------------------------------------------
@@ -364,6 +388,8 @@ class Run:
     def _ask(self, command: Command, deliver: Callable[[Step], object]) -> None:
         if self.loop.closing:
             return
+        if self._answering:
+            raise ForbiddenInWorkflow(f"a query handler asked for {command.kind} {command.name}")
         if self.mismatch is not None:
             raise self.mismatch
         recorded = self._recorded.pop(command.sequence, None)

@@ -6,6 +6,7 @@ Each door that takes user data has its function here, and both clients run what 
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ __all__ = [
     "StartOptions",
     "StartRequest",
     "Workflow",
+    "answered",
     "args_of",
     "entity",
     "entity_apply",
@@ -52,6 +54,8 @@ __all__ = [
     "job_signal",
     "name_of",
     "options_of",
+    "query_ask",
+    "query_result",
     "reader",
     "search_find",
     "search_get",
@@ -59,7 +63,9 @@ __all__ = [
     "start",
     "start_many",
     "state",
+    "unanswered",
     "unpack",
+    "update",
     "wait_over",
 ]
 
@@ -429,6 +435,50 @@ def hook_start(app: str, request: HookRequest) -> Call[None]:
         _optional(request.get("task_queue"), "task_queue"),
         _codec.dumps(told, "options"),
     )
+
+
+def query_ask(
+    app: str, key: str, name: str, args: Sequence[Any], timeout: Duration
+) -> tuple[Call[int], Iterable[float]]:
+    """The question, and the pauses between two looks for its answer."""
+    seconds = durations.parse(timeout, "timeout")
+    text = _payload.dumps_args(args, "args of the query")
+    return _calls_order.query_ask(app, key, _codec.text(name, "name"), text), _pauses(seconds)
+
+
+def query_result(app: str, id: int) -> Call[Any]:
+    return _calls_order.query_result(app, id)
+
+
+def update(
+    app: str, key: str, name: str, args: Sequence[Any], timeout: Duration | None
+) -> tuple[Call[str], Call[Any], Iterable[float]]:
+    """What asks for it, what looks for its answer, and the pauses between two looks."""
+    seconds = None if timeout is None else durations.parse(timeout, "timeout")
+    text = _payload.dumps_args(args, "args of the update")
+    id = uuid.uuid4().hex
+    send = _calls_order.update_send(app, key, _codec.text(name, "name"), text, id)
+    return send, _calls_order.update_result(app, key, id), _pauses(seconds)
+
+
+def _pauses(seconds: float | None) -> Iterable[float]:
+    """Short at first, then a quarter of a second, until the time is over."""
+    end = None if seconds is None else time.monotonic() + seconds
+    pause = 0.002
+    while end is None or time.monotonic() < end:
+        yield pause
+        pause = min(pause * 1.5, 0.25)
+
+
+def answered(answer: Mapping[str, Any], key: str) -> Any:
+    """The value of an answer; raises its error."""
+    if "error" in answer:
+        raise errors.from_json(_payload.opened_error(answer["error"]), key)
+    return _payload.opened(answer.get("output"))
+
+
+def unanswered(what: str, key: str, timeout: Duration | None) -> TimedOutError:
+    return TimedOutError(f'job "{key}" did not answer {what} within {timeout!r}', job_id=key)
 
 
 def unpack(outcome: Outcome, read: Callable[[Any], Any] | None = None) -> Any:

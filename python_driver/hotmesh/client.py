@@ -143,6 +143,33 @@ class WorkflowHandle(Queries, Generic[R]):
         """The job's entity: `await handle.entity().merge({"stage": "done"})`."""
         return EntityHandle(self._run, self._app, self.workflow_id)
 
+    async def query(self, name: str, *args: Any, timeout: Duration = 10) -> Any:
+        """Ask the running workflow: what its handler `name` returns now, by default within 10 s.
+
+        Raises :class:`TimedOutError` when no worker that serves it answers.
+        """
+        ask, deadline = _requests.query_ask(self._app, self.workflow_id, name, args, timeout)
+        call = _requests.query_result(self._app, await self._run(ask))
+        for pause in deadline:
+            if (answer := await self._run(call)) is not None:
+                return _requests.answered(answer, self.workflow_id)
+            await asyncio.sleep(pause)
+        raise _requests.unanswered(f"query {name}", self.workflow_id, timeout)
+
+    async def update(self, name: str, *args: Any, timeout: Duration | None = None) -> Any:
+        """Have the running workflow carry out its update handler `name`; returns its answer.
+
+        Raises what the handler or its validator raised, :class:`JobClosedError` when the job ends
+        before, :class:`TimedOutError` when `timeout` is over; then the update goes on.
+        """
+        send, call, deadline = _requests.update(self._app, self.workflow_id, name, args, timeout)
+        await self._run(send)
+        for pause in deadline:
+            if (answer := await self._run(call)) is not None:
+                return _requests.answered(answer, self.workflow_id)
+            await asyncio.sleep(pause)
+        raise _requests.unanswered(f"update {name}", self.workflow_id, timeout)
+
     async def cancel(self) -> None:
         """Ask the workflow to stop: its code gets a `CancelledError` and may clean up."""
         await self._run(_calls_order.job_cancel(self._app, self.workflow_id))
@@ -368,6 +395,33 @@ class SyncWorkflowHandle(SyncQueries, Generic[R]):
     def entity(self) -> SyncEntityHandle:
         """The job's entity; see :meth:`WorkflowHandle.entity`."""
         return SyncEntityHandle(self._run, self._app, self.workflow_id)
+
+    def query(self, name: str, *args: Any, timeout: Duration = 10) -> Any:
+        """Ask the running workflow: what its handler `name` returns now, by default within 10 s.
+
+        Raises :class:`TimedOutError` when no worker that serves it answers.
+        """
+        ask, deadline = _requests.query_ask(self._app, self.workflow_id, name, args, timeout)
+        call = _requests.query_result(self._app, self._run(ask))
+        for pause in deadline:
+            if (answer := self._run(call)) is not None:
+                return _requests.answered(answer, self.workflow_id)
+            time.sleep(pause)
+        raise _requests.unanswered(f"query {name}", self.workflow_id, timeout)
+
+    def update(self, name: str, *args: Any, timeout: Duration | None = None) -> Any:
+        """Have the running workflow carry out its update handler `name`; returns its answer.
+
+        Raises what the handler or its validator raised, :class:`JobClosedError` when the job ends
+        before, :class:`TimedOutError` when `timeout` is over; then the update goes on.
+        """
+        send, call, deadline = _requests.update(self._app, self.workflow_id, name, args, timeout)
+        self._run(send)
+        for pause in deadline:
+            if (answer := self._run(call)) is not None:
+                return _requests.answered(answer, self.workflow_id)
+            time.sleep(pause)
+        raise _requests.unanswered(f"update {name}", self.workflow_id, timeout)
 
     def cancel(self) -> None:
         """Ask the workflow to stop: its code gets a `CancelledError` and may clean up."""

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from types import ModuleType, UnionType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypedDict, TypeVar, overload
 
-from . import _codec, _context, _interceptors, _payload, _requests, _spawn, durations
+from . import _codec, _context, _handlers, _interceptors, _payload, _requests, _spawn, durations
 from ._bounds import timeouts_text
 from ._context import unsafe
 from ._effects import Search, emit, enrich, search, trace
@@ -56,6 +56,8 @@ __all__ = [
     "proxy_activities",
     "random",
     "search",
+    "set_query_handler",
+    "set_update_handler",
     "signal",
     "sleep",
     "sleep_for",
@@ -467,6 +469,26 @@ def interrupt(
     key = _codec.text(job_id, "job_id")
     about = {"key": key, **_requests.interrupt_options(reason, code, descend, throw)}
     return run.effect("interrupt", key, _codec.dumps(about, "options of interrupt"))
+
+
+def set_query_handler(name: str, handler: Callable[..., Any]) -> None:
+    """Answer `handle.query(name, *args)` by a plain function, which reads and changes nothing."""
+    _handlers.handlers("workflow.set_query_handler()").set_query(
+        _codec.text(name, "the name of a query"), handler
+    )
+
+
+def set_update_handler(
+    name: str, handler: Callable[..., Any], validator: Callable[..., Any] | None = None
+) -> None:
+    """Carry out `handle.update(name, *args)`: what `handler`, plain or async, returns is the answer.
+
+    `validator` gets the same arguments first; what it raises refuses the update. Updates that came
+    before their handler was set are carried out when it is.
+    """
+    _handlers.handlers("workflow.set_update_handler()").set_update(
+        _codec.text(name, "the name of an update"), handler, validator
+    )
 
 
 async def continue_as_new(*args: Any) -> NoReturn:

@@ -1,0 +1,161 @@
+"""Queries and updates: what a running workflow answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hotmesh import SyncClient, workflow
+from hotmesh.errors import (
+    ForbiddenInWorkflow,
+    InvalidArgumentError,
+    JobClosedError,
+    JobNotFoundError,
+    TimedOutError,
+)
+from support.engine import APP
+from support.flows import House, opened, wait_for
+
+
+@pytest.fixture
+async def house(dsn: str) -> AsyncIterator[House]:
+    async with opened(dsn) as house:
+        yield house
+
+
+async def plus(a: int, b: int) -> int:
+    return a + b
+
+
+async def account() -> int:
+    state = {"balance": 0}
+
+    async def deposit(amount: int) -> int:
+        state["balance"] = await workflow.execute_activity(plus, state["balance"], amount)
+        return state["balance"]
+
+    def positive(amount: int) -> None:
+        if amount <= 0:
+            raise ValueError("an amount is positive")
+
+    async def asks() -> None:
+        await workflow.sleep_for(1)
+
+    workflow.set_query_handler("balance", lambda: state["balance"])
+    workflow.set_query_handler("times", lambda n: state["balance"] * n)
+    workflow.set_query_handler("asks", asks)
+    workflow.set_query_handler("sneaks", lambda: workflow.execute_activity(plus, 1, 1))
+    workflow.set_update_handler("deposit", deposit, validator=positive)
+    await workflow.wait_for("close")
+    return state["balance"]
+
+
+async def test_a_running_workflow_answers_queries_and_carries_out_updates(house: House) -> None:
+    await house.worker(account, activities=[plus])
+    handle = await house.start(account)
+    assert await handle.query("balance") == 0
+    assert await handle.update("deposit", 5) == 5
+    assert await handle.update("deposit", 2) == 7
+    assert await handle.query("times", 3) == 21
+    with pytest.raises(ValueError, match="positive"):
+        await handle.update("deposit", -1)
+    await handle.signal("close")
+    assert await handle.result(timeout=10) == 7
+
+
+async def test_updates_are_replayed_and_queries_are_answered_by_another_worker(
+    house: House,
+) -> None:
+    worker = await house.worker(account, activities=[plus])
+    handle = await house.start(account)
+    assert await handle.update("deposit", 5) == 5
+    await worker.shutdown()
+    await house.worker(account, activities=[plus])
+    assert await handle.query("balance") == 5
+    assert await handle.update("deposit", 5) == 10
+    await handle.signal("close")
+    assert await handle.result(timeout=10) == 10
+
+
+async def test_what_can_not_be_answered_says_why(house: House) -> None:
+    await house.worker(account, activities=[plus])
+    handle = await house.start(account, key="a")
+    with pytest.raises(InvalidArgumentError, match='no query handler "what"'):
+        await handle.query("what")
+    with pytest.raises(ForbiddenInWorkflow, match="async"):
+        await handle.query("asks")
+    with pytest.raises(ForbiddenInWorkflow, match="asked for activity plus"):
+        await handle.query("sneaks")
+    await handle.signal("close")
+    await handle.result(timeout=10)
+    with pytest.raises(JobClosedError):
+        await handle.query("balance")
+    with pytest.raises(JobClosedError):
+        await handle.update("deposit", 1)
+    with pytest.raises(JobNotFoundError):
+        await house.client.workflow.get_handle(workflow_id="x").query("balance")
+
+
+async def test_a_query_without_a_worker_times_out(house: House) -> None:
+    handle = await house.start(account)
+    with pytest.raises(TimedOutError):
+        await handle.query("balance", timeout=0.1)
+
+
+async def test_an_update_that_came_before_its_handler_waits_for_it(house: House) -> None:
+    async def late() -> Any:
+        await workflow.wait_for("ready")
+        done: list[int] = []
+        workflow.set_update_handler("add", lambda n: done.append(n) or len(done))
+        await workflow.wait_for("close")
+        return done
+
+    await house.worker(late)
+    handle = await house.start(late, key="l")
+    with pytest.raises(TimedOutError):
+        await handle.update("add", 1, timeout=0.2)
+    await handle.signal("ready")
+    assert await handle.update("add", 2) == 2
+    await handle.signal("close")
+    assert await handle.result(timeout=10) == [1, 2]
+
+
+async def test_an_update_whose_job_ends_before_is_told_so(house: House) -> None:
+    async def deaf() -> None:
+        await workflow.wait_for("close")
+
+    await house.worker(deaf)
+    handle = await house.start(deaf)
+    with pytest.raises(TimedOutError):
+        await handle.update("any", timeout=0.05)
+    await handle.signal("close")
+    await handle.result(timeout=10)
+    with pytest.raises(JobClosedError):
+        await handle.update("any")
+
+
+async def test_the_same_update_id_counts_once(house: House) -> None:
+    await house.worker(account, activities=[plus])
+    handle = await house.start(account, key="a")
+    for _ in range(2):
+        house.one("select hotmesh.update_send('my-app', 'a', 'deposit', '[5]', 'once')")
+    await wait_for(
+        lambda: house.one("select hotmesh.update_result('my-app', 'a', 'once') is not null")
+    )
+    assert await handle.query("balance") == 5
+
+
+async def test_the_blocking_client_asks_too(house: House) -> None:
+    import asyncio
+
+    await house.worker(account, activities=[plus])
+    await house.start(account, key="a")
+
+    def ask() -> list[int]:
+        with SyncClient(house.dsn, APP) as client:
+            handle = client.workflow.get_handle(workflow_id="a")
+            return [handle.update("deposit", 3), handle.query("balance")]
+
+    assert await asyncio.to_thread(ask) == [3, 3]
