@@ -377,6 +377,16 @@ comment on column hotmesh.entity_log.document is
 create unique index entity_log_requests on hotmesh.entity_log (job_id, request)
 where request is not null;
 
+-- 53_watch.sql
+create table hotmesh.entity_watches (
+    job_id bigint not null,
+    until timestamptz not null,
+    constraint entity_watches_pkey primary key (job_id)
+);
+comment on table hotmesh.entity_watches is 'One row per job whose entity somebody watches.';
+comment on column hotmesh.entity_watches.job_id is 'The job.';
+comment on column hotmesh.entity_watches.until is 'When nobody has renewed it by then, it is over.';
+
 -- 55_archive.sql
 create table hotmesh.jobs_archive (
     like hotmesh.jobs including comments including storage,
@@ -4109,6 +4119,47 @@ begin
 end
 $$;
 
+-- 53_watch.sql
+create function hotmesh._watch_channel()
+returns text
+language sql
+stable
+as $$
+    select 'hotmesh_entities_' || left(md5(hotmesh._app_here()), 16)
+$$;
+
+create function hotmesh._watch_keep(job_id bigint)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    delete from entity_watches w
+    where w.job_id = any (array(
+        select o.job_id from entity_watches o
+        where o.until < v_now - interval '1 hour' for update skip locked));
+    insert into entity_watches as w (job_id, until)
+    values (_watch_keep.job_id, v_now + interval '1 minute')
+    on conflict on constraint entity_watches_pkey do update
+    set until = excluded.until
+    where w.until < excluded.until - interval '10 seconds';
+end
+$$;
+
+create function hotmesh._watch_tell(job_id bigint, at timestamptz)
+returns void
+language plpgsql
+as $$
+begin
+    if exists (
+        select from entity_watches w where w.job_id = _watch_tell.job_id and w.until > at)
+    then
+        perform pg_notify(hotmesh._watch_channel(), job_id::text);
+    end if;
+end
+$$;
+
 -- 55_archive.sql
 -- Left-over messages go too, but for one that is held this instant: its report will be stale.
 create function hotmesh._archive_messages(ids bigint[])
@@ -5957,6 +6008,7 @@ begin
     update jobs j
     set context = document, entity_version = v_last.version, updated_at = v_last.at
     where j.id = v_last.job_id;
+    perform hotmesh._watch_tell(v_last.job_id, v_last.at);
     if v_keep = 0 and v_last.request is null then
         return;
     end if;
@@ -6036,11 +6088,16 @@ $$;
 create function hotmesh._entity_do(
     key text, operation text, path text, argument jsonb, request text)
 returns jsonb
-language sql
+language plpgsql
 as $$
-    select (hotmesh._entity_apply(
-        key, array[(operation, path, coalesce(argument, 'null'))::hotmesh.entity_command],
-        request))[1]
+declare
+    v_command hotmesh.entity_command;
+begin
+    v_command.operation := operation;
+    v_command.path := path;
+    v_command.argument := coalesce(argument, 'null');
+    return (hotmesh._entity_apply(key, array[v_command], request))[1];
+end
 $$;
 
 -- [{"operation": "merge", "path": "a.b", "value": {}}, …]; a value may be called index or amount.
@@ -6121,6 +6178,7 @@ begin
     v_entry.argument := new.context;
     v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
     v_entry.at := hotmesh.now();
+    perform hotmesh._watch_tell(v_entry.job_id, v_entry.at);
     if hotmesh._setting('entity_log_keep', 1) <> 0 then
         perform hotmesh._log_write(array[v_entry]);
     end if;
@@ -6765,6 +6823,25 @@ $$;
 comment on function hotmesh.entity_history(text, text, bigint, integer) is
 'The changes of an entity after a version, oldest first: what, by which role, from which part of the
 workflow (dimension and step; null: from SQL), and when. Raises MSH40.';
+
+create function hotmesh.entity_watch(app text, key text)
+returns table (channel text, id bigint, version bigint)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.entity_log;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._history_job(key);
+    perform hotmesh._watch_keep(v_job.job_id);
+    return query select hotmesh._watch_channel(), v_job.job_id, v_job.version;
+end
+$$;
+comment on function hotmesh.entity_watch(text, text) is
+'Watch an entity for a minute: LISTEN to the channel, where each change sends the id; then read
+entity_history after the version that you have seen. Call it again to go on. Raises MSH40.';
 
 -- Where two documents differ, each place with what it was and is; SQL null: nothing was there.
 create function hotmesh._history_differences(path text, old_value jsonb, new_value jsonb)
@@ -10264,7 +10341,7 @@ as $$
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
         ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),
-        ('client', 'entity_apply entity_fork'),
+        ('client', 'entity_apply entity_fork entity_watch'),
         ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),

@@ -138,6 +138,7 @@ begin
     update jobs j
     set context = document, entity_version = v_last.version, updated_at = v_last.at
     where j.id = v_last.job_id;
+    perform hotmesh._watch_tell(v_last.job_id, v_last.at);
     if v_keep = 0 and v_last.request is null then
         return;
     end if;
@@ -217,11 +218,16 @@ $$;
 create or replace function hotmesh._entity_do(
     key text, operation text, path text, argument jsonb, request text)
 returns jsonb
-language sql
+language plpgsql
 as $$
-    select (hotmesh._entity_apply(
-        key, array[(operation, path, coalesce(argument, 'null'))::hotmesh.entity_command],
-        request))[1]
+declare
+    v_command hotmesh.entity_command;
+begin
+    v_command.operation := operation;
+    v_command.path := path;
+    v_command.argument := coalesce(argument, 'null');
+    return (hotmesh._entity_apply(key, array[v_command], request))[1];
+end
 $$;
 
 -- [{"operation": "merge", "path": "a.b", "value": {}}, …]; a value may be called index or amount.
@@ -302,6 +308,7 @@ begin
     v_entry.argument := new.context;
     v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
     v_entry.at := hotmesh.now();
+    perform hotmesh._watch_tell(v_entry.job_id, v_entry.at);
     if hotmesh._setting('entity_log_keep', 1) <> 0 then
         perform hotmesh._log_write(array[v_entry]);
     end if;

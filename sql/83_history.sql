@@ -225,6 +225,25 @@ comment on function hotmesh.entity_history(text, text, bigint, integer) is
 'The changes of an entity after a version, oldest first: what, by which role, from which part of the
 workflow (dimension and step; null: from SQL), and when. Raises MSH40.';
 
+create or replace function hotmesh.entity_watch(app text, key text)
+returns table (channel text, id bigint, version bigint)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.entity_log;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._history_job(key);
+    perform hotmesh._watch_keep(v_job.job_id);
+    return query select hotmesh._watch_channel(), v_job.job_id, v_job.version;
+end
+$$;
+comment on function hotmesh.entity_watch(text, text) is
+'Watch an entity for a minute: LISTEN to the channel, where each change sends the id; then read
+entity_history after the version that you have seen. Call it again to go on. Raises MSH40.';
+
 -- Where two documents differ, each place with what it was and is; SQL null: nothing was there.
 create or replace function hotmesh._history_differences(path text, old_value jsonb, new_value jsonb)
 returns table (place text, was jsonb, became jsonb)

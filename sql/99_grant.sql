@@ -28,7 +28,7 @@ as $$
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
         ('client', 'entity_increment entity_toggle entity_set_if_not_exists entity_delete'),
-        ('client', 'entity_apply entity_fork'),
+        ('client', 'entity_apply entity_fork entity_watch'),
         ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),

@@ -11,6 +11,7 @@ from ._calls import Call, Job, _one, _read
 __all__ = [
     "Change",
     "Difference",
+    "Watch",
     "entity_apply",
     "entity_at",
     "entity_at_time",
@@ -19,6 +20,7 @@ __all__ = [
     "entity_get",
     "entity_history",
     "entity_prune",
+    "entity_watch",
 ]
 
 
@@ -149,3 +151,23 @@ def entity_prune(app: str, keep: float, take: int = 100_000) -> Call[int]:
         {"app": app, "keep": keep, "take": take},
         _one,
     ).repeatable()
+
+
+class Watch(NamedTuple):
+    """Where to listen for the changes of an entity, what is sent there, and its version now."""
+
+    channel: str
+    id: int
+    version: int
+
+
+def entity_watch(app: str, key: str) -> Call[Watch]:
+    """Watch an entity for a minute."""
+    return Call(
+        "select channel, id, version from hotmesh.entity_watch("
+        "app => %(app)s::text, key => %(key)s::text)",
+        {"app": app, "key": key},
+        lambda rows: Watch._make(rows[0]),
+        repeat=True,
+        job_id=key,
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import aclosing
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
@@ -21,8 +22,9 @@ from ._queues import QueueClient, SyncQueueClient
 from ._requests import HookRequest, StartOptions, StartRequest, Workflow
 from ._searches import Listening, Queries, Searches, SyncQueries, SyncSearches
 from ._session import AsyncSession, SyncSession
+from ._watch import Watching, looked
 from .durations import Duration
-from .entity import EntityHandle, SyncEntityHandle
+from .entity import Change, EntityHandle, SyncEntityHandle
 from .schedule import ScheduleClient, SyncScheduleClient
 
 T = TypeVar("T")
@@ -138,6 +140,16 @@ class WorkflowHandle(Queries, Generic[R]):
         """
         call = _requests.job_signal(self._app, self.workflow_id, id, data)
         await self._client._session.run(call, conn)
+
+    async def watch(self, since: int = 0) -> AsyncGenerator[Change, None]:
+        """The changes of the job's entity after version `since`, in order, as they happen, for ever.
+
+        Whoever keeps the last `version` that it has seen goes on from there: nothing is lost meanwhile.
+        Raises :class:`EntityVersionError` when the log has been pruned beyond that.
+        """
+        async with aclosing(self._client._watching.changes(self.workflow_id, since)) as changes:
+            async for change in changes:
+                yield change
 
     def entity(self) -> EntityHandle:
         """The job's entity: `await handle.entity().merge({"stage": "done"})`."""
@@ -307,6 +319,7 @@ class Client(Listening):
         self._owns_session = session is None
         self._watcher = Watcher(self._session)
         self._events = Subscriptions(self._session)
+        self._watching = Watching(self._session)
         self.workflow = WorkflowClient(self)
         self.schedule = ScheduleClient(self._session, self.workflow.get_handle)
         self.queue = QueueClient(self._session)
@@ -320,6 +333,7 @@ class Client(Listening):
         """Stop waiting for results and close the connections; a pool that was given stays open."""
         await self._watcher.close()
         await self._events.close()
+        await self._watching.close()
         if self._owns_session:
             await self._session.close()
 
@@ -391,6 +405,10 @@ class SyncWorkflowHandle(SyncQueries, Generic[R]):
         """Send a signal to this job; see :meth:`WorkflowHandle.signal`."""
         call = _requests.job_signal(self._app, self.workflow_id, id, data)
         self._client._session.run(call, conn)
+
+    def watch(self, since: int = 0) -> Generator[Change, None, None]:
+        """The changes of the job's entity, for ever; see :meth:`WorkflowHandle.watch`."""
+        return looked(self._client._session, self.workflow_id, since)
 
     def entity(self) -> SyncEntityHandle:
         """The job's entity; see :meth:`WorkflowHandle.entity`."""

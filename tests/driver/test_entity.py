@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from hotmesh import SyncClient, errors, workflow
+from hotmesh.entity import Change
 from support.flows import FAST, House, opened, wait_for
 
 acts = workflow.proxy_activities(task_queue="orders", retry_policy=FAST)
@@ -225,9 +228,9 @@ async def test_large_whole_numbers_stay_exact(house: House) -> None:
 async def test_values_of_many_types_are_written_as_payloads_are(house: House) -> None:
     entity = (await house.start("nobody", key="v")).entity()
     at = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
-    await entity.set({"at": at, "price": Decimal("1.10"), "tags": {"b", "a"}, "pair": (1, 2)})
+    await entity.set({"at": at, "price": Decimal("1.10"), "tags": ["b", "a"], "pair": (1, 2)})
     assert house.one("select context::text from my_app.jobs") == (
-        '{"at": "2026-01-02T03:04:00+00:00", "pair": [1, 2], "tags": ["a", "b"], "price": 1.10}'
+        '{"at": "2026-01-02T03:04:00+00:00", "pair": [1, 2], "tags": ["b", "a"], "price": 1.10}'
     )
     loop: list[Any] = []
     loop.append(loop)
@@ -265,10 +268,12 @@ async def test_the_history_of_an_entity(house: House, dsn: str) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="time zone"):
         await entity.at(datetime(2026, 1, 1))
     with SyncClient(dsn, "my-app") as client:
-        twin = client.workflow.get_handle(workflow_id="h").entity()
+        handle = client.workflow.get_handle(workflow_id="h")
+        twin = handle.entity()
         assert (twin.history(), twin.at(1), twin.diff(1, 2)) == (
             changes, {"n": 1}, await entity.diff(1, 2),
         )  # fmt: skip
+        assert [change for _, change in zip("12", handle.watch(), strict=False)] == changes
         assert client.workflow.fork("h", 1, workflow_id="f1").entity().get() == {"n": 1}
 
 
@@ -285,3 +290,55 @@ async def test_a_fork_runs_on_its_own_memory(house: House) -> None:
     assert await house.client.workflow.get_handle(workflow_id="one").entity().get("n") == 5
     with pytest.raises(errors.DuplicateJobError):
         await house.client.workflow.fork("one", workflow_id="two")
+
+
+# --- watching -------------------------------------------------------------------------------------
+
+
+async def take(changes: AsyncIterator[Change], count: int) -> list[tuple[int, str]]:
+    """The next changes: version and operation."""
+    found = [await asyncio.wait_for(anext(changes), 10) for _ in range(count)]
+    return [(change.version, change.operation) for change in found]
+
+
+async def test_a_watcher_sees_all_changes_in_order_and_can_go_on_later(house: House) -> None:
+    handle = await house.start("nobody", key="w")
+    await handle.entity().set({"n": 1})
+    async with aclosing(handle.watch()) as changes:
+        assert await take(changes, 1) == [(1, "set")]
+        await handle.entity().increment("n")
+        house.db.execute("update my_app.jobs set context = '{}'")
+        assert await take(changes, 2) == [(2, "increment"), (3, "update")]
+    await handle.entity().toggle("away")
+    async with aclosing(handle.watch(since=3)) as changes:
+        assert await take(changes, 1) == [(4, "toggle")]
+
+
+async def test_a_watcher_is_told_and_survives_a_lost_connection(house: House) -> None:
+    handle = await house.start("nobody", key="w")
+    async with aclosing(handle.watch()) as changes:
+        waiting = asyncio.ensure_future(anext(changes))
+        watching = house.client._watching
+        await wait_for(lambda: watching._listener is not None and watching._listener.works)
+        await handle.entity().increment("n")
+        assert (await asyncio.wait_for(waiting, 3)).version == 1
+        ended = (
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where query ~* '^listen'"
+        )
+        waiting = asyncio.ensure_future(anext(changes))
+        await wait_for(lambda: house.one(ended) or watching._listener is None)
+        await handle.entity().increment("n")
+        assert (await asyncio.wait_for(waiting, 10)).version == 2
+    assert watching._listener is None
+
+
+async def test_a_watcher_hears_of_a_gap(house: House) -> None:
+    handle = await house.start("nobody", key="w")
+    await handle.entity().apply([{"operation": "increment", "path": "n"}] * 3)
+    house.db.execute("delete from my_app.entity_log where version = 2")
+    async with aclosing(handle.watch()) as changes:
+        assert (await anext(changes)).version == 1
+        with pytest.raises(errors.EntityVersionError, match="versions 2 to 2"):
+            await anext(changes)
+    with pytest.raises(errors.JobNotFoundError):
+        await anext(house.client.workflow.get_handle(workflow_id="nobody").watch())

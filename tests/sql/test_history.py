@@ -225,6 +225,31 @@ def test_a_fork_goes_on_from_a_version(db: Connection, caller: Connection) -> No
     assert call(caller, "get", key="b") == {"n": 11}
 
 
+# --- watching -------------------------------------------------------------------------------------
+
+
+def test_who_watches_is_told_and_nobody_else(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    start(caller, KEY)
+    start(caller, "b")
+    found = caller.execute("select channel, id, version from hotmesh.entity_watch('my-app', 'a')")
+    [(channel, id, version)] = found.fetchall()
+    assert version == 0
+    db.execute(f"listen {channel}".encode())
+    for key in ("a", "b"):
+        call(caller, "toggle", "x", key=key)
+    db.execute("update my_app.jobs set context = '{}'")
+    assert [notice.payload for notice in db.notifies(timeout=0.2)] == [str(id)] * 2
+    clock.advance("2 minutes")
+    call(caller, "toggle", "x")
+    assert not list(db.notifies(timeout=0.2))
+    assert one(caller, "select version from hotmesh.entity_watch('my-app', 'a')") == 3
+    clock.advance("2 hours")
+    one(caller, "select version from hotmesh.entity_watch('my-app', 'b')")
+    assert one(db, "select count(*) from my_app.entity_watches") == 1
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 
