@@ -2056,6 +2056,31 @@ begin
 end
 $$;
 
+-- News for functions that have ended, of jobs that go on.
+create or replace function hotmesh._inbox_orphans(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_orphans hotmesh.streams[];
+begin
+    with gone as (
+        delete from streams s
+        where s.id = any (array(
+            select e.id from streams e
+            where e.job_id = any (job_ids) and e.kind = 'event' and e.state = 'ready'
+              and e.name in ('result', 'query')
+              and not exists (
+                  select from streams f
+                  where f.job_id = e.job_id and f.kind = 'workflow'
+                    and f.dimension = e.dimension)
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(g.event) into v_orphans from gone g;
+    return v_orphans;
+end
+$$;
+
 -- The functions of these jobs whose messages can be locked now.
 create or replace function hotmesh._inbox_functions(job_ids bigint[])
 returns bigint[]
@@ -3880,6 +3905,24 @@ begin
 end
 $$;
 
+-- A hook that failed and is to be run anew. Returns the last of its steps.
+create or replace function hotmesh._attribute_hook_drop(job_id bigint, dimension text)
+returns integer
+language plpgsql
+as $$
+declare
+    v_last integer;
+begin
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = _attribute_hook_drop.job_id
+          and a.dimension = _attribute_hook_drop.dimension
+        returning a.sequence)
+    select max(g.sequence) into v_last from gone g;
+    return v_last;
+end
+$$;
+
 -- A hook that starts over: with other arguments, its journal forgotten.
 create or replace function hotmesh._attribute_hook_again(
     job_id bigint, dimension text, args jsonb)
@@ -3994,20 +4037,6 @@ begin
 end
 $$;
 
--- The arguments of a job, or null when they are larger than what there is room for.
-create or replace function hotmesh._attribute_input(job_id bigint, size_limit bigint)
-returns jsonb
-language plpgsql
-stable
-as $$
-begin
-    return (
-        select a.value from jobs_attributes a
-        where a.job_id = _attribute_input.job_id and a.field = 'input'
-          and hotmesh._bytes(a.value) <= size_limit);
-end
-$$;
-
 -- Before a run is tried again, its first failure is forgotten, and all that came after it: that is
 -- done anew, what was done before stays done. Returns the steps that are gone.
 create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
@@ -4025,7 +4054,7 @@ begin
         delete from jobs_attributes a
         where a.job_id = _attribute_forget.job_id
           and a.dimension = _attribute_forget.dimension
-          and a.sequence is not null and v_first is not null
+          and a.sequence > 0 and v_first is not null
           and (a.cursor >= v_first or a.cursor is null)
         returning (a::hotmesh.jobs_attributes) as step)
     select coalesce(array_agg(g.step), '{}') into v_gone from gone g;
@@ -4795,7 +4824,8 @@ it is kept until there is one.';
 
 -- 61_hook.sql
 -- `about`: workflow, queue, args, signal, retry_policy. The caller holds the job's lock. By default
--- a hook is tried until it succeeds.
+-- a hook is tried until it succeeds. One that is there already (its job's function is run again)
+-- goes on or stays done; if it failed it is run anew.
 create or replace function hotmesh._hook_open(job_id bigint, dimension text, about jsonb)
 returns void
 language plpgsql
@@ -4803,17 +4833,35 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_queue text := (select j.queue from jobs j where j.id = _hook_open.job_id);
+    v_state text := (hotmesh._hook_find(job_id, dimension)).state;
+    v_last integer;
 begin
+    if v_state in ('open', 'done') then
+        return;
+    elsif v_state = 'failed' then
+        v_last := hotmesh._attribute_hook_drop(job_id, dimension);
+    end if;
     perform hotmesh._job_oblige(job_id);
-    perform hotmesh._attribute_hook(
-        job_id, dimension, about ->> 'workflow',
-        jsonb_build_object('args', about -> 'args', 'signal', about -> 'signal'));
+    perform hotmesh._attribute_hook(job_id, dimension, about ->> 'workflow', about - 'key');
     perform hotmesh._stream_enqueue(array[(
         null, 'workflow', 'ready', coalesce(about ->> 'queue', v_queue), about ->> 'workflow', 0,
-        job_id, dimension, null, null, null,
+        job_id, dimension, v_last, null, null,
         hotmesh._retry_policy(coalesce(
             nullif(about -> 'retry_policy', 'null'), '{"maximum_attempts": 1000000}')),
         0, 0, v_now, null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
+-- Who waited for this hook and met its failure waits again.
+create or replace function hotmesh._hook_revive(job_id bigint, signal text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._hook_open(a.job_id, a.dimension, a.value)
+    from jobs_attributes a
+    where a.job_id = _hook_revive.job_id and a.kind = 'hook' and a.state = 'failed'
+      and a.value ->> 'signal' = signal;
 end
 $$;
 
@@ -7629,8 +7677,31 @@ begin
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
     v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
     perform hotmesh._child_refuse_existing(v_request);
-    perform hotmesh._start_open(array[v_request]);
+    if not hotmesh._child_adopt(v_request) then
+        perform hotmesh._start_open(array[v_request]);
+    end if;
     return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
+end
+$$;
+
+-- The parent's function is run again and asks for the child that this very step started before: it
+-- goes on, or tells its end once more.
+create or replace function hotmesh._child_adopt(request hotmesh.job_request)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_child hotmesh.jobs := hotmesh._job_find(request.key);
+begin
+    if v_child.id is null or v_child.parent_id is distinct from request.parent_id
+        or v_child.parent_dimension is distinct from request.parent_dimension
+        or v_child.parent_sequence is distinct from request.parent_sequence
+    then
+        return false;
+    elsif v_child.closed_at is not null then
+        perform hotmesh._close_tell(array[v_child.id]);
+    end if;
+    return true;
 end
 $$;
 
@@ -8951,35 +9022,56 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
-    v_dimensions text[] := array(select r.dimension from unnest(reports) r);
+    v_dimensions text[];
     v_cursors bigint[] := array(
         select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
-    v_left text[];
     v_news hotmesh.jobs_attributes[];
 begin
-    if hotmesh._inbox_jobs(v_jobs, '{result,query}') <> '{}' then
-        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
-            || hotmesh._query_take(v_jobs, v_dimensions);
-        v_left := hotmesh._inbox_left(v_jobs);
+    if hotmesh._inbox_jobs(v_jobs, '{result,query}') = '{}' then
+        return array(
+            select hotmesh._progress_after(
+                r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
+            from unnest(reports) r);
     end if;
-    for i in 1 .. cardinality(reports) loop
-        reports[i].cursor := v_cursors[i];
-        reports[i].ends := hotmesh._progress_ends(reports[i]);
-        if v_left is not null then
-            reports[i].cursor := coalesce(
-                (select max(n.cursor) from unnest(v_news) n
-                 where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]),
-                v_cursors[i]);
-            reports[i].news := (
-                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
-                from unnest(v_news) n
-                where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]);
-            if reports[i].news is null and v_jobs[i] || v_dimensions[i] = any (v_left) then
-                reports[i].news := '[]';
-            end if;
-        end if;
-    end loop;
-    return reports;
+    v_dimensions := array(select r.dimension from unnest(reports) r);
+    v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
+        || hotmesh._query_take(v_jobs, v_dimensions);
+    return hotmesh._progress_tell(reports, v_cursors, v_news, hotmesh._inbox_left(v_jobs));
+end
+$$;
+
+create or replace function hotmesh._progress_after(report hotmesh.report, at bigint, news jsonb)
+returns hotmesh.report
+language sql
+immutable
+as $$
+    select (report.id, report.token, at, report.output, report.error, report.done, report.commands,
+            report.outcome, report.running, report.keep, report.was_kept, report.kind,
+            report.job_id, report.dimension, report.retry_policy, report.attempt, report.runs,
+            report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
+$$;
+
+-- Every report with its new cursor and its news; `places` are functions for which there is more.
+create or replace function hotmesh._progress_tell(
+    reports hotmesh.report[], cursors bigint[], steps hotmesh.jobs_attributes[], places text[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+begin
+    return array(
+        with told as materialized (
+            select s.job_id || s.dimension as place, max(s.cursor) as cursor,
+                   jsonb_agg(hotmesh._attribute_entry(s) order by s.cursor) as news
+            from unnest(steps) s
+            group by s.job_id || s.dimension)
+        select hotmesh._progress_after(
+            reports[p.i], coalesce(t.cursor, cursors[p.i]),
+            coalesce(t.news, case when p.place = any (places) then '[]'::jsonb end))
+        from (
+            select i, (reports[i]).job_id || (reports[i]).dimension as place
+            from generate_subscripts(reports, 1) i) p
+        left join told t on t.place = p.place
+        order by p.i);
 end
 $$;
 
@@ -9147,6 +9239,9 @@ begin
     from (
         select g.job_id, g.name, g.value from unnest(v_gone) g
         where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
+    perform hotmesh._hook_revive(g.job_id, g.name)
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'failed';
 end
 $$;
 
@@ -9547,6 +9642,7 @@ declare
     v_held bigint[];
     v_inbox bigint[] := '{}';
     v_locked bigint[];
+    v_cursors bigint[];
     v_kept bigint[];
     v_all bigint[] := array(
         select distinct r.job_id from unnest(reports) r where r.job_id is not null);
@@ -9559,9 +9655,9 @@ begin
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     end if;
     v_locked := hotmesh._job_lock(array(
-        select r.job_id
-        from unnest(reports) r
+        select r.job_id from unnest(reports) r
         where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
+    v_cursors := array(select j.cursor from jobs j where j.id = any (v_locked) order by j.id);
     v_kept := hotmesh._inbox_jobs(v_all, '{report}');
     return array(
         select case
@@ -9576,7 +9672,7 @@ begin
             when r.job_id = any (v_kept) and r.was_kept is null
                 then case when r.keep then 'kept' else 'busy' end
             when r.cursor = case
-                when r.dimension = '' then (select j.cursor from jobs j where j.id = r.job_id)
+                when r.dimension = '' then v_cursors[array_position(v_locked, r.job_id)]
                 else hotmesh._hook_cursor(r.job_id, r.dimension) end then 'ok'
             else 'stale' end
         from unnest(reports) with ordinality r
@@ -9799,7 +9895,7 @@ begin
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
            case when s.cursor is null
-                then coalesce(h.value -> 'args', hotmesh._attribute_input(s.job_id, v_size)) end,
+                then coalesce(h.value -> 'args', f.value) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.token > 1
@@ -9811,7 +9907,15 @@ begin
     from unnest(v_runs) r
     join streams s on s.id = r.id
     join jobs j on j.id = s.job_id
-    left join lateral hotmesh._hook_find(s.job_id, s.dimension) h on s.dimension <> '';
+    left join lateral (
+        select a.value from jobs_attributes a
+        where s.dimension <> '' and a.job_id = s.job_id and a.field = 'hook' || s.dimension
+        offset 0) h on true
+    left join lateral (
+        select a.value from jobs_attributes a
+        where s.cursor is null and s.dimension = '' and a.job_id = s.job_id
+          and a.field = 'input' and hotmesh._bytes(a.value) <= v_size
+        offset 0) f on true;
 end
 $$;
 
@@ -9908,6 +10012,7 @@ begin
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
     perform hotmesh._signal_meet(v_locked);
+    perform hotmesh._signal_give_back(hotmesh._inbox_orphans(v_locked), '{}');
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
     v_jobs := array(select u from unnest(v_jobs) u where u <> all (v_open));
@@ -10059,8 +10164,10 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
             v_lease);
     end if;
-    perform hotmesh._turn_sweep();
-    return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
+    if want ->> 'brief' is distinct from 'true' then
+        perform hotmesh._turn_sweep();
+        return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
+    end if;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if v_given = 0 and want ->> 'idle' = 'true' then
@@ -10070,7 +10177,7 @@ begin
         perform hotmesh._worker_seen(
             worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
-    perform hotmesh._worker_wake_useful(worker);
+    perform hotmesh._worker_wake_useful(worker) where want ->> 'brief' is distinct from 'true';
     if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;
@@ -10079,7 +10186,8 @@ $$;
 comment on function hotmesh.turn(text, text, jsonb, jsonb) is
 'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want:
 workflow and activity (free slots), kinds, queues, names (topics served), lease (seconds), idle,
-seen, isolate, host, pid, limits (those it knows). Rows: see the type hotmesh.delivery.';
+seen, isolate, host, pid, limits (those it knows), brief (it turns again at once, and then sweeps
+and wakes others). Rows: see the type hotmesh.delivery.';
 
 -- 94_claim.sql
 create or replace function hotmesh._claim_names(queue text)

@@ -83,6 +83,31 @@ begin
 end
 $$;
 
+-- News for functions that have ended, of jobs that go on.
+create or replace function hotmesh._inbox_orphans(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_orphans hotmesh.streams[];
+begin
+    with gone as (
+        delete from streams s
+        where s.id = any (array(
+            select e.id from streams e
+            where e.job_id = any (job_ids) and e.kind = 'event' and e.state = 'ready'
+              and e.name in ('result', 'query')
+              and not exists (
+                  select from streams f
+                  where f.job_id = e.job_id and f.kind = 'workflow'
+                    and f.dimension = e.dimension)
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(g.event) into v_orphans from gone g;
+    return v_orphans;
+end
+$$;
+
 -- The functions of these jobs whose messages can be locked now.
 create or replace function hotmesh._inbox_functions(job_ids bigint[])
 returns bigint[]

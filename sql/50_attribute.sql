@@ -174,6 +174,24 @@ begin
 end
 $$;
 
+-- A hook that failed and is to be run anew. Returns the last of its steps.
+create or replace function hotmesh._attribute_hook_drop(job_id bigint, dimension text)
+returns integer
+language plpgsql
+as $$
+declare
+    v_last integer;
+begin
+    with gone as (
+        delete from jobs_attributes a
+        where a.job_id = _attribute_hook_drop.job_id
+          and a.dimension = _attribute_hook_drop.dimension
+        returning a.sequence)
+    select max(g.sequence) into v_last from gone g;
+    return v_last;
+end
+$$;
+
 -- A hook that starts over: with other arguments, its journal forgotten.
 create or replace function hotmesh._attribute_hook_again(
     job_id bigint, dimension text, args jsonb)
@@ -288,20 +306,6 @@ begin
 end
 $$;
 
--- The arguments of a job, or null when they are larger than what there is room for.
-create or replace function hotmesh._attribute_input(job_id bigint, size_limit bigint)
-returns jsonb
-language plpgsql
-stable
-as $$
-begin
-    return (
-        select a.value from jobs_attributes a
-        where a.job_id = _attribute_input.job_id and a.field = 'input'
-          and hotmesh._bytes(a.value) <= size_limit);
-end
-$$;
-
 -- Before a run is tried again, its first failure is forgotten, and all that came after it: that is
 -- done anew, what was done before stays done. Returns the steps that are gone.
 create or replace function hotmesh._attribute_forget(job_id bigint, dimension text)
@@ -319,7 +323,7 @@ begin
         delete from jobs_attributes a
         where a.job_id = _attribute_forget.job_id
           and a.dimension = _attribute_forget.dimension
-          and a.sequence is not null and v_first is not null
+          and a.sequence > 0 and v_first is not null
           and (a.cursor >= v_first or a.cursor is null)
         returning (a::hotmesh.jobs_attributes) as step)
     select coalesce(array_agg(g.step), '{}') into v_gone from gone g;

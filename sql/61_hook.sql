@@ -7,7 +7,8 @@
 
 --@ behaviour
 -- `about`: workflow, queue, args, signal, retry_policy. The caller holds the job's lock. By default
--- a hook is tried until it succeeds.
+-- a hook is tried until it succeeds. One that is there already (its job's function is run again)
+-- goes on or stays done; if it failed it is run anew.
 create or replace function hotmesh._hook_open(job_id bigint, dimension text, about jsonb)
 returns void
 language plpgsql
@@ -15,17 +16,35 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_queue text := (select j.queue from jobs j where j.id = _hook_open.job_id);
+    v_state text := (hotmesh._hook_find(job_id, dimension)).state;
+    v_last integer;
 begin
+    if v_state in ('open', 'done') then
+        return;
+    elsif v_state = 'failed' then
+        v_last := hotmesh._attribute_hook_drop(job_id, dimension);
+    end if;
     perform hotmesh._job_oblige(job_id);
-    perform hotmesh._attribute_hook(
-        job_id, dimension, about ->> 'workflow',
-        jsonb_build_object('args', about -> 'args', 'signal', about -> 'signal'));
+    perform hotmesh._attribute_hook(job_id, dimension, about ->> 'workflow', about - 'key');
     perform hotmesh._stream_enqueue(array[(
         null, 'workflow', 'ready', coalesce(about ->> 'queue', v_queue), about ->> 'workflow', 0,
-        job_id, dimension, null, null, null,
+        job_id, dimension, v_last, null, null,
         hotmesh._retry_policy(coalesce(
             nullif(about -> 'retry_policy', 'null'), '{"maximum_attempts": 1000000}')),
         0, 0, v_now, null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
+-- Who waited for this hook and met its failure waits again.
+create or replace function hotmesh._hook_revive(job_id bigint, signal text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._hook_open(a.job_id, a.dimension, a.value)
+    from jobs_attributes a
+    where a.job_id = _hook_revive.job_id and a.kind = 'hook' and a.state = 'failed'
+      and a.value ->> 'signal' = signal;
 end
 $$;
 

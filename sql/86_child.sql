@@ -44,8 +44,31 @@ begin
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
     v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
     perform hotmesh._child_refuse_existing(v_request);
-    perform hotmesh._start_open(array[v_request]);
+    if not hotmesh._child_adopt(v_request) then
+        perform hotmesh._start_open(array[v_request]);
+    end if;
     return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
+end
+$$;
+
+-- The parent's function is run again and asks for the child that this very step started before: it
+-- goes on, or tells its end once more.
+create or replace function hotmesh._child_adopt(request hotmesh.job_request)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_child hotmesh.jobs := hotmesh._job_find(request.key);
+begin
+    if v_child.id is null or v_child.parent_id is distinct from request.parent_id
+        or v_child.parent_dimension is distinct from request.parent_dimension
+        or v_child.parent_sequence is distinct from request.parent_sequence
+    then
+        return false;
+    elsif v_child.closed_at is not null then
+        perform hotmesh._close_tell(array[v_child.id]);
+    end if;
+    return true;
 end
 $$;
 

@@ -181,35 +181,56 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
-    v_dimensions text[] := array(select r.dimension from unnest(reports) r);
+    v_dimensions text[];
     v_cursors bigint[] := array(
         select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
-    v_left text[];
     v_news hotmesh.jobs_attributes[];
 begin
-    if hotmesh._inbox_jobs(v_jobs, '{result,query}') <> '{}' then
-        v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
-            || hotmesh._query_take(v_jobs, v_dimensions);
-        v_left := hotmesh._inbox_left(v_jobs);
+    if hotmesh._inbox_jobs(v_jobs, '{result,query}') = '{}' then
+        return array(
+            select hotmesh._progress_after(
+                r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
+            from unnest(reports) r);
     end if;
-    for i in 1 .. cardinality(reports) loop
-        reports[i].cursor := v_cursors[i];
-        reports[i].ends := hotmesh._progress_ends(reports[i]);
-        if v_left is not null then
-            reports[i].cursor := coalesce(
-                (select max(n.cursor) from unnest(v_news) n
-                 where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]),
-                v_cursors[i]);
-            reports[i].news := (
-                select jsonb_agg(hotmesh._attribute_entry(n) order by n.cursor)
-                from unnest(v_news) n
-                where n.job_id = v_jobs[i] and n.dimension = v_dimensions[i]);
-            if reports[i].news is null and v_jobs[i] || v_dimensions[i] = any (v_left) then
-                reports[i].news := '[]';
-            end if;
-        end if;
-    end loop;
-    return reports;
+    v_dimensions := array(select r.dimension from unnest(reports) r);
+    v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
+        || hotmesh._query_take(v_jobs, v_dimensions);
+    return hotmesh._progress_tell(reports, v_cursors, v_news, hotmesh._inbox_left(v_jobs));
+end
+$$;
+
+create or replace function hotmesh._progress_after(report hotmesh.report, at bigint, news jsonb)
+returns hotmesh.report
+language sql
+immutable
+as $$
+    select (report.id, report.token, at, report.output, report.error, report.done, report.commands,
+            report.outcome, report.running, report.keep, report.was_kept, report.kind,
+            report.job_id, report.dimension, report.retry_policy, report.attempt, report.runs,
+            report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
+$$;
+
+-- Every report with its new cursor and its news; `places` are functions for which there is more.
+create or replace function hotmesh._progress_tell(
+    reports hotmesh.report[], cursors bigint[], steps hotmesh.jobs_attributes[], places text[])
+returns hotmesh.report[]
+language plpgsql
+as $$
+begin
+    return array(
+        with told as materialized (
+            select s.job_id || s.dimension as place, max(s.cursor) as cursor,
+                   jsonb_agg(hotmesh._attribute_entry(s) order by s.cursor) as news
+            from unnest(steps) s
+            group by s.job_id || s.dimension)
+        select hotmesh._progress_after(
+            reports[p.i], coalesce(t.cursor, cursors[p.i]),
+            coalesce(t.news, case when p.place = any (places) then '[]'::jsonb end))
+        from (
+            select i, (reports[i]).job_id || (reports[i]).dimension as place
+            from generate_subscripts(reports, 1) i) p
+        left join told t on t.place = p.place
+        order by p.i);
 end
 $$;
 
@@ -377,6 +398,9 @@ begin
     from (
         select g.job_id, g.name, g.value from unnest(v_gone) g
         where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
+    perform hotmesh._hook_revive(g.job_id, g.name)
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'failed';
 end
 $$;
 

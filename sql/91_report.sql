@@ -48,6 +48,7 @@ declare
     v_held bigint[];
     v_inbox bigint[] := '{}';
     v_locked bigint[];
+    v_cursors bigint[];
     v_kept bigint[];
     v_all bigint[] := array(
         select distinct r.job_id from unnest(reports) r where r.job_id is not null);
@@ -60,9 +61,9 @@ begin
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
     end if;
     v_locked := hotmesh._job_lock(array(
-        select r.job_id
-        from unnest(reports) r
+        select r.job_id from unnest(reports) r
         where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
+    v_cursors := array(select j.cursor from jobs j where j.id = any (v_locked) order by j.id);
     v_kept := hotmesh._inbox_jobs(v_all, '{report}');
     return array(
         select case
@@ -77,7 +78,7 @@ begin
             when r.job_id = any (v_kept) and r.was_kept is null
                 then case when r.keep then 'kept' else 'busy' end
             when r.cursor = case
-                when r.dimension = '' then (select j.cursor from jobs j where j.id = r.job_id)
+                when r.dimension = '' then v_cursors[array_position(v_locked, r.job_id)]
                 else hotmesh._hook_cursor(r.job_id, r.dimension) end then 'ok'
             else 'stale' end
         from unnest(reports) with ordinality r

@@ -110,7 +110,7 @@ begin
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
            case when s.cursor is null
-                then coalesce(h.value -> 'args', hotmesh._attribute_input(s.job_id, v_size)) end,
+                then coalesce(h.value -> 'args', f.value) end,
            r.cursor,
            case when s.cursor is not null then coalesce(r.news, '[]')
                 when r.cursor > 0 or s.token > 1
@@ -122,7 +122,15 @@ begin
     from unnest(v_runs) r
     join streams s on s.id = r.id
     join jobs j on j.id = s.job_id
-    left join lateral hotmesh._hook_find(s.job_id, s.dimension) h on s.dimension <> '';
+    left join lateral (
+        select a.value from jobs_attributes a
+        where s.dimension <> '' and a.job_id = s.job_id and a.field = 'hook' || s.dimension
+        offset 0) h on true
+    left join lateral (
+        select a.value from jobs_attributes a
+        where s.cursor is null and s.dimension = '' and a.job_id = s.job_id
+          and a.field = 'input' and hotmesh._bytes(a.value) <= v_size
+        offset 0) f on true;
 end
 $$;
 

@@ -24,6 +24,7 @@ begin
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
     perform hotmesh._signal_meet(v_locked);
+    perform hotmesh._signal_give_back(hotmesh._inbox_orphans(v_locked), '{}');
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
     v_jobs := array(select u from unnest(v_jobs) u where u <> all (v_open));
@@ -175,8 +176,10 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
             v_lease);
     end if;
-    perform hotmesh._turn_sweep();
-    return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
+    if want ->> 'brief' is distinct from 'true' then
+        perform hotmesh._turn_sweep();
+        return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
+    end if;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
     if v_given = 0 and want ->> 'idle' = 'true' then
@@ -186,7 +189,7 @@ begin
         perform hotmesh._worker_seen(
             worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
     end if;
-    perform hotmesh._worker_wake_useful(worker);
+    perform hotmesh._worker_wake_useful(worker) where want ->> 'brief' is distinct from 'true';
     if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;
@@ -195,4 +198,5 @@ $$;
 comment on function hotmesh.turn(text, text, jsonb, jsonb) is
 'Apply what a worker reports, move jobs on, claim new work: one round trip, one commit. want:
 workflow and activity (free slots), kinds, queues, names (topics served), lease (seconds), idle,
-seen, isolate, host, pid, limits (those it knows). Rows: see the type hotmesh.delivery.';
+seen, isolate, host, pid, limits (those it knows), brief (it turns again at once, and then sweeps
+and wakes others). Rows: see the type hotmesh.delivery.';

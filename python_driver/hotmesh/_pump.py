@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
-from . import _calls
+from . import _calls, _paces
 from ._calls import Delivery
 from ._claimed import Claimed
 from ._codec import Unreadable
@@ -38,36 +38,6 @@ from .errors import ConnectionLostError, HotMeshError
 __all__ = ["Pump"]
 
 _LOG = logging.getLogger("hotmesh")
-
-POLL_SECONDS = 1.0
-"""How often an idle worker looks for work when notifications do not arrive."""
-
-POLL_LISTENING_SECONDS = 2.0
-"""The same when they do: then polling only mends what a lost notification broke."""
-
-PAUSE_SECONDS = 0.05
-"""How long a worker waits for what it has just begun, before it looks for other work."""
-
-SHORTLY_SECONDS = 0.02
-"""When a worker that has become idle looks for the last time before it sleeps."""
-
-SEEN_SECONDS = 5.0
-"""How often a busy worker says that it is alive."""
-
-NEWS_SECONDS = 0.25
-"""How often a run that is busy with an inline activity asks for news."""
-
-NEWS_LISTENING_SECONDS = 1.0
-"""The same when notifications arrive, which tell of news too."""
-
-REPORT_BYTES = 8_000_000
-"""A batch of reports ends here."""
-
-STOPPING_SECONDS = 2.0
-"""How long a worker that is told to stop waits for a database that is away."""
-
-PATIENCE_SECONDS = 0.05
-"""How long a report for a locked job is tried again before it is left in the job's inbox."""
 
 _PASSING = ("40", "53", "57")
 """Classes of SQLSTATE that a repeat may cure."""
@@ -110,6 +80,8 @@ class Pump:
         self._was_idle = False
         self._started = False
         self._seen_at = 0.0
+        self._swept_at = 0.0
+        self._brief = False
         self._fetching: dict[asyncio.Task[None], int] = {}
         self._answers = Answers(session)
         self._watch = Watch()
@@ -155,7 +127,7 @@ class Pump:
     def stop(self, at_once: bool = False) -> None:
         """Claim nothing more; finish what runs, or `at_once` not even that."""
         self.stopping = True
-        self.session.patience = STOPPING_SECONDS
+        self.session.patience = _paces.STOPPING_SECONDS
         self._at_once |= at_once  # a task that is cancelled just as it wakes may never notice
         self.server.open = False
         self._wake.set()
@@ -235,16 +207,16 @@ class Pump:
         self._started = False
         reports, finished = self._collect()
         if self._started and not reports and not finished:
-            await self._rest(PAUSE_SECONDS)
+            await self._rest(_paces.PAUSE_SECONDS)
             return
-        rows = await self._turn(reports, finished, self._want())
+        rows = await self._turn(reports, finished, self._want(brief=bool(reports)))
         given = self._dispatch(rows)
         if reports or finished or given or self._dirty or self._again:
             if not self._dirty and not self._claimed.finished and (self._busy or self._again):
-                await self._rest(0.002 if self._again else PAUSE_SECONDS)
+                await self._rest(0.002 if self._again else _paces.PAUSE_SECONDS)
             return
         if self._busy and not self._free:
-            await self._rest(NEWS_SECONDS)
+            await self._rest(_paces.NEWS_SECONDS)
             return
         await self._idle(rows)
 
@@ -264,10 +236,10 @@ class Pump:
         committed before the flag was, the third for what was checked before it and committed after.
         """
         if self.stopping:
-            await self._rest(NEWS_SECONDS)
+            await self._rest(_paces.NEWS_SECONDS)
             return
         if not self._was_idle:
-            for pause in (0.0, 0.0, SHORTLY_SECONDS):
+            for pause in (0.0, 0.0, _paces.SHORTLY_SECONDS):
                 if pause:
                     await self._rest(pause)
                 if self._wake.is_set():
@@ -278,7 +250,7 @@ class Pump:
             self._was_idle = True
         due = next((row.due for row in rows if row.answer == "next"), None)
         listening = self._listener is not None and self._listener.works
-        poll = POLL_LISTENING_SECONDS if listening else POLL_SECONDS
+        poll = _paces.POLL_LISTENING_SECONDS if listening else _paces.POLL_SECONDS
         if self._busy:
             poll = self._news_seconds
         # what is due and was not served is locked by somebody: look less and less often
@@ -289,9 +261,11 @@ class Pump:
     def _news_seconds(self) -> float:
         """How often a run that is busy with an inline activity asks for news."""
         listening = self._listener is not None and self._listener.works
-        return NEWS_LISTENING_SECONDS if listening else NEWS_SECONDS
+        return _paces.NEWS_LISTENING_SECONDS if listening else _paces.NEWS_SECONDS
 
     async def _rest(self, seconds: float) -> None:
+        if self._brief:  # the chores of the last turn are still to be done
+            seconds = min(seconds, _paces.SWEEP_SECONDS / 2)
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
             self._was_idle = False
@@ -310,7 +284,7 @@ class Pump:
             "activity": self.server.free if self.server.functions else 0,
         }
 
-    def _want(self, idle: bool = False) -> str:
+    def _want(self, idle: bool = False, brief: bool = False) -> str:
         topics = [("workflow", *topic) for topic in self.workflows]
         topics += [("activity", *topic) for topic in self.server.functions]
         want: dict[str, Any] = {
@@ -323,9 +297,14 @@ class Pump:
         if self.workflows and (limits := SERVERS.limits(self.home)):
             want["limits"] = limits
         now = monotonic()
+        self._brief = brief and now - self._swept_at < _paces.SWEEP_SECONDS
+        if self._brief:
+            want["brief"] = True
+        else:
+            self._swept_at = now
         if self._in_doubt:
             want["held"] = self.held_ids()
-        if idle or self._was_idle or now - self._seen_at > SEEN_SECONDS:
+        if idle or self._was_idle or now - self._seen_at > _paces.SEEN_SECONDS:
             self._seen_at = now
             want |= {"seen": True, "host": socket.gethostname(), "pid": os.getpid()}
             want["idle"] = idle or self._was_idle
@@ -340,7 +319,7 @@ class Pump:
         for held in self._runs.values():
             if held.holding and held.inline and held.asked_at < before:
                 self._dirty.setdefault(held.id, held)
-        while self._dirty and size < REPORT_BYTES:
+        while self._dirty and size < _paces.REPORT_BYTES:
             _, held = self._dirty.popitem(last=False)
             if held.flight is None and held.holding:
                 held.asked_at = now
@@ -351,7 +330,7 @@ class Pump:
                 held.flight = report
                 reports.append(report)
                 size += report.size
-        return reports, self._claimed.collect(REPORT_BYTES - size)
+        return reports, self._claimed.collect(_paces.REPORT_BYTES - size)
 
     async def _turn(
         self, reports: list[Report], finished: list[Execution], want: str
@@ -418,7 +397,7 @@ class Pump:
         for report in reports:
             verdict = verdicts.get((report.held.id, report.held.token))
             if verdict == "busy":
-                if report.keep and now - report.held.asked_at > PATIENCE_SECONDS:
+                if report.keep and now - report.held.asked_at > _paces.PATIENCE_SECONDS:
                     report.body = report.body[:-1] + ',"keep":true}'
                     report.keep = False
                 self._again.append(report)

@@ -516,3 +516,75 @@ async def test_a_child_that_continues_as_new_answers_its_parent_once_at_its_end(
 
     await house.worker(parent, child)
     assert await house.run(parent) == "done"
+
+
+# --- a workflow that is run again -----------------------------------------------------------------
+
+
+async def test_a_workflow_that_is_run_again_keeps_its_hooks_and_children(house: House) -> None:
+    runs: list[str] = []
+
+    async def helper() -> str:
+        runs.append("hook")
+        return "helped"
+
+    async def kid() -> str:
+        runs.append("child")
+        return "grown"
+
+    async def breaks() -> None:
+        runs.append("activity")
+        if runs.count("activity") < 3:
+            raise ValueError("not yet")
+
+    async def main() -> list[Any]:
+        broken = workflow.execute_activity(breaks, retry_policy={"maximum_attempts": 1})
+        helped = workflow.exec_hook(helper)
+        grown = workflow.exec_child(kid)
+        await broken
+        return [await helped, await grown]
+
+    await house.worker(main, helper, kid, activities=[breaks])
+    policy = {"maximum_attempts": 5, "initial_interval": 0.01, "backoff_coefficient": 1}
+    handle = await house.start(main, key="m", retry_policy=policy)
+    assert await handle.result(timeout=15) == ["helped", "grown"]
+    assert (runs.count("hook"), runs.count("child")) == (1, 1)
+
+
+async def test_a_hook_that_failed_is_run_anew_with_its_workflow(house: House) -> None:
+    tries: list[int] = []
+
+    async def shaky() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("not yet")
+        return "at last"
+
+    async def main() -> Any:
+        return await workflow.exec_hook(shaky, retry_policy={"maximum_attempts": 1})
+
+    await house.worker(main, shaky)
+    policy = {"maximum_attempts": 3, "initial_interval": 0.01, "backoff_coefficient": 1}
+    handle = await house.start(main, retry_policy=policy)
+    assert await handle.result(timeout=15) == "at last"
+
+
+async def test_what_nobody_can_read_any_more_is_taken_away(house: House) -> None:
+    async def helper() -> None:
+        await workflow.wait_for("go")
+
+    async def main() -> None:
+        await workflow.hook(helper)
+
+    await house.worker(main, helper)
+    handle = await house.start(main, key="m")
+    await wait_for(
+        lambda: house.one("select count(*) = 1 from my_app.jobs_attributes where field = 'output'")
+    )
+    house.one("select hotmesh.query_ask('my-app', 'm', 'any')")
+    house.one("select hotmesh.update_send('my-app', 'm', 'any')")
+    await wait_for(
+        lambda: house.one("select count(*) = 0 from my_app.streams where kind = 'event'")
+    )
+    await handle.signal("go")
+    assert await handle.result(timeout=10) is None
