@@ -3296,6 +3296,36 @@ comment on function hotmesh.worker_stop(text, text, bigint[]) is
 'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an
 attempt. Returns how many messages it gave back.';
 
+create or replace function hotmesh.worker_list(app text)
+returns table (
+    name text, host text, pid integer, serves jsonb, idle_at timestamptz, seen_at timestamptz,
+    started_at timestamptz, held bigint)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select w.name, w.host, w.pid,
+           (select coalesce(jsonb_agg(jsonb_build_object(
+                       'kind', t.kind, 'queue', t.queue, 'name', t.name)), '[]')
+            from unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)),
+           w.idle_at, w.seen_at, w.started_at, coalesce(h.held, 0)
+    from workers w
+    left join (
+        select s.worker, count(*) as held
+        from streams s
+        where s.state = 'leased'
+        group by s.worker) h on h.worker = w.name
+    order by w.started_at, w.name;
+end
+$$;
+comment on function hotmesh.worker_list(text) is
+'The workers that were seen in the last minute or two: where they run, what they serve, since when
+they wait for work (null: they work), and how many messages each holds.';
+
 -- 36_queue.sql
 create or replace function hotmesh._queue_refuse(queue text, fault text)
 returns void
@@ -3419,6 +3449,37 @@ $$;
 comment on function hotmesh.queue_list(text) is
 'The queues that have limits, what is under way in each, and how many messages are held because
 their key has no free slot.';
+
+create or replace function hotmesh.queue_stats(app text)
+returns table (
+    queue text, kind text, name text, ready bigint, delayed bigint, leased bigint, waiting bigint,
+    held bigint, dead bigint, oldest timestamptz)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select s.queue, s.kind, s.name,
+           count(*) filter (where s.state = 'ready'),
+           count(*) filter (where s.state = 'delayed'),
+           count(*) filter (where s.state = 'leased'),
+           count(*) filter (where s.state = 'waiting'),
+           count(*) filter (where s.state = 'held'),
+           count(*) filter (where s.state = 'dead'),
+           min(s.created_at) filter (where s.state = 'ready')
+    from streams s
+    where s.kind in ('workflow', 'activity')
+    group by s.queue, s.kind, s.name
+    order by s.queue, s.kind, s.name;
+end
+$$;
+comment on function hotmesh.queue_stats(text) is
+'Per queue and function: how many messages are in which state, and since when the oldest that is
+ready waits. The workflows are the functions of open jobs; a dead one is parked, a dead activity is
+a dead letter. Reads all messages of the app.';
 
 create or replace function hotmesh._queue_topics(want jsonb, kind text, part text)
 returns text[]
@@ -10439,6 +10500,128 @@ comment on view hotmesh.stuck_jobs is
 'Open jobs that do not move: parked, since no worker reported on them (stream_revive serves them
 again), or waiting for right code after a mismatch in replay.';
 
+-- The parts of a job that are not in its journal: what is under way, and what it belongs to.
+create or replace function hotmesh._view_family(job hotmesh.jobs)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return jsonb_build_object(
+        'parent', (
+            select jsonb_build_object(
+                'id', p.key, 'workflow', p.topic, 'semaphore', p.status,
+                'dimension', job.parent_dimension, 'step', job.parent_sequence)
+            from jobs_all p where p.id = job.parent_id limit 1),
+        'origin', (
+            select p.key from jobs_all p
+            where p.id = coalesce(job.origin_id, job.parent_id) limit 1),
+        'close_policy', job.close_policy,
+        'children', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'id', c.key, 'workflow', c.topic, 'semaphore', c.status,
+                'dimension', c.parent_dimension, 'step', c.parent_sequence,
+                'created_at', c.created_at, 'closed_at', c.closed_at) order by c.id), '[]')
+            from (
+                select j.id, j.key, j.topic, j.status, j.parent_dimension, j.parent_sequence,
+                       j.created_at, j.closed_at
+                from jobs j
+                where j.parent_id = job.id
+                order by j.id
+                limit 100) c),
+        'child_count', (select count(*) from jobs j where j.parent_id = job.id));
+end
+$$;
+
+-- `maximum`: of attempts; a workflow that raises has none unless its start gave a policy.
+create or replace function hotmesh._view_work(job_id bigint, kind text)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'message', s.id, 'dimension', s.dimension, 'step', s.sequence, 'name', s.name,
+            'queue', s.queue, 'state', s.state, 'attempt', s.attempt,
+            'maximum', case when s.kind = 'activity' or s.retry_policy is not null
+                            then coalesce((s.retry_policy ->> 'maximum_attempts')::integer, 3) end,
+            'due', case when s.state in ('delayed', 'leased') and isfinite(s.visible_at)
+                        then s.visible_at end,
+            'worker', s.worker, 'error', s.error) order by s.dimension, s.sequence), '[]')
+        from (
+            select m.id, m.kind, m.dimension, m.sequence, m.name, m.queue, m.state, m.attempt,
+                   m.retry_policy, m.visible_at, m.worker, m.error
+            from streams m
+            where m.job_id = _view_work.job_id and m.kind = _view_work.kind
+            order by m.id
+            limit 100) s);
+end
+$$;
+
+-- Alarms with the step that each is for, null: the whole job; and orders and signals that came.
+create or replace function hotmesh._view_news(job_id bigint)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return jsonb_build_object(
+        'timers', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'dimension', t.dimension, 'step', t.sequence, 'due', t.visible_at,
+                'what', case t.name when 'deadline' then 'schedule_to_close'
+                                    when 'interrupt' then t.args ->> 'limit'
+                                    else 'timer' end) order by t.visible_at), '[]')
+            from streams t
+            where t.job_id = _view_news.job_id and t.kind = 'timer' and isfinite(t.visible_at)),
+        'signals', (
+            select coalesce(jsonb_agg(e.args ->> 'signal' order by e.id), '[]')
+            from streams e
+            where e.job_id = _view_news.job_id and e.kind = 'event' and e.name = 'signal'),
+        'orders', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'order', e.name, 'given_at', e.created_at) order by e.id), '[]')
+            from streams e
+            where e.job_id = _view_news.job_id and e.kind = 'event'
+              and e.name in ('hook', 'cancel', 'interrupt')));
+end
+$$;
+
+create or replace function hotmesh.job_describe(app text, key text)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._engine_job(key);
+    return jsonb_build_object(
+        'id', v_job.key, 'number', v_job.id, 'workflow', v_job.topic, 'entity', v_job.entity,
+        'queue', v_job.queue, 'semaphore', v_job.status, 'created_at', v_job.created_at,
+        'updated_at', v_job.updated_at, 'closed_at', v_job.closed_at,
+        'expire_at', v_job.expire_at, 'entity_version', v_job.entity_version,
+        'hooks', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'dimension', a.dimension, 'workflow', a.name, 'state', a.state,
+                'signal', a.value -> 'signal', 'created_at', a.created_at,
+                'updated_at', a.updated_at) order by a.created_at, a.dimension), '[]')
+            from jobs_attributes_all a
+            where a.job_id = v_job.id and a.kind = 'hook' and a.field = 'hook' || a.dimension),
+        'functions', hotmesh._view_work(v_job.id, 'workflow'),
+        'activities', hotmesh._view_work(v_job.id, 'activity'))
+        || hotmesh._view_family(v_job) || hotmesh._view_news(v_job.id);
+end
+$$;
+comment on function hotmesh.job_describe(text, text) is
+'A job as operators look at it, beside its journal (job_export): parent and children, hooks, the
+functions and activities under way with their attempts and errors, timers, and what was sent to it
+and not taken yet. Lists end at 100. Raises MSH40.';
+
 -- 99_grant.sql
 -- Every door once, with the smallest kind that may open it.
 create or replace function hotmesh._grant_ring()
@@ -10453,7 +10636,7 @@ as $$
         ('client', 'schedule_trigger schedule_backfill'),
         ('reader', 'schedule_list now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
-        ('reader', 'job_list job_history'),
+        ('reader', 'job_list job_history job_describe worker_list queue_stats'),
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),

@@ -268,3 +268,33 @@ $$;
 comment on function hotmesh.worker_stop(text, text, bigint[]) is
 'A worker leaves: what it holds is ready again at once, and what it had begun does not count as an
 attempt. Returns how many messages it gave back.';
+
+create or replace function hotmesh.worker_list(app text)
+returns table (
+    name text, host text, pid integer, serves jsonb, idle_at timestamptz, seen_at timestamptz,
+    started_at timestamptz, held bigint)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select w.name, w.host, w.pid,
+           (select coalesce(jsonb_agg(jsonb_build_object(
+                       'kind', t.kind, 'queue', t.queue, 'name', t.name)), '[]')
+            from unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)),
+           w.idle_at, w.seen_at, w.started_at, coalesce(h.held, 0)
+    from workers w
+    left join (
+        select s.worker, count(*) as held
+        from streams s
+        where s.state = 'leased'
+        group by s.worker) h on h.worker = w.name
+    order by w.started_at, w.name;
+end
+$$;
+comment on function hotmesh.worker_list(text) is
+'The workers that were seen in the last minute or two: where they run, what they serve, since when
+they wait for work (null: they work), and how many messages each holds.';

@@ -126,6 +126,37 @@ comment on function hotmesh.queue_list(text) is
 'The queues that have limits, what is under way in each, and how many messages are held because
 their key has no free slot.';
 
+create or replace function hotmesh.queue_stats(app text)
+returns table (
+    queue text, kind text, name text, ready bigint, delayed bigint, leased bigint, waiting bigint,
+    held bigint, dead bigint, oldest timestamptz)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select s.queue, s.kind, s.name,
+           count(*) filter (where s.state = 'ready'),
+           count(*) filter (where s.state = 'delayed'),
+           count(*) filter (where s.state = 'leased'),
+           count(*) filter (where s.state = 'waiting'),
+           count(*) filter (where s.state = 'held'),
+           count(*) filter (where s.state = 'dead'),
+           min(s.created_at) filter (where s.state = 'ready')
+    from streams s
+    where s.kind in ('workflow', 'activity')
+    group by s.queue, s.kind, s.name
+    order by s.queue, s.kind, s.name;
+end
+$$;
+comment on function hotmesh.queue_stats(text) is
+'Per queue and function: how many messages are in which state, and since when the oldest that is
+ready waits. The workflows are the functions of open jobs; a dead one is parked, a dead activity is
+a dead letter. Reads all messages of the app.';
+
 create or replace function hotmesh._queue_topics(want jsonb, kind text, part text)
 returns text[]
 language sql

@@ -20,7 +20,7 @@ as $$
         ('client', 'schedule_trigger schedule_backfill'),
         ('reader', 'schedule_list now version protocol'),
         ('reader', 'job_status job_result job_results job_state job_export'),
-        ('reader', 'job_list job_history'),
+        ('reader', 'job_list job_history job_describe worker_list queue_stats'),
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),

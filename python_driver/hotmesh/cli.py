@@ -8,71 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import signal
 import sys
 import threading
 import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
-from . import __version__, _calls, durations, embedded
+from . import __version__, _calls, _calls_view, durations, embedded
 from . import install as engine
+from ._cli import care, orders, schedules, screen, watching
 from ._cli import jobs as looks
-from ._cli import schedules, screen
-from ._cli.screen import Screen
+from ._cli.entities import entity
+from ._cli.place import DEFAULT_APP, Place, json_object, note, placed, value_of
 from ._cli.serve import Order, serve, served
 from ._requests import StartRequest
-from ._session import SyncSession
-from .client import SyncClient
-from .errors import AppExistsError, AppNotFoundError, EmbeddedError, HotMeshError
+from .errors import AppExistsError, AppNotFoundError, EmbeddedError
 from .schedule import Overlap, Schedule
 from .worker import Worker
 
 __all__ = ["cli", "main"]
 
-DEFAULT_APP = "memflow"
 NUMBER = click.IntRange(1, 10_000)
-
-
-@dataclass(frozen=True)
-class Place:
-    """The options that every command takes: which database, which app, and for whom to write."""
-
-    dsn: str | None
-    app: str
-    screen: Screen
-
-    @contextmanager
-    def session(self, provision: bool = False) -> Iterator[SyncSession]:
-        """Connections to the database; a command that only looks does not provision."""
-        session = SyncSession(self.dsn, self.app, provision=provision)
-        try:
-            yield session
-        finally:
-            session.close()
-
-    @contextmanager
-    def client(self, provision: bool = False) -> Iterator[SyncClient]:
-        """A client on such a session."""
-        with self.session(provision) as session:
-            yield SyncClient(session=session)
-
-
-def _placed(command: Callable[..., None]) -> Callable[..., None]:
-    @click.option("--dsn", metavar="DSN", help="The database; else DATABASE_URL, else embedded.")
-    @click.option("--app", default=DEFAULT_APP, show_default=True, help="The app.")
-    @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-    @functools.wraps(command)
-    def with_place(dsn: str | None, app: str, as_json: bool, **rest: Any) -> None:
-        command(Place(dsn, app, Screen(as_json)), **rest)
-
-    return with_place
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,7 +55,7 @@ def cli(context: click.Context) -> None:
     show_default=True,
     help="As an extension where the server has its files, or as plain SQL.",
 )
-@_placed
+@placed
 def install(place: Place, mode: Any) -> None:
     """Put the engine into a database, and create the app."""
     with place.session() as session, session.connect() as conn:
@@ -110,7 +70,7 @@ def install(place: Place, mode: Any) -> None:
 
 
 @cli.command()
-@_placed
+@placed
 def upgrade(place: Place) -> None:
     """Bring the engine, and then the app, to this driver's version."""
     with place.session() as session, session.connect() as conn:
@@ -135,7 +95,7 @@ def _tell_engine(place: Place, done: engine.Installed, what: str, **more: Any) -
 
 
 @cli.command()
-@_placed
+@placed
 def up(place: Place) -> None:
     """Run the embedded Postgres in the foreground, with engine and app, and print its DSN."""
     stop = threading.Event()
@@ -148,7 +108,7 @@ def up(place: Place) -> None:
         place.screen.document({"dsn": dsn, "app": place.app})
     else:
         place.screen.line(dsn)
-        _note("Ctrl-C stops it; its data stays")
+        note("Ctrl-C stops it; its data stays")
     sys.stdout.flush()
     missed = 0
     while not stop.wait(0.5):
@@ -157,57 +117,7 @@ def up(place: Place) -> None:
             raise EmbeddedError("the server was stopped by somebody else", hint="run: hotmesh up")
 
 
-@cli.command()
-@_placed
-def doctor(place: Place) -> None:
-    """Look whether database, engine and app are as they should be."""
-    checks: list[tuple[str, str, str]] = []
-    try:
-        with place.session() as session, session.connect() as conn:
-            server = conn.info.server_version
-            checks.append(("database", "ok", f"Postgres {server // 10000}.{server % 10000}"))
-            if conn.info.parameter_status("is_superuser") == "on":
-                told = f"{conn.info.user} is a superuser; the engine needs an ordinary role"
-                checks.append(("role", "note", told))
-            found = engine.check(conn)
-            about = f"{found.version}, protocol {found.protocol}, {found.mode}"
-            checks.append(("engine", "ok", about))
-            session.run(session.app_probe(), conn)
-            checks.append(("app", "ok", place.app))
-    except HotMeshError as error:
-        name = ("database", "engine", "app")[sum(state == "ok" for _, state, _ in checks)]
-        hint = f"; {error.hint}" if error.hint else ""
-        checks.append((name, "no", f"{error}{hint}"))
-    if place.screen.as_json:
-        place.screen.document(
-            [dict(zip(("check", "state", "about"), c, strict=True)) for c in checks]
-        )
-    else:
-        place.screen.table(("check", "state", "about"), checks)
-    if any(state == "no" for _, state, _ in checks):
-        raise click.exceptions.Exit(1)
-
-
 # --- jobs -----------------------------------------------------------------------------------------
-
-
-def _value(text: str) -> Any:
-    """JSON if it is JSON, else the text itself."""
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _policy(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    policy = None if text is None else _value(text)
-    if policy is not None and not isinstance(policy, dict):
-        raise click.BadParameter('it is a JSON object, such as {"maximum_attempts": 5}')
-    return policy
 
 
 @cli.command()
@@ -224,11 +134,13 @@ def _policy(context: click.Context, parameter: click.Parameter, text: str | None
 @click.option("--expire", metavar="DURATION", help='How long it stays once closed: "30 days".')
 @click.option("--delay", metavar="DURATION", help="How long before it may run.")
 @click.option("--priority", type=int, help="Higher goes first.")
-@click.option("--retry-policy", metavar="JSON", callback=_policy, help="For its own exceptions.")
+@click.option(
+    "--retry-policy", metavar="JSON", callback=json_object, help="For its own exceptions."
+)
 @click.option("--create", is_flag=True, help="Create the app if it is not there.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it.")
 @click.option("--timeout", metavar="DURATION", help="How long to wait at most.")
-@_placed
+@placed
 def start(
     place: Place,
     workflow: str,
@@ -247,7 +159,7 @@ def start(
     """
     request: StartRequest = {
         "workflow_name": workflow,
-        "args": [_value(text) for text in arguments],
+        "args": [value_of(text) for text in arguments],
         "task_queue": queue,
         "workflow_id": key,
         **options,  # type: ignore[typeddict-item]
@@ -274,31 +186,17 @@ def start(
         place.screen.document(told)
 
 
-@cli.command(name="signal")
-@click.argument("id")
-@click.argument("name")
-@click.argument("data", default="null")
-@_placed
-def signal_(place: Place, id: str, name: str, data: str) -> None:
-    """Send the signal NAME to the job ID; DATA is JSON or text."""
-    with place.client() as client:
-        client.workflow.get_handle(workflow_id=id).signal(name, _value(data))
-    if place.screen.as_json:
-        place.screen.document({"id": id, "signal": name})
-    else:
-        place.screen.line(f"{name} was sent to {id}")
-
-
 @cli.command()
 @click.argument("id")
-@_placed
+@placed
 def job(place: Place, id: str) -> None:
     """Show one job: where it stands, what went in and came out, and its journal."""
     with place.client() as client:
         handle = client.workflow.get_handle(workflow_id=id)
         about = handle.state(metadata=True)["metadata"]
         found = handle.export()
-    told = looks.document(id, about, found)
+        now = client._session.run(_calls_view.job_describe(place.app, id))
+    told = looks.document(id, about, found, now)
     if place.screen.as_json:
         place.screen.document(told)
     else:
@@ -311,7 +209,7 @@ def job(place: Place, id: str) -> None:
 @click.option("--status", type=click.Choice(["open", "complete", "failed"]), help="Only such.")
 @click.option("--limit", type=NUMBER, default=50, show_default=True, help="At most.")
 @click.option("--before", type=int, metavar="NUMBER", help="Only older ones: the next page.")
-@_placed
+@placed
 def jobs(place: Place, status: str | None, limit: int, **chosen: Any) -> None:
     """List jobs, the newest first."""
     with place.session() as session:
@@ -319,10 +217,9 @@ def jobs(place: Place, status: str | None, limit: int, **chosen: Any) -> None:
     if place.screen.as_json:
         place.screen.document([looks.record(job) for job in found])
         return
-    heads = ("job", "workflow", "queue", "status", "created", "took")
-    place.screen.table(heads, map(looks.row, found))
+    place.screen.table(looks.HEADS, map(looks.row, found))
     if len(found) == limit:
-        _note(f"there may be more: --before {found[-1].id}")
+        note(f"there may be more: --before {found[-1].id}")
 
 
 # --- schedules ------------------------------------------------------------------------------------
@@ -334,7 +231,7 @@ def schedule() -> None:
 
 
 def _named(command: Callable[..., None]) -> Callable[..., None]:
-    return schedule.command()(click.argument("name")(_placed(command)))
+    return schedule.command()(click.argument("name")(placed(command)))
 
 
 @schedule.command()
@@ -352,7 +249,9 @@ def _named(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--queue", "task_queue", help="The task queue of each start.")
 @click.option("--entity", help="What kind of thing it is about; by default the workflow's name.")
 @click.option("--expire", metavar="DURATION", help="How long each job stays once closed.")
-@click.option("--retry-policy", metavar="JSON", callback=_policy, help="For its own exceptions.")
+@click.option(
+    "--retry-policy", metavar="JSON", callback=json_object, help="For its own exceptions."
+)
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--offset", metavar="DURATION", help="Moves the ticks of --every.")
 @click.option("--start-at", metavar="TIME", help="No tick before.")
@@ -365,7 +264,7 @@ def _named(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["reject", "existing", "replace"]),
     help="What to do when there is one of this name.",
 )
-@_placed
+@placed
 def create(
     place: Place, name: str, workflow: str, arguments: tuple[str, ...], **request: Any
 ) -> None:
@@ -375,13 +274,13 @@ def create(
     """
     with place.client(provision=True) as client:
         made = client.schedule.create(
-            name, workflow_name=workflow, args=[_value(text) for text in arguments], **request
+            name, workflow_name=workflow, args=[value_of(text) for text in arguments], **request
         )
     _show_schedules(place, [made], alone=True)
 
 
 @schedule.command(name="list")
-@_placed
+@placed
 def list_(place: Place) -> None:
     """List the schedules by name."""
     with place.client() as client:
@@ -398,7 +297,7 @@ def show(place: Place, name: str) -> None:
 @schedule.command()
 @click.argument("name")
 @click.option("--note", help="Why.")
-@_placed
+@placed
 def pause(place: Place, name: str, note: str | None) -> None:
     """Stop starting; open jobs go on."""
     with place.client() as client:
@@ -408,7 +307,7 @@ def pause(place: Place, name: str, note: str | None) -> None:
 @schedule.command()
 @click.argument("name")
 @click.option("--note", help="Why.")
-@_placed
+@placed
 def resume(place: Place, name: str, note: str | None) -> None:
     """Go on with the next tick."""
     with place.client() as client:
@@ -437,7 +336,7 @@ def trigger(place: Place, name: str) -> None:
 @click.argument("name")
 @click.argument("start_at", metavar="FROM")
 @click.argument("end_at", metavar="TO")
-@_placed
+@placed
 def backfill(place: Place, name: str, start_at: str, end_at: str) -> None:
     """Start what it would have started between FROM and TO, and print the ids."""
     with place.client() as client:
@@ -461,7 +360,7 @@ def _show_schedules(place: Place, found: list[Schedule], alone: bool = False) ->
     place.screen.table(schedules.HEADS, map(schedules.row, found))
     for each in found:
         if each.error or (alone and each.note):
-            _note(f"{each.name}: {each.error['message'] if each.error else each.note}")
+            note(f"{each.name}: {each.error['message'] if each.error else each.note}")
 
 
 # --- queues ---------------------------------------------------------------------------------------
@@ -485,7 +384,7 @@ ABOVE_ZERO = click.IntRange(1, 2**31 - 1)
 @click.option(
     "--kind", type=KIND, help="Only its workflows or activities; else both, each for itself."
 )
-@_placed
+@placed
 def queue_limit(place: Place, name: str, **chosen: Any) -> None:
     """Set the limits of a queue, in place of those it has."""
     with place.client() as client:
@@ -496,7 +395,7 @@ def queue_limit(place: Place, name: str, **chosen: Any) -> None:
 @queue.command(name="unlimit")
 @click.argument("name")
 @click.option("--kind", type=KIND, help="Only those of its workflows or activities.")
-@_placed
+@placed
 def queue_unlimit(place: Place, name: str, kind: Any) -> None:
     """Lift the limits of a queue."""
     with place.client() as client:
@@ -505,7 +404,7 @@ def queue_unlimit(place: Place, name: str, kind: Any) -> None:
 
 
 @queue.command(name="list")
-@_placed
+@placed
 def queue_list(place: Place) -> None:
     """List the queues that have limits."""
     _show_queues(place)
@@ -537,7 +436,7 @@ def _show_queues(place: Place) -> None:
 @click.option("--lease", metavar="DURATION", help="After how long a dead worker's work moves on.")
 @click.option("--max-concurrent-workflows", type=NUMBER, metavar="N", help="Runs held at a time.")
 @click.option("--max-concurrent-activities", type=NUMBER, metavar="N", help="At a time.")
-@_placed
+@placed
 def worker(
     place: Place,
     target: str | None,
@@ -555,7 +454,7 @@ def worker(
     order = Order(place.dsn, place.app, target, queue, activities, activity_queue, chosen)
     asyncio.run(serve(order, functools.partial(_banner, place)))
     if not place.screen.as_json:
-        _note("stopped; nothing is held any more")
+        note("stopped; nothing is held any more")
 
 
 def _banner(place: Place, workers: list[Worker]) -> None:
@@ -568,11 +467,11 @@ def _banner(place: Place, workers: list[Worker]) -> None:
     for queue, name in (each for worker in workers for each in served(worker)):
         queues.setdefault(queue, []).append(name)
     what = "; ".join(f"{', '.join(names)} on {queue}" for queue, names in queues.items())
-    _note(f"app {place.app}, process {os.getpid()}, serving {what}. Ctrl-C stops it")
+    note(f"app {place.app}, process {os.getpid()}, serving {what}. Ctrl-C stops it")
 
 
-def _note(text: str) -> None:
-    click.echo(text, err=True)
+for command in (*orders.COMMANDS, *watching.COMMANDS, *care.COMMANDS, entity):
+    cli.add_command(command)
 
 
 # --- the command itself ---------------------------------------------------------------------------

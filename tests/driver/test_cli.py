@@ -19,7 +19,7 @@ import click
 import psycopg
 import pytest
 
-from hotmesh import _binaries, cli, embedded
+from hotmesh import _binaries, _session, cli, embedded
 from support.clock import Clock
 from support.cluster import ROOT
 from support.crash import Child, python_path
@@ -57,6 +57,32 @@ async def waits():
 async def lingers():
     await MemFlow.workflow.execute_activity(slow)
 
+async def child():
+    return await MemFlow.workflow.wait_for("grow")
+
+async def helps(who):
+    entity = await MemFlow.workflow.entity()
+    await entity.set("helper", who)
+    await MemFlow.workflow.wait_for("help")
+
+async def family():
+    await MemFlow.workflow.start_child(child, args=[], workflow_id="kid")
+    await MemFlow.workflow.hook(workflow_name="helps", args=["ann"])
+    await MemFlow.workflow.sleep_for("1 hour")
+
+async def flaky():
+    await MemFlow.workflow.execute_activity(
+        "boom", "luck", retry_policy={"maximum_attempts": 9, "initial_interval": 1000})
+
+async def counts():
+    total = [0]
+    def add(by):
+        total[0] += by
+        return total[0]
+    MemFlow.workflow.set_query_handler("total", lambda: total[0])
+    MemFlow.workflow.set_update_handler("add", add)
+    return await MemFlow.workflow.wait_for("go")
+
 async def made(connection, app_id) -> Worker:
     return await Worker.create(connection, app_id, task_queue="made", workflow=total, activities=[add])
 
@@ -64,6 +90,7 @@ async def lies() -> Worker:
     return 1
 
 many = [total, broken, waits]
+kin = [family, child, helps, flaky, waits]
 number = 7
 """
 
@@ -356,7 +383,7 @@ def test_a_failed_job_is_shown_with_type_and_message(tool: Tool, worker: Start) 
     tool("start", "broken", "luck", "--queue", "q", "--id", "a", "--wait")
     shown = tool("job", "a").out
     assert "failed" in shown
-    assert shown.count("ValueError: no luck") == 2, "once for the job, once for its step"
+    assert shown.count("ValueError: no luck") == 3, "for the job, its step and the dead letter"
     assert tool("job", "a", "--json").document["error"]["type"] == "ValueError"
 
 
@@ -439,6 +466,199 @@ def test_a_reader_who_leaves_early_hears_nothing(tool: Tool, dsn: str, option: s
     assert (done.returncode, done.stderr) == (1, "")
 
 
+# --- orders ---------------------------------------------------------------------------------------
+
+
+def test_a_signal_without_a_job_goes_to_whoever_waits(tool: Tool, worker: Start) -> None:
+    assert tool("signal", "go").out == "go was sent to whoever waits for it\n"
+    assert tool("signal", "--any", "go", "7", "--json").document == {"id": None, "signal": "go"}
+    worker("flows:many", "--queue", "q")
+    for key, result in (("a", "null"), ("b", "7")):
+        said = tool("start", "waits", "--queue", "q", "--id", key, "--wait")
+        assert said.out == f"{key}\n{result}\n"
+    assert tool("signal", "a", "b", "c", "d").status == 2
+
+
+def test_a_job_is_cancelled_or_interrupted_from_the_shell(tool: Tool, worker: Start) -> None:
+    worker("flows:kin", "--queue", "q", "--activities", "flows")
+    for key in ("a", "b"):
+        tool("start", "waits", "--queue", "q", "--id", key)
+    assert tool("cancel", "a") == (0, "a was asked to stop\n", "")
+    again = ("start", "waits", "--queue", "q", "--on-conflict", "existing", "--wait")
+    only_a_sentence(tool(*again, "--id", "a"), 1, 'job "a" failed: .*[Cc]ancelled')
+    assert "cancelled" in tool("job", "a").out
+    only_a_sentence(tool("cancel", "a"), 1, "closed")
+    assert tool("interrupt", "b", "--reason", "enough", "--code", "499").status == 0
+    only_a_sentence(tool(*again, "--id", "b"), 1, "enough")
+    assert tool("job", "b", "--json").document["error"]["code"] == 499
+    only_a_sentence(tool("interrupt", "nix"), 1, "nix")
+
+
+def test_a_hook_runs_in_a_job_and_the_entity_is_read_and_written(
+    bare: Tool, tool: Tool, worker: Start
+) -> None:
+    worker("flows:kin", "--queue", "q")
+    tool("start", "waits", "--queue", "q", "--id", "a")
+    assert tool("hook", "a", "helps", "bob").out == "helps will run in a\n"
+
+    def entity(*words: str) -> Said:
+        return bare("entity", *words, *APP)
+
+    wait_until(lambda: entity("get", "a").out == '{"helper": "bob"}\n', 10, "the hook's entry")
+    assert entity("set", "a", "count", "1").out == '{"count": 1, "helper": "bob"}\n'
+    assert entity("merge", "a", '{"count": 2}', "--json").document["count"] == 2
+    assert entity("get", "a", "count").out == "2\n"
+    assert entity("get", "a", "--version", "1").out == '{"helper": "bob"}\n'
+    changes = entity("history", "a", "--json").document
+    assert [change["operation"] for change in changes] == ["set", "set", "merge"]
+    shown = entity("history", "a", "--limit", "2")
+    assert "count" in shown.out
+    assert "--after 2" in shown.err
+    only_a_sentence(entity("get", "a", "--at", "noon"), 1, "noon")
+    assert entity("get", "a", "count", "--version", "1").status == 2
+    assert entity("set", "a", "b", "c", "d").status == 2
+
+
+def test_the_code_of_a_job_is_asked_and_told(tool: Tool, worker: Start) -> None:
+    worker("flows:counts", "--queue", "q")
+    tool("start", "counts", "--queue", "q", "--id", "a")
+    assert tool("query", "a", "total") == (0, "0\n", "")
+    assert tool("update", "a", "add", "3", "--json").document == 3
+    assert tool("query", "a", "total", "--json").document == 3
+    only_a_sentence(tool("query", "a", "nix"), 1, "nix")
+    tool("start", "counts", "--queue", "nobody", "--id", "b")
+    only_a_sentence(tool("query", "b", "total", "--timeout", "100ms"), 1, "total")
+
+
+# --- looking after an app -------------------------------------------------------------------------
+
+
+def test_a_job_is_shown_with_all_that_is_under_way(tool: Tool, worker: Start) -> None:
+    worker("flows:kin", "--queue", "q", "--activities", "flows")
+    tool("start", "family", "--queue", "q", "--id", "a")
+
+    def told(key: str) -> Any:
+        return tool("job", key, "--json").document
+
+    wait_until(lambda: told("a")["children"] and told("a")["timers"], 10, "child and timer")
+    wait_until(lambda: any(h["workflow"] == "helps" for h in told("a")["hooks"]), 10, "hook")
+    about = told("a")
+    assert [(c["id"], c["workflow"]) for c in about["children"]] == [("kid", "child")]
+    assert about["timers"][0]["what"] == "timer"
+    shown = tool("job", "a").out
+    for part in ("kid", "helps", "timer", "wait help"):
+        assert part in shown, part
+    assert told("kid")["parent"]["id"] == "a"
+    assert "a (family, open), its step " in tool("job", "kid").out
+
+
+def test_the_attempts_of_an_activity_that_fails_are_shown(tool: Tool, worker: Start) -> None:
+    worker("flows:kin", "--queue", "q", "--activities", "flows")
+    tool("start", "flaky", "--queue", "q", "--id", "a")
+    wait_until(lambda: "1 of 9" in tool("job", "a").out, 10, "the first attempt")
+    [activity] = tool("job", "a", "--json").document["activities"]
+    assert (activity["name"], activity["state"], activity["attempt"]) == ("boom", "delayed", 1)
+    assert activity["error"]["message"] == "no luck"
+    assert "ValueError: no luck" in tool("job", "a").out
+
+
+def test_a_history_is_in_the_order_of_time(tool: Tool, worker: Start) -> None:
+    worker("flows:many", "--activities", "flows", "--queue", "q")
+    tool("start", "total", "1", "2", "--queue", "q", "--id", "a", "--wait")
+    events = tool("history", "a", "--json").document
+    assert [(one["event"], one["what"]) for one in events] == [
+        ("started", "total"),
+        ("asked", "activity add"),
+        ("done", "activity add"),
+        ("complete", "total"),
+    ]
+    assert "activity add" in tool("history", "a").out
+    only_a_sentence(tool("history", "nix"), 1, "nix")
+
+
+def test_workers_and_queues_are_listed(tool: Tool, worker: Start) -> None:
+    assert "no worker was seen lately" in tool("workers").err
+    tool("start", "total", "--queue", "lonely", "--id", "a")
+    process = worker("flows:waits", "--queue", "q")
+    [one] = tool("workers", "--json").document
+    assert (one["pid"], one["held"], one["serves"]) == (
+        process.process.pid, 0, [{"kind": "workflow", "queue": "q", "name": "waits"}]
+    )  # fmt: skip
+    assert "waits on q" in tool("workers").out
+    seen = tool("top", "--json").document
+    assert (seen["open"], seen["ready"], seen["workers"]) == (1, 1, 1)
+    assert [job["id"] for job in seen["jobs"]] == ["a"]
+    page = tool("top")
+    assert page.status == 0
+    assert re.search(r"lonely +workflow +total +1 .*none", page.out)
+
+
+def test_top_is_live_on_a_terminal_and_ends_with_ctrl_c(tool: Tool, dsn: str) -> None:
+    tool("start", "total", "--id", "first")
+    primary, secondary = pty.openpty()
+    env = {**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": python_path(), "TERM": "xterm"}
+    command = [sys.executable, "-m", "hotmesh", "top", "--interval", "100ms", *APP]
+    with subprocess.Popen(command, stdout=secondary, stderr=secondary, env=env) as process:
+        os.close(secondary)
+        shown = _read(primary)
+        while b"first" not in shown:
+            shown += _read(primary)
+        tool("start", "total", "--id", "second")
+        while b"second" not in shown:
+            shown += _read(primary)
+        process.send_signal(signal.SIGINT)
+        while part := _read(primary):
+            shown += part
+    os.close(primary)
+    assert process.returncode == 0
+    assert b"Traceback" not in shown
+
+
+def test_prune_archives_what_has_expired_and_drops_old_months(
+    tool: Tool, worker: Start, db: psycopg.Connection
+) -> None:
+    process = worker("flows:many", "--activities", "flows", "--queue", "q").process
+    tool("start", "total", "1", "2", "--queue", "q", "--id", "a", "--expire", "1h", "--wait")
+    process.terminate()
+    process.wait(20)
+    db.execute("update my_app.jobs set expire_at = now() - interval '1 s'")
+    assert tool("prune", "--json").document["archived"] == 1
+    assert tool("job", "a", "--json").document["output"] == 3
+    assert tool("prune", "--keep", "90 days", "--entity-log", "1h").out.startswith("0 archived")
+    only_a_sentence(tool("prune", "--keep", "soon"), 1, "soon")
+
+
+def test_doctor_tells_what_is_parked_dead_or_unserved(tool: Tool, db: psycopg.Connection) -> None:
+    for key in ("a", "b"):
+        tool("start", "total", "--queue", "lonely", "--id", key)
+    db.execute("update my_app.streams set created_at = now() - interval '1 hour'")
+    db.execute(
+        "update my_app.streams set state = 'dead' from my_app.jobs j where j.id = job_id and key = 'a'"
+    )
+    db.execute("alter table my_app.jobs set (autovacuum_enabled = false)")
+    db.execute("drop table my_app.limits")
+    said = tool("doctor")
+    assert said.status == 1
+    for part in (
+        "1 parked",
+        "nobody serves the workflow total on lonely: 1 waiting",
+        "autovacuum",
+        "my-app is older than the engine: hotmesh upgrade --app my-app",
+    ):
+        assert part in said.out, part
+    assert tool("upgrade").status == 0
+    assert "older than the engine" not in tool("doctor").out
+
+
+def test_doctor_says_what_a_role_may_not_look_at(
+    bare: Tool, server: Server, dbname: str, db: psycopg.Connection
+) -> None:
+    db.execute(f"select hotmesh.app_grant('my-app', '{STRANGER}', 'reader')")
+    said = bare("doctor", *APP, "--dsn", server.conninfo(dbname, STRANGER))
+    assert said.status == 0, said.out
+    assert "not looked at" in said.out
+
+
 # --- the engine -----------------------------------------------------------------------------------
 
 
@@ -472,7 +692,10 @@ def test_upgrade_without_an_app_is_fine_unless_one_was_named(bare: Tool, dsn: st
 
 
 def test_doctor_finds_what_is_missing(bare: Tool, tool: Tool, empty: str, dsn: str) -> None:
-    assert [check["state"] for check in tool("doctor", "--json").document] == ["ok", "ok", "ok"]
+    checks = {check["check"]: check["state"] for check in tool("doctor", "--json").document}
+    names = ("database", "engine", "app", "owner", "listen", "snapshots", "apps", "messages")
+    assert {name: checks[name] for name in names} == dict.fromkeys(names, "ok")
+    assert checks["autovacuum"] == "note", "the server of the tests has none"
     for words, name in (
         (["--dsn", empty], "engine"),
         (["--dsn", dsn, "--app", "nix"], "app"),
@@ -484,14 +707,19 @@ def test_doctor_finds_what_is_missing(bare: Tool, tool: Tool, empty: str, dsn: s
         assert [check["check"] for check in bad] == [name]
 
 
-@pytest.mark.parametrize("words", [["jobs"], ["job", "a"], ["signal", "a", "go"]])
+@pytest.mark.parametrize(
+    "words",
+    [["jobs"], ["job", "a"], ["signal", "a", "go"], ["signal", "go"], ["workers"], ["top"],
+     ["history", "a"], ["prune"], ["interrupt", "a"]],
+)  # fmt: skip
 def test_looking_provisions_nothing(bare: Tool, empty: str, dsn: str, words: list[str]) -> None:
     only_a_sentence(bare(*words, "--dsn", empty), 1, "hotmesh install")
     only_a_sentence(bare(*words, "--dsn", dsn, "--app", "nix"), 1, 'unknown app "nix"')
 
 
 @pytest.mark.parametrize(
-    "words", [["jobs"], ["start", "x"], ["install"], ["worker", "flows:total"]]
+    "words",
+    [["jobs"], ["start", "x"], ["install"], ["worker", "flows:total"], ["top"], ["cancel", "a"]],
 )
 def test_a_database_that_is_not_there(bare: Tool, flows: Path, words: list[str]) -> None:
     only_a_sentence(bare(*words, "--dsn", f"host={flows}"), 1, "cannot reach the database")
@@ -629,7 +857,9 @@ def test_what_is_wrong_with_a_schedule_is_said_in_a_sentence(
 
 def test_every_command_and_option_has_help() -> None:
     assert isinstance(cli.schedule, click.Group)
-    for name, command in [*cli.cli.commands.items(), *cli.schedule.commands.items()]:
+    groups = [each for each in cli.cli.commands.values() if isinstance(each, click.Group)]
+    below = [pair for group in groups for pair in group.commands.items()]
+    for name, command in [*cli.cli.commands.items(), *below]:
         assert command.help, name
         for parameter in command.params:
             if isinstance(parameter, click.Option):
@@ -660,5 +890,5 @@ def test_the_log_level_comes_from_the_environment(
 
 
 def test_a_defect_is_a_sentence_too(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "SyncSession", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(_session, "SyncSession", lambda *_, **__: 1 / 0)
     only_a_sentence(tool("jobs"), 1, "ZeroDivisionError")

@@ -30,6 +30,7 @@ EXTRA_PREFIXES = {
     "order": {"hook", "job"},
     "signal": {"job"},
     "tick": {"schedule"},
+    "view": {"job"},
 }
 CONDUCTORS = {"engine", "turn", "claim"}  # they act for every noun
 WRITES_ELSEWHERE = {

@@ -23,15 +23,16 @@ FRONT_STEPS = (
     "_calls_find.py",
     "_calls_order.py",
     "_calls_schedule.py",
+    "_calls_view.py",
 )
-INSTALLERS = {"install.py", "embedded.py"}  # they act before there is a door
+# They act before there is a door, or look whether doors can work.
+INSTALLERS = {"install.py", "embedded.py", "_health.py"}
 # What has no door and no parameter: the session itself.
 ALSO: dict[str, tuple[type[ast.Node], ...]] = {
     "_listen.py": (ast.ListenStmt, ast.UnlistenStmt, ast.NotifyStmt),
 }
 CONVERSIONS = {"make_interval"}
 SQL_ONLY = {
-    "now",
     # The driver sends the same commands through entity_apply.
     *("entity_set", "entity_merge", "entity_append", "entity_prepend", "entity_remove"),
     *("entity_increment", "entity_toggle", "entity_set_if_not_exists", "entity_delete"),

@@ -85,3 +85,43 @@ def test_a_view_over_both_reads_the_table_and_its_archive(busy: Connection) -> N
     assert busy.execute("select hotmesh.job_archive('my-app')").fetchone() == (1,)
     both = "select count(*), count(*) filter (where closed_at is not null) from my_app.jobs_all"
     assert busy.execute(both).fetchone() == (4, 1)
+
+
+def test_queue_stats_are_those_of_one_app(busy: Connection) -> None:
+    rows = busy.execute(
+        "select kind, queue, name, ready, delayed, leased, waiting, held, dead,"
+        " oldest = '2026-01-01 00:00+00' from hotmesh.queue_stats('my-app')"
+    ).fetchall()
+    assert rows == [
+        ("activity", "q", "pay", 2, 0, 1, 0, 0, 1, True),
+        ("workflow", "q", "order", 0, 1, 0, 1, 0, 2, None),
+    ]
+
+
+def test_workers_tell_what_they_serve_and_hold(busy: Connection) -> None:
+    busy.execute(
+        "insert into my_app.workers (name, kinds, queues, names, host, pid, seen_at, started_at)"
+        " values ('w', '{activity}', '{q}', '{pay}', 'here', 7, now(), now())"
+    )
+    rows = busy.execute("select name, host, pid, serves, held from hotmesh.worker_list('my-app')")
+    serves = [{"kind": "activity", "queue": "q", "name": "pay"}]
+    assert rows.fetchall() == [("w", "here", 7, serves, 1)]
+    assert busy.execute("select from hotmesh.worker_list('other')").rowcount == 0
+
+
+def test_a_job_is_described_with_what_is_under_way(busy: Connection) -> None:
+    busy.execute(
+        "insert into my_app.jobs (id, key, entity, topic, status, parent_id, created_at, updated_at)"
+        " values (9, 'kid', 'e', 'order', 1, 1, now(), now())"
+    )
+    row = busy.execute("select hotmesh.job_describe('my-app', 'fine')").fetchone()
+    assert row
+    told = row[0]
+    assert (told["parent"], told["child_count"]) == (None, 1)
+    assert [child["id"] for child in told["children"]] == ["kid"]
+    assert [part["state"] for part in told["activities"]] == ["ready", "ready", "leased", "dead"]
+    assert {part["maximum"] for part in told["activities"]} == {3}
+    row = busy.execute(
+        "select hotmesh.job_describe('my-app', 'kid') -> 'parent' ->> 'id'"
+    ).fetchone()
+    assert row == ("fine",)

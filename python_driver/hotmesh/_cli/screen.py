@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +35,26 @@ LEVELS = {
     "error": logging.ERROR,
     "silent": logging.CRITICAL + 1,
 }
-COLOURS = {"open": "yellow", "complete": "green", "failed": "red", "ok": "green", "no": "red"}
+COLOURS = {
+    **dict.fromkeys(("open", "note", "asked", "delayed"), "yellow"),
+    **dict.fromkeys(("complete", "ok", "done", "working"), "green"),
+    **dict.fromkeys(("failed", "no", "dead", "silent", "none"), "red"),
+}
+COLOURS = {
+    "open": "yellow",
+    "note": "yellow",
+    "asked": "yellow",
+    "delayed": "yellow",
+    "complete": "green",
+    "ok": "green",
+    "done": "green",
+    "working": "green",
+    "failed": "red",
+    "no": "red",
+    "dead": "red",
+    "silent": "red",
+    "none": "red",
+}
 PIPE_WIDTH = 10_000
 """Columns where there is no terminal: nothing is folded or cut."""
 
@@ -65,14 +85,31 @@ class Screen:
                 table.add_row(name, value if isinstance(value, Text) else Text(value))
         self._console.print(table)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people look at it, and not a pipe or a file."""
+        return sys.stdout.isatty()
+
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table; a column named status or state is coloured."""
+        """A table; words that say how something stands are coloured."""
+        self.show(self.tabled(heads, rows))
+
+    def show(self, what: RenderableType) -> None:
+        """Anything that was made to be shown."""
+        self._console.print(what)
+
+    def live(self, what: RenderableType) -> Live:
+        """Show it in the whole terminal, and what it is updated with, until the block ends."""
+        return Live(what, console=self._console, screen=True, auto_refresh=False)
+
+    def tabled(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+        """A table that is not shown yet."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for head in heads:
             table.add_column(head, overflow="ellipsis" if head == "value" else "fold")
         for row in rows:
             table.add_row(*(coloured(cell) for cell in row))
-        self._console.print(table)
+        return table
 
     def spinner(self, text: str) -> AbstractContextManager[object]:
         """Shown on standard error while something takes its time; nothing where it is no terminal."""
