@@ -3972,7 +3972,22 @@ begin
 end
 $$;
 
--- A hook that starts over: with other arguments, its journal forgotten.
+-- Whether a row belongs to a hook that has ended.
+create function hotmesh._attribute_is_over(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return dimension <> '' and exists (
+        select from jobs_attributes h
+        where h.job_id = _attribute_is_over.job_id
+          and h.field = 'hook' || _attribute_is_over.dimension and h.state <> 'open');
+end
+$$;
+
+-- A hook that starts over: with other arguments, its journal forgotten, and those of the hooks that
+-- it had started and that have ended.
 create function hotmesh._attribute_hook_again(
     job_id bigint, dimension text, args jsonb)
 returns void
@@ -3981,7 +3996,9 @@ as $$
 begin
     delete from jobs_attributes a
     where a.job_id = _attribute_hook_again.job_id
-      and a.dimension = _attribute_hook_again.dimension and a.sequence is not null;
+      and (a.dimension = _attribute_hook_again.dimension and a.sequence is not null
+           or starts_with(a.dimension, _attribute_hook_again.dimension || ',')
+           and hotmesh._attribute_is_over(a.job_id, a.dimension));
     update jobs_attributes a
     set value = a.value || jsonb_build_object('args', args), updated_at = hotmesh.now()
     where a.job_id = _attribute_hook_again.job_id
@@ -4356,8 +4373,9 @@ begin
 end
 $$;
 
--- The journal of a main function that starts over goes to the archive under a number of its own, as
--- a job that has closed; the job itself goes on, with its hooks, its entity and what waits for it.
+-- The journal of a main function that starts over, and those of hooks that have ended, go to the
+-- archive under a number of their own, as a job that has closed; the job itself goes on, with its
+-- open hooks, its entity and what waits for it.
 create function hotmesh._archive_generation(id bigint)
 returns void
 language plpgsql
@@ -4378,7 +4396,8 @@ begin
     with gone as (
         delete from jobs_attributes a
         where a.job_id = _archive_generation.id
-          and (a.field = 'input' or a.dimension = '' and a.sequence is not null)
+          and (a.field = 'input' or a.dimension = '' and a.sequence is not null
+               or hotmesh._attribute_is_over(a.job_id, a.dimension))
         returning a.job_id, a.field, a.value, a.kind, a.name, a.state, a.dimension, a.sequence,
                   a.cursor, a.ledger, a.created_at, a.updated_at)
     insert into jobs_attributes_archive (

@@ -192,7 +192,22 @@ begin
 end
 $$;
 
--- A hook that starts over: with other arguments, its journal forgotten.
+-- Whether a row belongs to a hook that has ended.
+create or replace function hotmesh._attribute_is_over(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return dimension <> '' and exists (
+        select from jobs_attributes h
+        where h.job_id = _attribute_is_over.job_id
+          and h.field = 'hook' || _attribute_is_over.dimension and h.state <> 'open');
+end
+$$;
+
+-- A hook that starts over: with other arguments, its journal forgotten, and those of the hooks that
+-- it had started and that have ended.
 create or replace function hotmesh._attribute_hook_again(
     job_id bigint, dimension text, args jsonb)
 returns void
@@ -201,7 +216,9 @@ as $$
 begin
     delete from jobs_attributes a
     where a.job_id = _attribute_hook_again.job_id
-      and a.dimension = _attribute_hook_again.dimension and a.sequence is not null;
+      and (a.dimension = _attribute_hook_again.dimension and a.sequence is not null
+           or starts_with(a.dimension, _attribute_hook_again.dimension || ',')
+           and hotmesh._attribute_is_over(a.job_id, a.dimension));
     update jobs_attributes a
     set value = a.value || jsonb_build_object('args', args), updated_at = hotmesh.now()
     where a.job_id = _attribute_hook_again.job_id

@@ -135,8 +135,9 @@ begin
 end
 $$;
 
--- The journal of a main function that starts over goes to the archive under a number of its own, as
--- a job that has closed; the job itself goes on, with its hooks, its entity and what waits for it.
+-- The journal of a main function that starts over, and those of hooks that have ended, go to the
+-- archive under a number of their own, as a job that has closed; the job itself goes on, with its
+-- open hooks, its entity and what waits for it.
 create or replace function hotmesh._archive_generation(id bigint)
 returns void
 language plpgsql
@@ -157,7 +158,8 @@ begin
     with gone as (
         delete from jobs_attributes a
         where a.job_id = _archive_generation.id
-          and (a.field = 'input' or a.dimension = '' and a.sequence is not null)
+          and (a.field = 'input' or a.dimension = '' and a.sequence is not null
+               or hotmesh._attribute_is_over(a.job_id, a.dimension))
         returning a.job_id, a.field, a.value, a.kind, a.name, a.state, a.dimension, a.sequence,
                   a.cursor, a.ledger, a.created_at, a.updated_at)
     insert into jobs_attributes_archive (

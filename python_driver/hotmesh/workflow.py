@@ -501,9 +501,16 @@ async def continue_as_new(*args: Any) -> NoReturn:
     raise ContinueAsNew(_payload.dumps_args(args, "args of continue_as_new"))
 
 
-async def all(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Wait for all and return their results in order, as `asyncio.gather` does."""
-    return list(await asyncio.gather(*awaitables))
+async def all(*awaitables: Any) -> list[Any]:
+    """Wait for all and return their results in order, as `Promise.all` does.
+
+    They may come as one list, and what is no awaitable is its own result.
+    """
+    if len(awaitables) == 1 and isinstance(awaitables[0], list | tuple):
+        awaitables = tuple(awaitables[0])
+    waiting = [each for each in awaitables if inspect.isawaitable(each)]
+    results = iter(await asyncio.gather(*waiting))
+    return [next(results) if inspect.isawaitable(each) else each for each in awaitables]
 
 
 def context() -> RunInfo:

@@ -48,6 +48,41 @@ def test_hello_fits_on_a_page() -> None:
     assert len((EXAMPLES / "hello.py").read_text().splitlines()) < 30
 
 
+RUNS = {
+    "research_agent": """\
+completed - optimistic view prevails, 3.6 to 2.8
+sources checked: note-02 note-03 note-06 note-01 note-04 note-09 note-05 note-07 note-08
+""",
+    "claims_review": """\
+A42 approved 1570
+A43 approved 4750 {'comment': 'no answer in 1 second', 'reviewer': 'nobody'}
+A44 refused 0
+""",
+    "data_pipeline": "kept 4 of 7 rows\n",
+    "document_pipeline": """\
+730.90 approved by Mrs Berg
+image-load-started
+image-load-completed
+page-1-processed
+page-2-processed
+page-3-processed
+validation-completed
+approval-completed
+notification-sent
+pipeline-completed
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_an_example_runs_again_and_again(name: str, dsn: str) -> None:
+    for _ in range(2):
+        done = run(EXAMPLES / name / f"{name}.py", dsn=dsn)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(RUNS[name])
+
+
 def test_the_orders_are_real_input() -> None:
     with (ORDER / "orders.csv").open(newline="") as file:
         orders = list(csv.DictReader(file))

@@ -518,6 +518,25 @@ async def test_a_child_that_continues_as_new_answers_its_parent_once_at_its_end(
     assert await house.run(parent) == "done"
 
 
+async def test_hooks_of_earlier_lives_go_to_the_archive_with_them(house: House) -> None:
+    async def note() -> str:
+        return str(await workflow.execute_activity(double, 4))
+
+    async def circle(n: int) -> str:
+        answer = await workflow.exec_hook(note)
+        if n:
+            await workflow.continue_as_new(n - 1)
+        return str(answer)
+
+    await house.worker(circle, note, activities=[double])
+    assert await house.run(circle, 5, key="round") == "8"
+    counted = (
+        "select count(*) from my_app.jobs_attributes{} where kind = 'hook' and sequence is null"
+    )
+    assert house.one(counted.format("")) == 1
+    assert house.one(counted.format("_archive")) == 5
+
+
 # --- a workflow that is run again -----------------------------------------------------------------
 
 
