@@ -9,6 +9,7 @@ between two versions, `hotmesh--A--B.sql` is those changes and the whole behavio
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ $$;
 """
 
 CONFIG_DUMP = re.compile(r"^select pg_catalog\.pg_extension_config_dump\([^;]*\);\n", re.M)
+BUILT = re.compile(r"^    select '(\d\S+-[0-9a-f]{8}-[0-9a-f]{8})'$", re.M)
 OR_REPLACE = re.compile(r"^create or replace ", re.M)
 
 
@@ -62,7 +64,15 @@ def rooms(folder: Path) -> tuple[str, str]:
     """All state, then all behaviour: a table may be named by any function."""
     pairs = [halves(room) for room in sorted(folder.glob("[0-9][0-9]_*.sql"))]
     assert pairs, f"no rooms in {folder}"
-    return "".join(state for state, _ in pairs), "".join(behaviour for _, behaviour in pairs)
+    state, behaviour = ("".join(half) for half in zip(*pairs, strict=True))
+    return state, behaviour.replace("@build@", build(state, behaviour))
+
+
+def build(state: str, behaviour: str) -> str:
+    """Tells apart what was built from different sources; what the tables say of themselves is left out."""
+    bare = re.sub(r"^comment on [\s\S]*?';$|^--.*$", "", state, flags=re.M)
+    prints = (hashlib.sha256(text.encode()).hexdigest()[:8] for text in (bare, behaviour))
+    return "-".join([version(), *prints])
 
 
 def extension_script(state: str, behaviour: str) -> str:
@@ -75,6 +85,7 @@ def plain_script(state: str, behaviour: str) -> str:
     """The same for a Postgres without the extension; one transaction, no commands of psql."""
     return (
         f"-- HotMesh {version()} without `create extension`; built from sql/, do not edit.\n"
+        f"-- build {BUILT.findall(behaviour)[0]}\n"
         f"begin;\n--@ settings\n{SETTINGS}\n--@ state\n{ONCE}create schema if not exists hotmesh;\n\n"
         f"{CONFIG_DUMP.sub('', state)}--@ behaviour\n{CONFIG_DUMP.sub('', behaviour)}--@ end\ncommit;\n"
     )

@@ -666,6 +666,20 @@ $$;
 comment on function hotmesh.protocol() is
 'The protocol spoken by `turn`. A driver refuses to work with a number it does not know.';
 
+-- extension/build.py writes it: version, state, behaviour.
+create function hotmesh.build()
+returns text
+language sql
+immutable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select '0.1.0-6b39841c-f5ebab72'
+$$;
+comment on function hotmesh.build() is
+'Which sources the engine was built from: its version and fingerprints of its tables and of its
+functions. A driver that brings others says so.';
+
 create function hotmesh._refuse_argument(message text, detail text, hint text)
 returns void
 language plpgsql
@@ -1435,6 +1449,24 @@ as $$
        and not coalesce(policy -> 'non_retryable_error_types' ? (error ->> 'type'), false)
 $$;
 
+-- An activity that says itself that its attempts (597) or its time (596) are over is not tried
+-- again; that of a single attempt, which its worker or the engine bounds, names its timeout.
+create function hotmesh._retry_activity(policy jsonb, attempt integer, error jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select hotmesh._retry_again(policy, attempt, error) and not hotmesh._retry_is_final(error)
+$$;
+
+create function hotmesh._retry_is_final(error jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(error ->> 'code' in ('596', '597') and not error ? 'timeout', false)
+$$;
+
 -- 26_timeout.sql
 create function hotmesh._timeout_refuse(timeouts jsonb, what text)
 returns void
@@ -1763,11 +1795,11 @@ language sql
 immutable
 as $$
     select case
-        when hotmesh._retry_again(message.retry_policy, message.attempt, error)
+        when hotmesh._retry_activity(message.retry_policy, message.attempt, error)
              and error ->> 'timeout' is distinct from 'schedule_to_close'
             then hotmesh._timeout_error(
                 message.name, message.timeouts, 'schedule_to_close', error)
-        when error ->> 'code' = '596' then error
+        when error ->> 'code' = '596' or hotmesh._retry_is_final(error) then error
         when hotmesh._retry_again(message.retry_policy, 0, error)
             then error || '{"code": 597}'
         else error || '{"code": 598}' end
@@ -1788,7 +1820,7 @@ begin
         visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
     from unnest(ids, errors) as f (id, error)
     where s.id = any (ids) and s.id = f.id
-      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error)
+      and hotmesh._retry_activity(s.retry_policy, s.attempt, f.error)
       and (s.timeouts is null or hotmesh._timeout_allows(
           s.timeouts, v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)));
     v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');
@@ -10641,7 +10673,7 @@ as $$
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
         ('client', 'schedule_create schedule_pause schedule_resume schedule_delete'),
         ('client', 'schedule_trigger schedule_backfill'),
-        ('reader', 'schedule_list now version protocol'),
+        ('reader', 'schedule_list now version protocol build'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history job_describe worker_list queue_stats'),
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),

@@ -35,6 +35,20 @@ $$;
 comment on function hotmesh.protocol() is
 'The protocol spoken by `turn`. A driver refuses to work with a number it does not know.';
 
+-- extension/build.py writes it: version, state, behaviour.
+create or replace function hotmesh.build()
+returns text
+language sql
+immutable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select '@build@'
+$$;
+comment on function hotmesh.build() is
+'Which sources the engine was built from: its version and fingerprints of its tables and of its
+functions. A driver that brings others says so.';
+
 create or replace function hotmesh._refuse_argument(message text, detail text, hint text)
 returns void
 language plpgsql

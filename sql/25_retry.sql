@@ -96,3 +96,21 @@ as $$
        and coalesce(error ->> 'code', '') <> '598'
        and not coalesce(policy -> 'non_retryable_error_types' ? (error ->> 'type'), false)
 $$;
+
+-- An activity that says itself that its attempts (597) or its time (596) are over is not tried
+-- again; that of a single attempt, which its worker or the engine bounds, names its timeout.
+create or replace function hotmesh._retry_activity(policy jsonb, attempt integer, error jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select hotmesh._retry_again(policy, attempt, error) and not hotmesh._retry_is_final(error)
+$$;
+
+create or replace function hotmesh._retry_is_final(error jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(error ->> 'code' in ('596', '597') and not error ? 'timeout', false)
+$$;

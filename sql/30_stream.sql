@@ -283,11 +283,11 @@ language sql
 immutable
 as $$
     select case
-        when hotmesh._retry_again(message.retry_policy, message.attempt, error)
+        when hotmesh._retry_activity(message.retry_policy, message.attempt, error)
              and error ->> 'timeout' is distinct from 'schedule_to_close'
             then hotmesh._timeout_error(
                 message.name, message.timeouts, 'schedule_to_close', error)
-        when error ->> 'code' = '596' then error
+        when error ->> 'code' = '596' or hotmesh._retry_is_final(error) then error
         when hotmesh._retry_again(message.retry_policy, 0, error)
             then error || '{"code": 597}'
         else error || '{"code": 598}' end
@@ -308,7 +308,7 @@ begin
         visible_at = v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)
     from unnest(ids, errors) as f (id, error)
     where s.id = any (ids) and s.id = f.id
-      and hotmesh._retry_again(s.retry_policy, s.attempt, f.error)
+      and hotmesh._retry_activity(s.retry_policy, s.attempt, f.error)
       and (s.timeouts is null or hotmesh._timeout_allows(
           s.timeouts, v_now + hotmesh._retry_delay(s.retry_policy, s.attempt)));
     v_dead := array(select s.id from streams s where s.id = any (ids) and s.state = 'leased');

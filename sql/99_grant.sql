@@ -18,7 +18,7 @@ as $$
         ('owner', 'app_create app_upgrade app_drop app_grant app_revoke'),
         ('client', 'schedule_create schedule_pause schedule_resume schedule_delete'),
         ('client', 'schedule_trigger schedule_backfill'),
-        ('reader', 'schedule_list now version protocol'),
+        ('reader', 'schedule_list now version protocol build'),
         ('reader', 'job_status job_result job_results job_state job_export'),
         ('reader', 'job_list job_history job_describe worker_list queue_stats'),
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),

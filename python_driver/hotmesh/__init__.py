@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import activity, errors, workflow
+from ._logger import set_level as _set_level
 from .client import Client, SyncClient
 from .entity import Entity, SyncEntity
 from .errors import HotMeshError
@@ -10,6 +11,8 @@ from .memflow import MemFlow
 from .worker import Worker, register_activity_worker
 
 __version__ = "0.1.0"
+
+_set_level()
 
 __all__ = [
     "Client",

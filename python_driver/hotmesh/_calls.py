@@ -27,6 +27,7 @@ __all__ = [
     "app_grant",
     "app_revoke",
     "app_upgrade",
+    "build",
     "job_archive",
     "job_exists",
     "job_export",
@@ -187,6 +188,11 @@ def version() -> Call[str]:
 def protocol() -> Call[int]:
     """The protocol of the installed engine, to be compared with :data:`PROTOCOL`."""
     return Call("select protocol from hotmesh.protocol()", {}, _one).repeatable()
+
+
+def build() -> Call[str]:
+    """Which sources the installed engine was built from."""
+    return Call("select build from hotmesh.build()", {}, _one).repeatable()
 
 
 def app_create(app: str) -> Call[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,36 @@ if TYPE_CHECKING:
 else:
     _Adapter = logging.LoggerAdapter
 
-__all__ = ["WorkflowLogger"]
+__all__ = ["LEVELS", "WorkflowLogger", "set_level"]
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "silent": logging.CRITICAL + 1,
+}
+
+
+class _Fallback(logging.StreamHandler):  # type: ignore[type-arg]
+    """Standard error, as long as the program has not set up logging itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.root.handlers:
+            super().emit(record)
+
+
+def set_level() -> None:
+    """Log from HMSH_LOGLEVEL on, if it is set; done when the package is imported."""
+    name = os.environ.get("HMSH_LOGLEVEL", "").strip().lower()
+    logger = logging.getLogger("hotmesh")
+    if name in LEVELS:
+        logger.setLevel(LEVELS[name])
+        fallback = _Fallback()
+        fallback.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(fallback)
+    elif name:
+        logger.warning("HMSH_LOGLEVEL is %r; it is one of %s", name, ", ".join(LEVELS))
 
 
 class WorkflowLogger(_Adapter):

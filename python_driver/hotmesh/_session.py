@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import random
 import threading
 import time
@@ -26,12 +27,11 @@ from psycopg.types.json import set_json_loads
 
 from . import _calls, _codec, errors
 from ._calls import Call
-from ._source import Source, resolve
+from ._source import Source, resolve, wrong_connection
 from .errors import (
     AppNotFoundError,
     ConnectionLostError,
     HotMeshError,
-    InvalidArgumentError,
     NotAllowedError,
     NotInstalledError,
     ProtocolError,
@@ -50,6 +50,8 @@ __all__ = [
 T = TypeVar("T")
 Steps = Generator[Call[Any] | None, Any, None]
 AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+_LOG = logging.getLogger("hotmesh")
 
 POOL_SIZE = 4
 """Connections that one session opens at most; `conn=` and LISTEN have their own."""
@@ -153,6 +155,7 @@ class _Session:
         self.ready = False
         self.closed = False
         self.patience = PATIENCE_SECONDS
+        self.embedded = False
         self.lenient = False  # a worker's: answers may hold values that can't be read
         _OPEN.add(self)
 
@@ -162,6 +165,7 @@ class _Session:
         if not self.source.dsn:
             embedded = importlib.import_module("hotmesh.embedded")
             self.source = Source(str(embedded.dsn()), named=False)
+            self.embedded = True
         return self.source.dsn
 
     def options(self) -> dict[str, Any]:
@@ -176,6 +180,8 @@ class _Session:
         install = importlib.import_module("hotmesh.install")
         with psycopg.connect(self.dsn, autocommit=True) as conn:
             install.install(conn)
+            if self.embedded:
+                install.refresh(conn)
 
     def provision_steps(self) -> Steps:
         """Check engine and app and provide what is missing: yields calls, and None for `install`.
@@ -188,6 +194,7 @@ class _Session:
         except (NotInstalledError, ProtocolError) as missing:
             spoken = yield from self._install_steps(missing)
         self.check_protocol(spoken)
+        yield from self._build_steps()
         try:
             yield self.app_probe()
         except NotAllowedError:
@@ -195,6 +202,23 @@ class _Session:
         except AppNotFoundError as missing:
             yield from self._create_steps(missing)
         self.ready = True
+
+    def _build_steps(self) -> Steps:
+        """Compare the engine's build with the driver's; an embedded one follows the driver."""
+        for attempt in (1, 2):
+            try:
+                built = yield _calls.build()
+            except (ProtocolError, NotAllowedError):
+                return  # an older engine, or an older key: nothing can be said
+            ours = importlib.import_module("hotmesh.install").build()
+            if built == ours or not built.startswith(ours.split("-")[0]):
+                return
+            if self.embedded and self.provision and attempt == 1:
+                yield None
+        _LOG.warning(
+            "the engine is another build than this driver's: %s, not %s; run: hotmesh upgrade",
+            *(built, ours),
+        )
 
     def _install_steps(self, missing: HotMeshError) -> Generator[Call[Any] | None, Any, int]:
         if not self.provision:
@@ -320,13 +344,6 @@ def _lacks(session: _Session, conn: psycopg.Connection[Any]) -> bool:
     return False
 
 
-def _wrong_connection(conn: object) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"conn is a {type(conn).__name__}, not a psycopg connection that can be used here",
-        hint="SyncClient takes a psycopg.Connection, Client also a psycopg.AsyncConnection",
-    )
-
-
 # --- blocking -------------------------------------------------------------------------------------
 
 
@@ -384,7 +401,7 @@ class SyncSession(_Session):
 
     def _run_on(self, conn: object, call: Call[T]) -> T:
         if not isinstance(conn, psycopg.Connection):
-            raise _wrong_connection(conn)
+            raise wrong_connection(conn)
         if not self.ready and _lacks(self, conn):
             self.ensure()
         return _on(conn, call)
@@ -499,7 +516,7 @@ class AsyncSession(_Session):
                 await self.ensure()
             return await asyncio.to_thread(_on, conn, call)
         if not isinstance(conn, psycopg.AsyncConnection):
-            raise _wrong_connection(conn)
+            raise wrong_connection(conn)
         if not self.ready and await self._lacks(conn):
             await self.ensure()
         try:

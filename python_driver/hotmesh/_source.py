@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .errors import InvalidArgumentError
 
-__all__ = ["Source", "resolve"]
+__all__ = ["Source", "resolve", "wrong_connection"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,11 @@ def _dsn_of_pool(pool: Any) -> str:
         )
     named = {name: value for name, value in extra.items() if name not in _NOT_IN_A_DSN}
     return make_conninfo(conninfo, **named)
+
+
+def wrong_connection(conn: object) -> InvalidArgumentError:
+    """What `conn=` was, and what it has to be."""
+    return InvalidArgumentError(
+        f"conn is a {type(conn).__name__}, not a psycopg connection that can be used here",
+        hint="SyncClient takes a psycopg.Connection, Client also a psycopg.AsyncConnection",
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import aclosing
 from types import UnionType
@@ -301,6 +302,18 @@ class WorkflowClient(Searches):
         return WorkflowHandle(self._client, key, workflow_name, task_queue)
 
 
+_OPEN: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+async def close_all() -> None:
+    """Close every client of this process, but for those that are at work in another event loop."""
+    loop = asyncio.get_running_loop()
+    for client in list(_OPEN):
+        tasks = (client._watcher._task, client._events._task)
+        if all(task is None or task.get_loop() is loop for task in tasks):
+            await client.close()
+
+
 class Client(Listening):
     """Starts workflows and asks for them; safe to share within one event loop.
 
@@ -317,6 +330,7 @@ class Client(Listening):
     ) -> None:
         self._session = session or AsyncSession(connection, app_id)
         self._owns_session = session is None
+        _OPEN.add(self)
         self._watcher = Watcher(self._session)
         self._events = Subscriptions(self._session)
         self._watching = Watching(self._session)

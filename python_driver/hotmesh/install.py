@@ -14,7 +14,7 @@ import functools
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -71,11 +71,21 @@ class Installed:
     version: str
     protocol: int
     mode: Literal["extension", "plain"]
+    build: str | None = field(default=None, compare=False)
+    """Which sources it was built from; None where it can't or may not be asked."""
 
 
 def install(conn: psycopg.Connection[Any], mode: Mode = "auto") -> Installed:
     """Install the engine; the connection's role owns it. A database that has it is left alone."""
     return _run(conn, _install(mode))
+
+
+def refresh(conn: psycopg.Connection[Any]) -> bool:
+    """Bring the engine and all its apps to this driver's build, if that can be done without loss.
+
+    False: its tables are those of another build, which no script leads away from.
+    """
+    return _run(conn, _refresh())
 
 
 def upgrade(conn: psycopg.Connection[Any]) -> Installed:
@@ -134,6 +144,15 @@ def version() -> str:
     return found[1]
 
 
+@functools.cache
+def build() -> str:
+    """The build of the scripts that this driver brings: version, state, behaviour."""
+    path = next(file for file in extension_files() if file.name == "hotmesh.sql")
+    with path.open("rb") as file:
+        found = re.search(rb"^-- build (\S+)$", file.read(400), re.M)
+    return found[1].decode() if found else version()
+
+
 def _plain(*parts: str) -> str:
     """Parts of the plain file; `--@ name` opens each."""
     pieces = re.split(r"^--@ (\w+)\n", _text("hotmesh.sql"), flags=re.M)
@@ -177,6 +196,10 @@ _FIND = Step("""
            exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'protocol'),
            exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid),
            (select e.extversion from pg_catalog.pg_extension e where e.extname = 'hotmesh'),
+           exists (
+               select from pg_catalog.pg_proc p
+               where p.pronamespace = n.oid and p.proname = 'build'
+                 and pg_catalog.has_function_privilege(p.oid, 'execute')),
            pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create'),
            pg_catalog.current_database()::text, current_user::text
     from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'hotmesh'
@@ -192,6 +215,7 @@ class Found(NamedTuple):
     engine: bool
     tables: bool
     extension: str | None
+    tells_build: bool
     may_create: bool
     database: str
     role: str
@@ -230,7 +254,8 @@ def _installed(found: Found) -> Steps[Installed]:
             hint="Ask the engine's owner for hotmesh.app_grant(app, role, kind).",
         )
     [(number, protocol)] = yield Step("select hotmesh.version(), hotmesh.protocol()")
-    return Installed(number, protocol, "extension" if found.extension else "plain")
+    built = (yield Step("select hotmesh.build()"))[0][0] if found.tells_build else None
+    return Installed(number, protocol, "extension" if found.extension else "plain", built)
 
 
 def _install(mode: Mode) -> Steps[Installed]:
@@ -290,13 +315,67 @@ def _upgrade() -> Steps[Installed]:
     before = yield from _installed(found)
     if before.protocol > PROTOCOL:
         return (yield from _check())
+    _refuse_tables(before)
     if not found.extension:
         for script in _deltas(before.version):
             yield Step(script)
         yield Step(_plain("behaviour"))
     elif found.extension != version():
         yield Step(sql.SQL("alter extension hotmesh update to {}").format(sql.Literal(version())))
+    elif before.build != build():
+        yield Step(_plain("behaviour"))
+        yield _ADOPT
     return (yield from _check())
+
+
+def same_tables(built: str | None) -> bool:
+    """Whether an engine of that build has the tables of ours, or a script leads from its to ours."""
+    if built is None:
+        return True
+    (number, state, _), (ours, our_state, _) = built.rsplit("-", 2), build().rsplit("-", 2)
+    return number != ours or state == our_state
+
+
+def _refuse_tables(before: Installed) -> None:
+    if not same_tables(before.build):
+        raise ProtocolError(
+            f"the engine is another build of {before.version}, with other tables",
+            detail=f"It is {before.build}, the driver brings {build()}.",
+            hint="Use the driver of that build, or a new database; between versions there is a way.",
+        )
+
+
+# What a newer build of the same version brought is the extension's, too.
+_ADOPT = Step("""
+do $$
+declare
+    v_stray regprocedure;
+begin
+    for v_stray in
+        select p.oid from pg_catalog.pg_proc p
+        where p.pronamespace = 'hotmesh'::regnamespace and not exists (
+            select from pg_catalog.pg_depend d
+            where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
+              and d.deptype = 'e')
+    loop
+        execute pg_catalog.format('alter extension hotmesh add function %s', v_stray);
+    end loop;
+end
+$$
+""")
+
+
+def _refresh() -> Steps[bool]:
+    found = yield from _find()
+    before = yield from _installed(found)
+    if before.build == build() or before.protocol > PROTOCOL:
+        return True
+    if before.build is None or not same_tables(before.build):
+        return False
+    yield from _upgrade()
+    for (app,) in (yield Step("select name from hotmesh.apps order by name")):
+        yield Step("select hotmesh.app_upgrade(%(app)s)", {"app": app})
+    return True
 
 
 # --- a database to install into

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _interceptors, _payload, _session, activity, workflow
+from . import client as _client
 from . import worker as _worker
 from .client import Client, SyncClient
 from .entity import Entity, SyncEntity
@@ -90,4 +91,5 @@ class MemFlow:
     async def shutdown() -> None:
         """Close everything of this process: workers first, then clients and their connections."""
         await _worker.shutdown_all()
+        await _client.close_all()
         await _session.close_all()

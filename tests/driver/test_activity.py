@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hotmesh import activity, errors, workflow
-from hotmesh.errors import FatalError, HotMeshError, JobFailedError, MaxedError
+from hotmesh.errors import FatalError, HotMeshError, JobFailedError, MaxedError, TimedOutError
 from support.apart import apart
 from support.flows import FAST, House, opened, wait_for
 
@@ -261,6 +261,26 @@ async def test_a_fatal_error_is_not_tried_again(house: House) -> None:
     with pytest.raises(FatalError, match="card stolen") as caught:
         await handle.result(timeout=10)
     assert caught.value.code == 598
+    assert len(tried) == 2
+
+
+@pytest.mark.parametrize("kind", [MaxedError, TimedOutError])
+async def test_an_activity_that_says_itself_that_it_is_over_is_not_tried_again(
+    house: House, kind: type[HotMeshError]
+) -> None:
+    tried = []
+
+    def pay() -> None:
+        tried.append(1)
+        raise kind("no more")
+
+    await house.activity_worker(pay)
+    await house.worker(say, call)
+    assert (await house.run(say, "pay"))[:2] == [kind.__name__, "no more"]
+    handle = await house.start(call, "pay")
+    with pytest.raises(kind, match="no more") as caught:
+        await handle.result(timeout=10)
+    assert caught.value.code == kind("").code
     assert len(tried) == 2
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from hotmesh import _binaries, embedded, install
+from hotmesh import SyncClient, _binaries, embedded, install
 from hotmesh.errors import HotMeshError, NotAllowedError, NotInstalledError, ProtocolError
 from support.cluster import ROOT
 from support.engine import OWNER, STRANGER, Server
@@ -295,3 +295,72 @@ def test_the_wheel_brings_the_scripts(tmp_path: Path) -> None:
             }
         assert FILES | {"hotmesh.sql"} <= packed
         wheel.unlink()
+
+
+# --- builds of one version ------------------------------------------------------------------------
+
+
+def older_build(conn: Connection, built: str) -> None:
+    """As if the engine had been installed from other sources, with a function less."""
+    conn.execute("drop function hotmesh.worker_list(text)")
+    body = f"create or replace function hotmesh.build() returns text language sql return '{built}'"
+    conn.execute(body.encode())
+
+
+def other(part: int) -> str:
+    parts = install.build().rsplit("-", 2)
+    parts[part] = "00000000"
+    return "-".join(parts)
+
+
+def test_the_driver_and_what_it_installs_are_of_one_build(conn: Connection) -> None:
+    assert install.install(conn, "plain").build == install.build()
+    assert re.fullmatch(rf"{re.escape(VERSION)}-[0-9a-f]{{8}}-[0-9a-f]{{8}}", install.build())
+
+
+def test_a_plain_engine_of_another_build_follows_the_driver(conn: Connection) -> None:
+    install.install(conn, "plain")
+    conn.execute("select hotmesh.app_create('kept')")
+    older_build(conn, other(2))
+    assert install.refresh(conn)
+    assert install.check(conn).build == install.build()
+    assert conn.execute("select from hotmesh.worker_list('kept')").rowcount == 0
+
+
+def test_other_tables_of_the_same_version_are_refused(conn: Connection) -> None:
+    install.install(conn, "plain")
+    older_build(conn, other(1))
+    assert not install.refresh(conn)
+    with pytest.raises(ProtocolError, match="another build"):
+        install.upgrade(conn)
+
+
+@pytest.mark.both_modes
+def test_an_engine_of_another_build_is_told_of_with_what_helps(
+    db: psycopg.Connection, dsn: str, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    older_build_here = (
+        f"create or replace function hotmesh.build() returns text language sql return '{other(2)}'"
+    )
+    db.execute(older_build_here.encode())
+    with SyncClient(dsn, "my-app") as client:
+        client.workflow.start(workflow_name="w", task_queue="q", workflow_id="a")
+    assert "run: hotmesh upgrade" in caplog.text
+    assert install.upgrade(db).build == install.build()
+
+
+def test_an_embedded_engine_of_another_build_is_brought_up_to_date(
+    conn: Connection,
+    empty: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    install.install(conn, "plain")
+    conn.execute("select hotmesh.app_create('memflow')")
+    older_build(conn, other(2))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setattr(embedded, "dsn", lambda: empty)
+    with SyncClient() as client:
+        client.workflow.start(workflow_name="w", task_queue="q", workflow_id="a")
+    assert install.check(conn).build == install.build()
+    assert "hotmesh upgrade" not in caplog.text

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +14,9 @@ from typing import Any
 import pytest
 
 import hotmesh
-from hotmesh import MemFlow, activity, workflow
+from hotmesh import MemFlow, _logger, activity, workflow
 from hotmesh.errors import ConnectionLostError, InvalidArgumentError
+from support.crash import python_path
 from support.engine import APP, Server
 from support.flows import wait_for
 
@@ -116,3 +120,27 @@ async def test_after_shutdown_a_new_beginning_works(dsn: str) -> None:
             handle = await house.workflow.start(args=[1], task_queue="orders", workflow_name="echo")
             assert await handle.result(timeout=20) == 1
             await MemFlow.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [("", ["warning"]), ("info", ["info", "warning"]), ("ERROR", []), ("silent", [])],
+)
+def test_the_log_begins_at_the_level_of_the_environment(level: str, said: list[str]) -> None:
+    program = (
+        "import logging, hotmesh; log = logging.getLogger('hotmesh');"
+        "log.debug('debug'); log.info('info'); log.warning('warning')"
+    )
+    env = {**os.environ, "HMSH_LOGLEVEL": level, "PYTHONPATH": python_path()}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[-1] for line in done.stderr.splitlines()] == said
+
+
+def test_an_unknown_log_level_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HMSH_LOGLEVEL", "loud")
+    _logger.set_level()
+    assert "HMSH_LOGLEVEL is 'loud'; it is one of debug" in caplog.text

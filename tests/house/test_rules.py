@@ -16,7 +16,7 @@ from support.rooms import Function, Room, name_of, raises, rooms, snippet, walk
 COLUMNS, BODY_LINES, ROOM_LINES, HEADER_LINES, MEDIAN_LINES, MAX_DEPTH = 100, 40, 500, 6, 15, 3
 
 # What the plan allows by name; everything else is refused.
-DOORS_WITHOUT_APP = {"now", "version", "protocol"}
+DOORS_WITHOUT_APP = {"now", "version", "protocol", "build"}
 DOORS_THAT_DO_NOT_ENTER = DOORS_WITHOUT_APP | {"app_create", "app_drop", "app_upgrade"}
 EXTRA_PREFIXES = {
     "app": {"enter"},

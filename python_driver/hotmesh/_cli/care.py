@@ -31,7 +31,10 @@ def doctor(place: Place) -> None:
             checks.append(Finding("database", "ok", f"Postgres {server // 10000}.{server % 10000}"))
             found = engine.check(conn)
             about = f"{found.version}, protocol {found.protocol}, {found.mode}"
-            checks.append(Finding("engine", "ok", about))
+            same = found.build == engine.build()
+            about += "" if same else f"; its build is {found.build}, the driver's {engine.build()}"
+            more = "" if same else ": hotmesh upgrade"
+            checks.append(Finding("engine", "ok" if same else "note", about + more))
             session.run(session.app_probe(), conn)
             checks.append(Finding("app", "ok", place.app))
             session.ready = True

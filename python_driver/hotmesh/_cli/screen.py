@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .._logger import LEVELS
 from ..errors import HotMeshError, InvalidArgumentError, JobFailedError
 
 __all__ = [
@@ -28,13 +29,6 @@ __all__ = [
     "stumble",
 ]
 
-LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-    "silent": logging.CRITICAL + 1,
-}
 COLOURS = {
     **dict.fromkeys(("open", "note", "asked", "delayed"), "yellow"),
     **dict.fromkeys(("complete", "ok", "done", "working"), "green"),
