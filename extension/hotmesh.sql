@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-6b39841c-f5ebab72
+-- build 0.1.0-b49b9ff5-2dc5970e
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -45,6 +45,36 @@ comment on column hotmesh.apps.revision is
 'The shape of its tables; app_upgrade raises it to that of the installed engine.';
 comment on column hotmesh.apps.settings is 'What the app asks for, for instance limits on sizes.';
 comment on column hotmesh.apps.created_at is 'When it was created.';
+
+-- 10_pipe.sql
+
+
+-- 11_value.sql
+
+
+-- 12_number.sql
+
+
+-- 13_math.sql
+
+
+-- 14_string.sql
+
+
+-- 15_array.sql
+
+
+-- 16_object.sql
+
+
+-- 17_operator.sql
+
+
+-- 18_date.sql
+
+
+-- 19_calendar.sql
+
 
 -- 25_retry.sql
 
@@ -687,7 +717,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-6b39841c-f5ebab72'
+    select '0.1.0-b49b9ff5-2dc5970e'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1368,6 +1398,3542 @@ $$;
 comment on function hotmesh.app_drop(text, boolean) is
 'Drop an app with its schema and all that is in it. Raises MSH02 if it has open jobs and is not
 forced, MSH00 if there is no such app.';
+
+-- 10_pipe.sql
+create or replace function hotmesh._pipe_refuse(message text, detail text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        message, coalesce(detail, 'It was undefined.'),
+        'JavaScript raises an error here too. Give another value, for instance by '
+        'conditional.nullish before it.');
+    return null;
+end
+$$;
+
+-- What remains of a value when its pipe has ended, or when it is put into an array or object.
+create or replace function hotmesh._pipe_store(value jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when jsonb_typeof(value) = 'object' and value ? '$number'
+                then case value ->> '$number'
+                     when '-0' then '0'::jsonb
+                     when 'NaN' then 'null'
+                     when 'Infinity' then 'null'
+                     when '-Infinity' then 'null'
+                     else value end
+                else value end;
+end
+$$;
+
+create or replace function hotmesh._pipe_item(value jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return coalesce(hotmesh._pipe_store(value), 'null');
+end
+$$;
+
+-- The catalogue; a=b is a second name of b.
+create or replace function hotmesh._pipe_names()
+returns table (domain text, names text)
+language sql
+immutable
+parallel safe
+as $$
+    values
+        ('array', 'get length concat indexOf join lastIndexOf pop push reverse shift slice sort '
+            'splice unshift'),
+        ('bitwise', 'and or xor leftShift rightShift unsignedRightShift'),
+        ('conditional', 'ternary equality strict_equality inequality strict_inequality '
+            'greater_than less_than greater_than_or_equal less_than_or_equal nullish '
+            'eq=equality ne=inequality neq=inequality gt=greater_than lt=less_than '
+            'gte=greater_than_or_equal lte=less_than_or_equal'),
+        ('cron', 'nextDelay'),
+        ('date', 'fromISOString now yyyymmdd parse getDate=getUTCDate getDay=getUTCDay '
+            'getFullYear=getUTCFullYear getHours=getUTCHours getMilliseconds=getUTCMilliseconds '
+            'getMinutes=getUTCMinutes getMonth=getUTCMonth getSeconds=getUTCSeconds getTime '
+            'getTimezoneOffset getUTCDate getUTCDay getUTCFullYear getUTCHours '
+            'getUTCMilliseconds getUTCMinutes getUTCMonth getUTCSeconds setDate=setUTCDate '
+            'setFullYear=setUTCFullYear setHours=setUTCHours setMilliseconds=setUTCMilliseconds '
+            'setMinutes=setUTCMinutes setMonth=setUTCMonth setSeconds=setUTCSeconds setTime '
+            'setUTCDate setUTCFullYear setUTCHours setUTCMilliseconds setUTCMinutes setUTCMonth '
+            'setUTCSeconds toDateString toISOString toISOXString toJSON toLocaleDateString '
+            'toLocaleString toLocaleTimeString toString UTC valueOf=getTime'),
+        ('json', 'stringify parse'),
+        ('logical', 'and or'),
+        ('math', 'add subtract multiply divide abs acos acosh asin asinh atan atan2 atanh cbrt '
+            'ceil clz32 cos cosh exp expm1 floor fround hypot imul log log10 log1p log2 max min '
+            'pow random round sign sin sinh sqrt tan tanh trunc'),
+        ('number', 'isFinite isEven isOdd isInteger isNaN parseFloat parseInt toFixed '
+            'toExponential toPrecision gte lte gt lt max min pow round'),
+        ('object', 'get set create keys values entries fromEntries assign getOwnPropertyNames '
+            'getOwnPropertySymbols getOwnPropertyDescriptor defineProperty defineProperties '
+            'freeze isFrozen seal isSealed preventExtensions isExtensible hasOwnProperty '
+            'isPrototypeOf propertyIsEnumerable'),
+        ('string', 'split charAt concat includes indexOf lastIndexOf slice toLowerCase '
+            'toUpperCase trim trimStart trimEnd padStart padEnd replace search substring '
+            'startsWith endsWith repeat'),
+        ('symbol', 'null undefined whitespace object array posInfinity negInfinity NaN date'),
+        ('unary', 'not positive negative bitwise_not')
+$$;
+
+-- toISOString of date is _date_to_iso_string.
+create or replace function hotmesh._pipe_target(domain text, name text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select format('_%s_%s', domain, lower(regexp_replace(regexp_replace(
+        replace(name, 'NaN', 'Nan'), '([A-Z]+)([A-Z][a-z])', '\1_\2', 'g'),
+        '([a-z0-9])([A-Z])', '\1_\2', 'g')))
+$$;
+
+-- Each function with what it is in SQL; `most` null: it takes any number of values.
+create or replace function hotmesh._pipe_functions()
+returns table (
+    domain text, name text, target text, fewest integer, most integer, volatility text,
+    parallel_safe boolean)
+language sql
+stable
+parallel safe
+as $$
+    select n.domain, split_part(w.word, '=', 1), 'hotmesh.' || t.target,
+           p.pronargs - p.pronargdefaults,
+           case when p.provariadic = 0 then p.pronargs::integer end,
+           case p.provolatile when 'i' then 'immutable' when 's' then 'stable'
+                else 'volatile' end,
+           p.proparallel = 's'
+    from hotmesh._pipe_names() n
+    cross join lateral regexp_split_to_table(n.names, ' ') w (word)
+    cross join lateral hotmesh._pipe_target(
+        n.domain, coalesce(nullif(split_part(w.word, '=', 2), ''), w.word)) t (target)
+    left join pg_proc p on p.proname = t.target and p.pronamespace = 'hotmesh'::regnamespace
+$$;
+
+-- How many letters make one word of the other.
+create or replace function hotmesh._pipe_distance(a text, b text)
+returns integer
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_row integer[] := array(select generate_series(0, length(b)));
+    v_next integer[];
+begin
+    for i in 1..length(a) loop
+        v_next := array[i];
+        for j in 1..length(b) loop
+            v_next := v_next || least(
+                v_row[j + 1] + 1, v_next[j] + 1,
+                v_row[j] + (substr(a, i, 1) <> substr(b, j, 1))::integer);
+        end loop;
+        v_row := v_next;
+    end loop;
+    return v_row[length(b) + 1];
+end
+$$;
+
+create or replace function hotmesh._pipe_nearest(domain text, name text)
+returns text
+language sql
+stable
+parallel safe
+as $$
+    select string_agg(n.full_name, ', ' order by n.d)
+    from (
+        select f.domain || '.' || f.name as full_name,
+               hotmesh._pipe_distance(lower(replace(f.name, '_', '')), w.name)
+                   + 2 * hotmesh._pipe_distance(f.domain, w.domain) as d
+        from hotmesh._pipe_functions() f
+        cross join (values (
+            left(lower(_pipe_nearest.domain), 20),
+            left(lower(replace(_pipe_nearest.name, '_', '')), 30))) w (domain, name)
+        order by d, 1
+        limit 3) n
+$$;
+
+-- The SQL function of a name, or a refusal.
+create or replace function hotmesh._pipe_find(domain text, name text)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_target text;
+begin
+    select f.target into v_target
+    from hotmesh._pipe_functions() f
+    where f.domain = _pipe_find.domain and f.name = _pipe_find.name;
+    if v_target is null then
+        perform hotmesh._refuse_argument(
+            format('unknown function: @%s.%s', left(domain, 40), left(name, 40)),
+            case when exists (
+                select from hotmesh._pipe_names() n where n.domain = _pipe_find.domain)
+                 then format('The domain %s has no %s.', domain, left(name, 40))
+                 else 'The domains are ' || (
+                    select string_agg(n.domain, ', ' order by n.domain)
+                    from hotmesh._pipe_names() n) || '.' end,
+            format('Near to it: %s.', hotmesh._pipe_nearest(
+                coalesce(domain, ''), coalesce(name, ''))));
+    end if;
+    return v_target;
+end
+$$;
+
+-- Values beyond those that the function takes are dropped, missing ones are undefined.
+create or replace function hotmesh._pipe_call(domain text, name text, args jsonb[])
+returns jsonb
+language plpgsql
+volatile
+as $$
+declare
+    v_target constant text := hotmesh._pipe_find(domain, name);
+    v_function record;
+    v_list text;
+    v_value jsonb;
+begin
+    select f.fewest, f.most into v_function
+    from hotmesh._pipe_functions() f
+    where f.domain = _pipe_call.domain and f.name = _pipe_call.name;
+    v_list := case
+        when v_function.most is null then concat_ws(', ', (
+            select string_agg(format('$1[%s]', n), ', ' order by n)
+            from generate_series(1, v_function.fewest) n),
+            format('variadic $1[%s:]', v_function.fewest + 1))
+        else (
+            select string_agg(format('$1[%s]', n), ', ' order by n)
+            from generate_series(
+                1, least(v_function.most, greatest(v_function.fewest, cardinality(args)))) n) end;
+    execute format('select %s(%s)', v_target, v_list) into v_value using args;
+    return v_value;
+end
+$$;
+
+-- 11_value.sql
+create or replace function hotmesh._value_type(value jsonb)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when value is null then 'undefined'
+                when jsonb_typeof(value) = 'object' and value ? '$number'
+                    and value ->> '$number' in ('NaN', 'Infinity', '-Infinity', '-0')
+                then 'number'
+                else jsonb_typeof(value) end;
+end
+$$;
+
+create or replace function hotmesh._value_pack(x double precision)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when x between -1.7976931348623157e308 and 1.7976931348623157e308
+                    and (x <> 0 or x::text = '0')
+                then x::text::jsonb
+                else jsonb_build_object('$number', x::text) end;
+end
+$$;
+
+create or replace function hotmesh._value_float(n numeric)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when n = 0 then 0
+                when abs(n) >= 1.797693134862315808e308 then sign(n) * 'Infinity'::float8
+                when abs(n) <= 2.4703282292062327e-324
+                then case when n < 0 then '-0' else '0' end::float8
+                else n::float8 end;
+end
+$$;
+
+-- All decimal digits of a finite number, of which its text shows the first 17.
+create or replace function hotmesh._value_exact(x double precision)
+returns numeric
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_bits constant bigint := ('x' || encode(float8send(abs(x)), 'hex'))::bit(64)::bigint;
+    v_exponent integer := v_bits >> 52;
+    v_digits numeric := v_bits & 4503599627370495;
+begin
+    if v_exponent > 0 then
+        v_digits := v_digits + 4503599627370496;
+    else
+        v_exponent := 1;
+    end if;
+    v_exponent := v_exponent - 1075;
+    if v_exponent >= 0 then
+        return case when x < 0 then -1 else 1 end * v_digits * power(2::numeric, v_exponent);
+    end if;
+    -- m / 2^k is m * 5^k / 10^k
+    while v_exponent < 0 and v_digits > 0 and v_digits % 2 = 0 loop
+        v_digits := div(v_digits, 2);
+        v_exponent := v_exponent + 1;
+    end loop;
+    return case when x < 0 then -1 else 1 end
+        * trunc(v_digits * power(5::numeric, -v_exponent))
+        * ('1e' || v_exponent)::numeric;
+end
+$$;
+
+-- What trim takes away.
+create or replace function hotmesh._value_white()
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return E'\t\n\u000b\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007'
+        || E'\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff';
+end
+$$;
+
+create or replace function hotmesh._value_radix(digits text, radix integer)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_number numeric := 0;
+    v_digit text;
+begin
+    if length(digits) > 1100 then
+        return 'Infinity';
+    end if;
+    foreach v_digit in array regexp_split_to_array(lower(digits), '') loop
+        v_number := v_number * radix + strpos('0123456789abcdefghijklmnopqrstuvwxyz', v_digit) - 1;
+    end loop;
+    return hotmesh._value_float(v_number);
+end
+$$;
+
+-- A decimal literal, however large its exponent.
+create or replace function hotmesh._value_decimal(word text)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_parts constant text[] := regexp_match(word, '^([^eE]*)(?:[eE]([+-]?)0*([0-9]*))?$');
+begin
+    if length(v_parts[3]) > 4 or length(word) > 10000 then
+        return case when v_parts[1] !~ '[1-9]' then '0'
+                    when v_parts[2] = '-' then '0'
+                    when left(word, 1) = '-' then '-Infinity'
+                    else 'Infinity' end;
+    elsif word ~ '^-[0.]+([eE]|$)' then
+        return '-0';
+    end if;
+    return hotmesh._value_float(word::numeric);
+end
+$$;
+
+-- The number that a text is.
+create or replace function hotmesh._value_read(word text)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_word constant text := btrim(word, hotmesh._value_white());
+begin
+    return case
+        when v_word = '' then 0
+        when v_word ~ '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$'
+        then hotmesh._value_decimal(v_word)
+        when v_word ~ '^0[xX][0-9a-fA-F]+$' then hotmesh._value_radix(substr(v_word, 3), 16)
+        when v_word ~ '^0[oO][0-7]+$' then hotmesh._value_radix(substr(v_word, 3), 8)
+        when v_word ~ '^0[bB][01]+$' then hotmesh._value_radix(substr(v_word, 3), 2)
+        when v_word ~ '^[+-]?Infinity$' then v_word::float8
+        else 'NaN' end;
+end
+$$;
+
+create or replace function hotmesh._value_number(value jsonb)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case jsonb_typeof(value)
+           when 'number' then hotmesh._value_float(value::numeric)
+           when 'string' then hotmesh._value_read(value #>> '{}')
+           when 'boolean' then value::boolean::integer
+           when 'null' then 0
+           when 'array' then hotmesh._value_read(hotmesh._value_text(value))
+           when 'object' then
+               case when hotmesh._value_type(value) = 'number'
+                    then (value ->> '$number')::float8 else 'NaN' end
+           else 'NaN' end;
+end
+$$;
+
+-- A number as JavaScript writes it.
+create or replace function hotmesh._value_digits(x double precision)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when x = 0 then '0'
+                when strpos(x::text, 'e') = 0 then x::text
+                when abs(x) >= 1e-6 and abs(x) < 1e21 then x::text::numeric::text
+                else regexp_replace(x::text, 'e([+-])0', 'e\1') end;
+end
+$$;
+
+create or replace function hotmesh._value_text(value jsonb)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case hotmesh._value_type(value)
+           when 'string' then value #>> '{}'
+           when 'number' then hotmesh._value_digits(hotmesh._value_number(value))
+           when 'undefined' then 'undefined'
+           when 'array' then coalesce((
+               select string_agg(
+                   case when e.item = 'null' then '' else hotmesh._value_text(e.item) end, ','
+                   order by e.n)
+               from jsonb_array_elements(value) with ordinality e (item, n)), '')
+           when 'object' then '[object Object]'
+           else value::text end
+$$;
+
+create or replace function hotmesh._value_truth(value jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case hotmesh._value_type(value)
+           when 'boolean' then value::boolean
+           when 'string' then value <> '""'
+           when 'number' then abs(hotmesh._value_number(value)) between 5e-324 and 'Infinity'
+           when 'undefined' then false
+           when 'null' then false
+           else true end;
+end
+$$;
+
+create or replace function hotmesh._value_integer(value jsonb)
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when n.x = 'NaN' or n.x = 0 then 0 else trunc(n.x) end
+    from (values (hotmesh._value_number(value))) n (x)
+$$;
+
+create or replace function hotmesh._value_uint32(value jsonb)
+returns bigint
+language sql
+immutable
+parallel safe
+as $$
+    select case when abs(n.x) < 9e15 then trunc(n.x)::bigint & 4294967295
+                when abs(n.x) <= 1.7976931348623157e308
+                then mod(hotmesh._value_exact(trunc(n.x)), 4294967296)::bigint & 4294967295
+                else 0 end
+    from (values (hotmesh._value_number(value))) n (x)
+$$;
+
+-- The low 32 bits, as a signed number.
+create or replace function hotmesh._value_signed(n bigint)
+returns bigint
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return ((n & 4294967295) # 2147483648) - 2147483648;
+end
+$$;
+
+create or replace function hotmesh._value_int32(value jsonb)
+returns bigint
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return hotmesh._value_signed(hotmesh._value_uint32(value));
+end
+$$;
+
+-- a === b
+create or replace function hotmesh._value_same(a jsonb, b jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when hotmesh._value_type(a) <> hotmesh._value_type(b) then false
+                else case hotmesh._value_type(a)
+                     when 'number' then hotmesh._value_number(a) = hotmesh._value_number(b)
+                         and hotmesh._value_number(a) <> 'NaN'
+                     when 'undefined' then true
+                     when 'array' then false
+                     when 'object' then false
+                     else a = b end end;
+end
+$$;
+
+-- An array or object as an operator takes it: its text.
+create or replace function hotmesh._value_plain(value jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when hotmesh._value_type(value) in ('array', 'object')
+                then to_jsonb(hotmesh._value_text(value)) else value end;
+end
+$$;
+
+-- a == b
+create or replace function hotmesh._value_equal(a jsonb, b jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_a constant text := hotmesh._value_type(a);
+    v_b constant text := hotmesh._value_type(b);
+begin
+    if v_a = v_b then
+        return hotmesh._value_same(a, b);
+    elsif v_a in ('null', 'undefined') or v_b in ('null', 'undefined') then
+        return v_a in ('null', 'undefined') and v_b in ('null', 'undefined');
+    elsif v_a in ('array', 'object') and v_b in ('array', 'object') then
+        return false;
+    elsif v_a in ('string', 'array', 'object') and v_b in ('string', 'array', 'object') then
+        return hotmesh._value_text(a) = hotmesh._value_text(b);
+    end if;
+    return hotmesh._value_number(a) = hotmesh._value_number(b)
+        and hotmesh._value_number(a) <> 'NaN';
+end
+$$;
+
+-- a < b; null: they can't be compared.
+create or replace function hotmesh._value_less(a jsonb, b jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_a constant jsonb := hotmesh._value_plain(a);
+    v_b constant jsonb := hotmesh._value_plain(b);
+    v_x double precision;
+    v_y double precision;
+begin
+    if jsonb_typeof(v_a) = 'string' and jsonb_typeof(v_b) = 'string' then
+        return (v_a #>> '{}') collate "C" < (v_b #>> '{}') collate "C";
+    end if;
+    v_x := hotmesh._value_number(v_a);
+    v_y := hotmesh._value_number(v_b);
+    return case when v_x <> 'NaN' and v_y <> 'NaN' then v_x < v_y end;
+end
+$$;
+
+-- Where slice begins or ends: from the end if negative, never outside.
+create or replace function hotmesh._value_place(value jsonb, length integer, fallback integer)
+returns integer
+language sql
+immutable
+parallel safe
+as $$
+    select case when value is null then fallback
+                when n.x < 0 then greatest(n.x + length, 0)::integer
+                else least(n.x, length)::integer end
+    from (values (hotmesh._value_integer(value))) n (x)
+$$;
+
+create or replace function hotmesh._value_string(value jsonb, what text)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when jsonb_typeof(value) = 'string' then value #>> '{}'
+                else hotmesh._pipe_refuse(
+                    format('%s needs a string', what), left(value::text, 100)) #>> '{}' end;
+end
+$$;
+
+create or replace function hotmesh._value_array(value jsonb, what text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when jsonb_typeof(value) = 'array' then value
+                else hotmesh._pipe_refuse(
+                    format('%s needs an array', what), left(value::text, 100)) end;
+end
+$$;
+
+-- Anything but null and undefined.
+create or replace function hotmesh._value_present(value jsonb, what text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when jsonb_typeof(value) <> 'null' then value
+                else hotmesh._pipe_refuse(
+                    format('%s needs a value', what), left(value::text, 100)) end;
+end
+$$;
+
+-- value?.[key]
+create or replace function hotmesh._value_property(value jsonb, key text)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case jsonb_typeof(value)
+           when 'object' then value -> key
+           when 'array' then
+               case when key = 'length' then to_jsonb(jsonb_array_length(value))
+                    when key ~ '^(0|[1-9][0-9]{0,8})$' then value -> key::integer end
+           when 'string' then
+               case when key = 'length' then to_jsonb(length(value #>> '{}'))
+                    when key ~ '^(0|[1-9][0-9]{0,8})$'
+                    then to_jsonb(nullif(substr(value #>> '{}', key::integer + 1, 1), '')) end
+           end;
+end
+$$;
+
+-- 12_number.sql
+create or replace function hotmesh._number_plus(a double precision, b double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when abs(a) < 8e307 and abs(b) < 8e307
+                    or abs(a) >= 'Infinity' or abs(b) >= 'Infinity' then a + b
+                when abs(a / 2 + b / 2) >= 8.98846567431158e307
+                then sign(a) * 'Infinity'::float8
+                else (a / 2 + b / 2) * 2 end;
+end
+$$;
+
+-- Divided by 2^200; half of the smallest number is 0.
+create or replace function hotmesh._number_shrunk(x double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when x <= 3.969852401299e-264 then 0.0 else x / 1.6069380442589903e60 end;
+end
+$$;
+
+-- A product that may be too large or too small for double precision.
+create or replace function hotmesh._number_scaled(a double precision, b double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_size constant double precision := log(abs(a)) + log(abs(b));
+    v_one constant double precision := greatest(abs(a), abs(b));
+    v_two constant double precision := least(abs(a), abs(b));
+    v_sign constant double precision := sign(a) * sign(b);
+begin
+    if v_size between -300 and 300 then
+        return a * b;
+    elsif v_size > 300 then
+        -- 2^-64 and back
+        return v_sign * case
+            when v_size > 309 or v_one / 18446744073709551616.0 * v_two >= 9.745314011399999e288
+            then 'Infinity'
+            else v_one / 18446744073709551616.0 * v_two * 18446744073709551616.0 end;
+    elsif v_size < -325 then
+        return v_sign * 0.0;
+    end if;
+    -- 2^200 and back
+    return v_sign * hotmesh._number_shrunk(v_two * power(2::float8, 200) * v_one);
+end
+$$;
+
+create or replace function hotmesh._number_times(a double precision, b double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when a = 0 or b = 0 or abs(a) >= 'Infinity' or abs(b) >= 'Infinity'
+                    or abs(a) between 1e-150 and 1e150 and abs(b) between 1e-150 and 1e150
+                then a * b
+                else hotmesh._number_scaled(a, b) end;
+end
+$$;
+
+-- By 0 it is NaN: so HotMesh divides.
+create or replace function hotmesh._number_over(a double precision, b double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_size double precision;
+begin
+    if b = 0 then
+        return 'NaN';
+    elsif a = 0 or abs(a) >= 'Infinity' or abs(b) >= 'Infinity' then
+        return a / b;
+    end if;
+    v_size := log(abs(a)) - log(abs(b));
+    return case when v_size between -300 and 300 then a / b
+                when v_size > 309 then sign(a) * sign(b) * 'Infinity'::float8
+                when v_size < -325 then sign(a) * sign(b) * 0.0
+                when v_size > 0
+                then hotmesh._number_times(
+                    a / (b * 18446744073709551616.0), 18446744073709551616.0)
+                else sign(a) * sign(b) * hotmesh._number_shrunk(
+                    abs(a) * 1.6069380442589903e60 / abs(b)) end;
+end
+$$;
+
+create or replace function hotmesh._number_power(a double precision, b double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_odd constant boolean := abs(b) < 9007199254740992 and trunc(b) = b
+        and mod(b::bigint, 2) <> 0;
+    v_size double precision;
+begin
+    if b = 0 then
+        return 1;
+    elsif a = 'NaN' or b = 'NaN' or abs(a) = 1 and abs(b) = 'Infinity'
+        or a < 0 and abs(a) < 'Infinity' and abs(b) < 'Infinity' and trunc(b) <> b
+    then
+        return 'NaN';
+    elsif a = 0 then
+        return case when b < 0 then 'Infinity'::float8 else 0.0 end
+            * case when v_odd and a::text = '-0' then -1 else 1 end;
+    elsif abs(a) = 'Infinity' or abs(b) = 'Infinity' then
+        return case when (abs(a) > 1) = (b > 0) then 'Infinity'::float8 else 0.0 end
+            * case when v_odd and a < 0 then -1 else 1 end;
+    end if;
+    v_size := hotmesh._number_times(ln(abs(a)), b);
+    return case when v_size > 710 then 'Infinity'::float8 when v_size < -746 then 0.0
+                when abs(v_size) < 700 then power(abs(a), b)
+                else hotmesh._number_times(power(abs(a), b / 2), power(abs(a), b / 2)) end
+        * case when v_odd and a < 0 then -1 else 1 end;
+end
+$$;
+
+-- Halves go up, -0.5 to -0.
+create or replace function hotmesh._number_near(x double precision)
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when abs(x) < 4503599627370496
+                then case when x < 0 and x >= -0.5 then '-0'::float8
+                          when x - floor(x) >= 0.5 then ceil(x)
+                          else floor(x) end
+                else x end
+$$;
+
+create or replace function hotmesh._number_greatest(numbers jsonb[])
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when bool_or(n.x = 'NaN') then 'NaN'
+                when max(n.x) = 0 and bool_or(n.x::text = '0') then 0
+                else coalesce(max(n.x), '-Infinity') end
+    from unnest(numbers) e (item)
+    cross join lateral (values (hotmesh._value_number(e.item))) n (x)
+$$;
+
+create or replace function hotmesh._number_least(numbers jsonb[])
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when bool_or(n.x = 'NaN') then 'NaN'
+                when min(n.x) = 0 and bool_or(n.x::text = '-0') then '-0'
+                else coalesce(min(n.x), 'Infinity') end
+    from unnest(numbers) e (item)
+    cross join lateral (values (hotmesh._value_number(e.item))) n (x)
+$$;
+
+create or replace function hotmesh._number_is_finite(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_type(n) = 'number'
+        and abs(hotmesh._value_number(n)) <= 1.7976931348623157e308)
+$$;
+
+create or replace function hotmesh._number_is_nan(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_type(n) = 'number' and hotmesh._value_number(n) = 'NaN')
+$$;
+
+create or replace function hotmesh._number_is_integer(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_type(n) = 'number'
+        and abs(hotmesh._value_number(n)) <= 1.7976931348623157e308
+        and trunc(hotmesh._value_number(n)) = hotmesh._value_number(n))
+$$;
+
+-- Of the division by 2, without its sign.
+create or replace function hotmesh._number_remainder(x double precision)
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when abs(x) < 2 then abs(x)
+                when abs(x) < 9007199254740992
+                then abs(x) - 2 * floor(abs(x) / 2)
+                when abs(x) < 'Infinity' then 0
+                else 'NaN' end
+$$;
+
+create or replace function hotmesh._number_is_even(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._number_remainder(hotmesh._value_number(n)) = 0)
+$$;
+
+create or replace function hotmesh._number_is_odd(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._number_remainder(hotmesh._value_number(n)) = 1)
+$$;
+
+create or replace function hotmesh._number_gte(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(not hotmesh._value_less(a, b), false))
+$$;
+
+create or replace function hotmesh._number_lte(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(not hotmesh._value_less(b, a), false))
+$$;
+
+create or replace function hotmesh._number_gt(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(hotmesh._value_less(b, a), false))
+$$;
+
+create or replace function hotmesh._number_lt(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(hotmesh._value_less(a, b), false))
+$$;
+
+create or replace function hotmesh._number_max(variadic numbers jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_greatest(numbers))
+$$;
+
+create or replace function hotmesh._number_min(variadic numbers jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_least(numbers))
+$$;
+
+create or replace function hotmesh._number_pow(base jsonb, exponent jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_power(
+        hotmesh._value_number(base), hotmesh._value_number(exponent)))
+$$;
+
+create or replace function hotmesh._number_round(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_near(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._number_parse_float(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(coalesce(
+        hotmesh._value_read(substring(
+            ltrim(hotmesh._value_text(value), hotmesh._value_white())
+            from '^[+-]?(?:Infinity|(?:[0-9]+[.]?[0-9]*|[.][0-9]+)(?:[eE][+-]?[0-9]+)?)')),
+        'NaN'))
+$$;
+
+create or replace function hotmesh._number_parse_int(value jsonb, radix jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_parts constant text[] := regexp_match(
+        ltrim(hotmesh._value_text(value), hotmesh._value_white()), '^([+-]?)(0[xX])?(.*)$');
+    v_asked constant integer := hotmesh._value_int32(radix);
+    v_hex constant boolean := v_parts[2] is not null and v_asked in (0, 16);
+    v_radix constant integer := case when v_hex then 16 when v_asked = 0 then 10
+                                     else v_asked end;
+    v_digits text;
+begin
+    if v_radix not between 2 and 36 then
+        return hotmesh._value_pack('NaN');
+    end if;
+    v_digits := substring(
+        lower(case when v_hex then '' else coalesce(v_parts[2], '') end || v_parts[3])
+        from format('^[%s]+', left('0123456789abcdefghijklmnopqrstuvwxyz', v_radix)));
+    return hotmesh._value_pack(
+        case when v_digits is null then 'NaN'
+             else hotmesh._value_radix(v_digits, v_radix)
+                * case when v_parts[1] = '-' then -1 else 1 end end);
+end
+$$;
+
+create or replace function hotmesh._number_needed(n jsonb, what text)
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_type(n) = 'number' then hotmesh._value_number(n)
+                else (hotmesh._pipe_refuse(
+                    format('%s needs a number', what), left(n::text, 100)) #>> '{}')::float8 end
+$$;
+
+create or replace function hotmesh._number_places(digits jsonb, low integer, what text)
+returns integer
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_integer(digits) between low and 100
+                then hotmesh._value_integer(digits)::integer
+                else (hotmesh._pipe_refuse(
+                    format('%s takes %s to 100 digits', what, low),
+                    left(digits::text, 100)) #>> '{}')::integer end
+$$;
+
+create or replace function hotmesh._number_to_fixed(n jsonb, digits jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._number_needed(n, 'number.toFixed');
+    v_places constant integer := hotmesh._number_places(digits, 0, 'number.toFixed');
+begin
+    if not abs(v_x) < 1e21 then
+        return to_jsonb(hotmesh._value_digits(v_x));
+    end if;
+    return to_jsonb(
+        case when v_x < 0 then '-' else '' end
+        || round(abs(hotmesh._value_exact(v_x)), v_places)::text);
+end
+$$;
+
+-- One digit before the point, so many in all.
+create or replace function hotmesh._number_scientific(n numeric, digits integer)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_exponent integer := case
+        when n = 0 then 0
+        when abs(n) >= 1 then length(trunc(abs(n))::text) - 1
+        else -length(substring(abs(n)::text from '[.](0*)')) - 1 end;
+    v_rounded constant numeric := round(abs(n), digits - 1 - v_exponent);
+    v_digits text;
+begin
+    if v_rounded >= ('1e' || v_exponent + 1)::numeric then
+        v_exponent := v_exponent + 1;
+    end if;
+    v_digits := rpad(ltrim(replace(v_rounded::text, '.', ''), '0'), digits, '0');
+    return case when n < 0 then '-' else '' end || left(v_digits, 1)
+        || case when digits > 1 then '.' || substr(v_digits, 2, digits - 1) else '' end
+        || case when v_exponent < 0 then 'e-' else 'e+' end || abs(v_exponent);
+end
+$$;
+
+create or replace function hotmesh._number_to_exponential(n jsonb, digits jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._number_needed(n, 'number.toExponential');
+    v_places constant integer :=
+        case when not abs(v_x) < 'Infinity' then 0
+             else hotmesh._number_places(digits, 0, 'number.toExponential') end;
+    v_short constant text := regexp_replace(v_x::text, 'e.*|[-.]', '', 'g');
+begin
+    if not abs(v_x) < 'Infinity' then
+        return to_jsonb(v_x::text);
+    elsif digits is null then
+        return to_jsonb(hotmesh._number_scientific(
+            (abs(v_x)::text)::numeric * sign(v_x)::integer,
+            greatest(length(btrim(v_short, '0')), 1)));
+    end if;
+    return to_jsonb(hotmesh._number_scientific(hotmesh._value_exact(v_x), v_places + 1));
+end
+$$;
+
+create or replace function hotmesh._number_to_precision(n jsonb, digits jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._number_needed(n, 'number.toPrecision');
+    v_digits integer;
+    v_text text;
+    v_exponent integer;
+begin
+    if digits is null or not abs(v_x) < 'Infinity' then
+        return to_jsonb(hotmesh._value_digits(v_x));
+    end if;
+    v_digits := hotmesh._number_places(digits, 1, 'number.toPrecision');
+    v_text := hotmesh._number_scientific(hotmesh._value_exact(v_x), v_digits);
+    v_exponent := split_part(v_text, 'e', 2)::integer;
+    if v_exponent between -6 and v_digits - 1 then
+        v_text := round(v_text::numeric, v_digits - 1 - v_exponent)::text;
+    end if;
+    return to_jsonb(v_text);
+end
+$$;
+
+-- 13_math.sql
+create or replace function hotmesh._math_operands(items jsonb[])
+returns double precision[]
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_item jsonb;
+    v_numbers double precision[] := '{}';
+begin
+    foreach v_item in array items loop
+        v_numbers := v_numbers || case
+            when jsonb_typeof(v_item) = 'array'
+            then hotmesh._math_operands(array(select e from jsonb_array_elements(v_item) e))
+            else array[hotmesh._value_number(v_item)] end;
+    end loop;
+    return v_numbers;
+end
+$$;
+
+create or replace function hotmesh._math_add(variadic numbers jsonb[] default '{}')
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_number double precision;
+    v_result double precision := 0;
+begin
+    foreach v_number in array hotmesh._math_operands(numbers) loop
+        v_result := hotmesh._number_plus(v_result, v_number);
+    end loop;
+    return hotmesh._value_pack(v_result);
+end
+$$;
+
+create or replace function hotmesh._math_multiply(variadic numbers jsonb[] default '{}')
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_number double precision;
+    v_result double precision := 1;
+begin
+    foreach v_number in array hotmesh._math_operands(numbers) loop
+        v_result := hotmesh._number_times(v_result, v_number);
+    end loop;
+    return hotmesh._value_pack(v_result);
+end
+$$;
+
+create or replace function hotmesh._math_subtract(variadic numbers jsonb[] default '{}')
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_number double precision;
+    v_result double precision;
+begin
+    foreach v_number in array hotmesh._math_operands(numbers) loop
+        v_result := case when v_result is null then v_number
+                         else hotmesh._number_plus(v_result, -v_number) end;
+    end loop;
+    return hotmesh._value_pack(coalesce(v_result, 'NaN'));
+end
+$$;
+
+create or replace function hotmesh._math_divide(variadic numbers jsonb[] default '{}')
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_number double precision;
+    v_result double precision;
+begin
+    foreach v_number in array hotmesh._math_operands(numbers) loop
+        v_result := case when v_result is null then v_number
+                         else hotmesh._number_over(v_result, v_number) end;
+    end loop;
+    return hotmesh._value_pack(coalesce(v_result, 'NaN'));
+end
+$$;
+
+create or replace function hotmesh._math_within(
+    n jsonb, low double precision, high double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return case when v_x between low and high then v_x else 'NaN' end;
+end
+$$;
+
+create or replace function hotmesh._math_abs(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(abs(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_acos(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(acos(hotmesh._math_within(n, -1, 1)))
+$$;
+
+create or replace function hotmesh._math_acosh(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(acosh(hotmesh._math_within(n, 1, 'Infinity')))
+$$;
+
+create or replace function hotmesh._math_asin(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(asin(hotmesh._math_within(n, -1, 1)))
+$$;
+
+create or replace function hotmesh._math_asinh(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(asinh(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_atan(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(atan(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_atan2(y jsonb, x jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(atan2(hotmesh._value_number(y), hotmesh._value_number(x)))
+$$;
+
+create or replace function hotmesh._math_atanh(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(atanh(hotmesh._math_within(n, -1, 1)))
+$$;
+
+create or replace function hotmesh._math_cbrt(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(cbrt(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_ceil(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(ceil(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_clz32(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant bigint := hotmesh._value_uint32(n);
+begin
+    return to_jsonb(32 - length(ltrim(v_x::bit(32)::text, '0')));
+end
+$$;
+
+create or replace function hotmesh._math_cos(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(cos(
+        hotmesh._math_within(n, -1.7976931348623157e308, 1.7976931348623157e308)))
+$$;
+
+create or replace function hotmesh._math_cosh(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(cosh(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_exponential(x double precision)
+returns double precision
+language sql
+immutable
+parallel safe
+as $$
+    select case when x = '-Infinity' or x < -746 then 0
+                when x between -746 and -700
+                then hotmesh._number_times(exp(x + 100), exp(-100::float8))
+                when x < 709.782712893384 then exp(x)
+                when x = 'NaN' then x
+                when x > 709.782712893384 then 'Infinity'
+                else exp(x) end
+$$;
+
+create or replace function hotmesh._math_exp(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._math_exponential(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_expm1(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(
+        case when v.x = 0 or e.u = 1 then v.x
+             when abs(v.x) > 40 then e.u - 1
+             else (e.u - 1) * (v.x / ln(e.u)) end)
+    from (values (hotmesh._value_number(n))) v (x)
+    cross join lateral (values (hotmesh._math_exponential(v.x))) e (u)
+$$;
+
+create or replace function hotmesh._math_floor(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(floor(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_fround(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return hotmesh._value_pack(
+        case when not abs(v_x) < 'Infinity' or v_x = 0 then v_x
+             when abs(v_x) >= 3.4028235677973366e38 then sign(v_x) * 'Infinity'::float8
+             when abs(v_x) <= 7.006492321624085e-46 then sign(v_x) * 0.0
+             else v_x::real end);
+end
+$$;
+
+create or replace function hotmesh._math_hypot(variadic numbers jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(
+        case when bool_or(abs(v.x) = 'Infinity') then 'Infinity'
+             when bool_or(v.x = 'NaN') then 'NaN'
+             else hotmesh._value_float(coalesce(sqrt(sum(
+                 case when abs(v.x) < 'Infinity'
+                      then v.x::text::numeric * v.x::text::numeric end)), 0)) end)
+    from unnest(numbers) e (item)
+    cross join lateral (values (hotmesh._value_number(e.item))) v (x)
+$$;
+
+create or replace function hotmesh._math_imul(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_signed(hotmesh._value_int32(a) * hotmesh._value_int32(b)))
+$$;
+
+create or replace function hotmesh._math_log(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return hotmesh._value_pack(
+        case when v_x > 0 then ln(v_x) when v_x = 0 then '-Infinity' else 'NaN' end);
+end
+$$;
+
+create or replace function hotmesh._math_log10(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return hotmesh._value_pack(
+        case when v_x > 0 then log(v_x) when v_x = 0 then '-Infinity' else 'NaN' end);
+end
+$$;
+
+create or replace function hotmesh._math_log1p(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return hotmesh._value_pack(
+        case when v_x = 0 or v_x = 'Infinity' or 1 + v_x = 1 then v_x
+             when v_x > -1 then ln(1 + v_x) * (v_x / ((1 + v_x) - 1))
+             when v_x = -1 then '-Infinity'
+             else 'NaN' end);
+end
+$$;
+
+create or replace function hotmesh._math_log2(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return hotmesh._value_pack(
+        case when v_x = 'Infinity' then v_x
+             when v_x > 0 then
+                 case when hotmesh._number_power(2, round(ln(v_x) / ln(2::float8))) = v_x
+                      then round(ln(v_x) / ln(2::float8))
+                      else ln(v_x) / ln(2::float8) end
+             when v_x = 0 then '-Infinity'
+             else 'NaN' end);
+end
+$$;
+
+create or replace function hotmesh._math_max(variadic numbers jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_greatest(numbers))
+$$;
+
+create or replace function hotmesh._math_min(variadic numbers jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_least(numbers))
+$$;
+
+create or replace function hotmesh._math_pow(base jsonb, exponent jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_power(
+        hotmesh._value_number(base), hotmesh._value_number(exponent)))
+$$;
+
+create or replace function hotmesh._math_random()
+returns jsonb
+language sql
+volatile
+as $$
+    select to_jsonb(random())
+$$;
+
+create or replace function hotmesh._math_round(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._number_near(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_sign(n jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_x constant double precision := hotmesh._value_number(n);
+begin
+    return hotmesh._value_pack(case when v_x = 0 or v_x = 'NaN' then v_x else sign(v_x) end);
+end
+$$;
+
+create or replace function hotmesh._math_sin(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(sin(
+        hotmesh._math_within(n, -1.7976931348623157e308, 1.7976931348623157e308)))
+$$;
+
+create or replace function hotmesh._math_sinh(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(sinh(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_sqrt(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(sqrt(hotmesh._math_within(n, 0, 'Infinity')))
+$$;
+
+create or replace function hotmesh._math_tan(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(tan(
+        hotmesh._math_within(n, -1.7976931348623157e308, 1.7976931348623157e308)))
+$$;
+
+create or replace function hotmesh._math_tanh(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(tanh(hotmesh._value_number(n)))
+$$;
+
+create or replace function hotmesh._math_trunc(n jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(trunc(hotmesh._value_number(n)))
+$$;
+
+-- 14_string.sql
+create or replace function hotmesh._string_at(s text, at double precision)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when at >= 0 and at < length(s) then substr(s, at::integer + 1, 1) else '' end
+$$;
+
+create or replace function hotmesh._string_char_at(s jsonb, at jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._string_at(
+        hotmesh._value_string(s, 'string.charAt'), hotmesh._value_integer(at)))
+$$;
+
+create or replace function hotmesh._string_concat(s jsonb, variadic parts jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_string(s, 'string.concat') || coalesce((
+        select string_agg(hotmesh._value_text(p.part), '' order by p.n)
+        from unnest(parts) with ordinality p (part, n)), ''))
+$$;
+
+-- Where a part is, from a position on; -1: nowhere.
+create or replace function hotmesh._string_find(s text, part text, first integer)
+returns integer
+language sql
+immutable
+parallel safe
+as $$
+    select case when first > length(s) then -1
+                when part = '' then first
+                else coalesce(nullif(strpos(substr(s, first + 1), part), 0) + first, 0) - 1 end
+$$;
+
+-- A position, never outside.
+create or replace function hotmesh._string_first(value jsonb, length integer)
+returns integer
+language sql
+immutable
+parallel safe
+as $$
+    select least(greatest(hotmesh._value_integer(value), 0), length)::integer
+$$;
+
+create or replace function hotmesh._string_index_of(
+    s jsonb, part jsonb default null, at jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.indexOf');
+begin
+    return to_jsonb(hotmesh._string_find(v_s, hotmesh._value_text(part),
+        hotmesh._string_first(at, length(v_s))));
+end
+$$;
+
+create or replace function hotmesh._string_includes(
+    s jsonb, part jsonb default null, at jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.includes');
+begin
+    return to_jsonb(hotmesh._string_find(
+        v_s, hotmesh._value_text(part), hotmesh._string_first(at, length(v_s))) >= 0);
+end
+$$;
+
+create or replace function hotmesh._string_last_index_of(
+    s jsonb, part jsonb default null, at jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.lastIndexOf');
+    v_part constant text := hotmesh._value_text(part);
+    v_at constant double precision := hotmesh._value_number(at);
+    v_last integer := length(v_s) - length(v_part);
+    v_found integer;
+begin
+    if v_at <> 'NaN' then
+        v_last := least(v_last, greatest(trunc(v_at), 0));
+    end if;
+    if v_last < 0 then
+        return to_jsonb(-1);
+    end if;
+    v_found := strpos(
+        reverse(left(v_s, v_last + length(v_part))), reverse(v_part));
+    return to_jsonb(case when v_part = '' then v_last
+                         when v_found = 0 then -1
+                         else v_last + 1 - v_found end);
+end
+$$;
+
+create or replace function hotmesh._string_slice(
+    s jsonb, first jsonb default null, last jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(substr(v.s, p.first + 1, greatest(p.last - p.first, 0)))
+    from (values (hotmesh._value_string(s, 'string.slice'))) v (s)
+    cross join lateral (values (
+        hotmesh._value_place(_string_slice.first, length(v.s), 0),
+        hotmesh._value_place(_string_slice.last, length(v.s), length(v.s)))) p (first, last)
+$$;
+
+create or replace function hotmesh._string_substring(
+    s jsonb, first jsonb default null, last jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(substr(v.s, least(p.first, p.last) + 1, abs(p.last - p.first)))
+    from (values (hotmesh._value_string(s, 'string.substring'))) v (s)
+    cross join lateral (values (
+        hotmesh._string_first(_string_substring.first, length(v.s)),
+        case when _string_substring.last is null then length(v.s)
+             else hotmesh._string_first(_string_substring.last, length(v.s)) end)) p (first, last)
+$$;
+
+create or replace function hotmesh._string_split(
+    s jsonb, separator jsonb default null, most jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.split');
+    v_parts text[];
+begin
+    v_parts := case when separator is null then array[v_s]
+                    when v_s = '' and separator = '""' then '{}'
+                    when separator = '""' then regexp_split_to_array(v_s, '')
+                    when v_s = '' then array['']
+                    else string_to_array(v_s, hotmesh._value_text(separator)) end;
+    return to_jsonb(
+        case when most is null then v_parts
+             else v_parts[1:least(hotmesh._value_uint32(most), 2147483647)::integer] end);
+end
+$$;
+
+create or replace function hotmesh._string_lower_letters()
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select 'abcdefghijklmnopqrstuvwxyzàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿāăąćĉċčďđēĕėęěĝğġģĥ'
+        || 'ħĩīĭįĵķĺļľŀłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżžάέήίόύώαβγδεζηθικλμνξοπρστυφχψωϊϋаб'
+        || 'вгдежзийклмнопрстуфхцчшщъыьэюяѐёђѓєѕіїјљњћќѝўџґ'
+$$;
+
+create or replace function hotmesh._string_upper_letters()
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select 'ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞŸĀĂĄĆĈĊČĎĐĒĔĖĘĚĜĞĠĢĤ'
+        || 'ĦĨĪĬĮĴĶĹĻĽĿŁŃŅŇŊŌŎŐŒŔŖŘŚŜŞŠŢŤŦŨŪŬŮŰŲŴŶŹŻŽΆΈΉΊΌΎΏΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩΪΫАБ'
+        || 'ВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯЀЁЂЃЄЅІЇЈЉЊЋЌЍЎЏҐ'
+$$;
+
+create or replace function hotmesh._string_to_upper_case(s jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(translate(
+        replace(hotmesh._value_string(s, 'string.toUpperCase'), 'ß', 'SS'),
+        hotmesh._string_lower_letters(), hotmesh._string_upper_letters()))
+$$;
+
+create or replace function hotmesh._string_to_lower_case(s jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(translate(
+        hotmesh._value_string(s, 'string.toLowerCase'),
+        hotmesh._string_upper_letters(), hotmesh._string_lower_letters()))
+$$;
+
+create or replace function hotmesh._string_trim(s jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(btrim(hotmesh._value_string(s, 'string.trim'), hotmesh._value_white()))
+$$;
+
+create or replace function hotmesh._string_trim_start(s jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(ltrim(hotmesh._value_string(s, 'string.trimStart'), hotmesh._value_white()))
+$$;
+
+create or replace function hotmesh._string_trim_end(s jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(rtrim(hotmesh._value_string(s, 'string.trimEnd'), hotmesh._value_white()))
+$$;
+
+-- What is missing, made of copies of a text.
+create or replace function hotmesh._string_fill(fill jsonb, missing double precision, what text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when missing <= 0 or f.word = '' then ''
+                when missing > 16777216 then hotmesh._pipe_refuse(
+                    format('%s makes at most 16777216 characters', what),
+                    format('%s more were asked for.', missing)) #>> '{}'
+                else left(
+                    repeat(f.word, ceil(missing / length(f.word))::integer), missing::integer) end
+    from (values (
+        case when fill is null then ' ' else hotmesh._value_text(fill) end)) f (word)
+$$;
+
+create or replace function hotmesh._string_pad_start(
+    s jsonb, length jsonb default null, fill jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.padStart');
+begin
+    return to_jsonb(hotmesh._string_fill(
+        fill, hotmesh._value_integer(_string_pad_start.length) - length(v_s),
+        'string.padStart') || v_s);
+end
+$$;
+
+create or replace function hotmesh._string_pad_end(
+    s jsonb, length jsonb default null, fill jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.padEnd');
+begin
+    return to_jsonb(v_s || hotmesh._string_fill(
+        fill, hotmesh._value_integer(_string_pad_end.length) - length(v_s), 'string.padEnd'));
+end
+$$;
+
+create or replace function hotmesh._string_repeat(s jsonb, times jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when v.n between 0 and 16777216 and v.n * length(v.s) <= 16777216
+                then to_jsonb(repeat(v.s, v.n::integer))
+                when v.n between 0 and 1.7e308 and v.s = '' then to_jsonb(''::text)
+                else hotmesh._pipe_refuse(
+                    'string.repeat makes 0 to 16777216 characters',
+                    format('%s times %s.', left(times::text, 100), length(v.s))) end
+    from (values (
+        hotmesh._value_string(s, 'string.repeat'), hotmesh._value_integer(times))) v (s, n)
+$$;
+
+create or replace function hotmesh._string_starts_with(
+    s jsonb, part jsonb default null, at jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(substr(
+        v.s, hotmesh._string_first(at, length(v.s)) + 1, length(v.part)) = v.part)
+    from (values (
+        hotmesh._value_string(s, 'string.startsWith'), hotmesh._value_text(part))) v (s, part)
+$$;
+
+create or replace function hotmesh._string_ends_with(
+    s jsonb, part jsonb default null, at jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(right(left(v.s, e.last), nullif(length(v.part), 0)) is not distinct from
+        nullif(v.part, ''))
+    from (values (
+        hotmesh._value_string(s, 'string.endsWith'), hotmesh._value_text(part))) v (s, part)
+    cross join lateral (values (
+        case when at is null then length(v.s)
+             else hotmesh._string_first(at, length(v.s)) end)) e (last)
+$$;
+
+-- $&, $`, $' and a doubled $ in what replaces.
+create or replace function hotmesh._string_expand(
+    replacement text, before text, part text, after text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(string_agg(
+        case m.hit[1]
+        when concat('$', '$') then '$'
+        when '$&' then part
+        when '$`' then before
+        when '$''' then after
+        else m.hit[1] end, '' order by m.n), '')
+    from regexp_matches(replacement, '[$][$&`'']|[^$]+|[$]', 'g') with ordinality m (hit, n)
+$$;
+
+-- The first occurrence of a text.
+create or replace function hotmesh._string_replace(
+    s jsonb, part jsonb default null, replacement jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.replace');
+    v_part constant text := hotmesh._value_text(part);
+    v_at constant integer := strpos(v_s, v_part);
+    v_before constant text := left(v_s, greatest(v_at - 1, 0));
+    v_after constant text := substr(v_s, v_at + length(v_part));
+begin
+    if v_at = 0 then
+        return s;
+    end if;
+    return to_jsonb(v_before || hotmesh._string_expand(
+        hotmesh._value_text(replacement), v_before, v_part, v_after) || v_after);
+end
+$$;
+
+create or replace function hotmesh._string_search(s jsonb, pattern jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(length((regexp_match(
+        hotmesh._value_string(s, 'string.search'), '^(.*?)(?:' || regexp_replace(
+            case when pattern is null then '' else hotmesh._value_text(pattern) end,
+            '(^|[^\\])((?:\\\\)*)\\b', '\1\2\\y', 'g') || ')'))[1]), -1))
+$$;
+
+-- 15_array.sql
+create or replace function hotmesh._array_get(items jsonb, at jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_property(items, hotmesh._value_text(at))
+$$;
+
+create or replace function hotmesh._array_length(items jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(jsonb_array_length(hotmesh._value_array(items, 'array.length')))
+$$;
+
+create or replace function hotmesh._array_concat(items jsonb, variadic more jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_array(items, 'array.concat') || coalesce((
+        select jsonb_agg(coalesce(i.item, hotmesh._pipe_item(m.value)) order by m.n, i.n)
+            filter (where jsonb_typeof(m.value) is distinct from 'array' or i.n is not null)
+        from unnest(more) with ordinality m (value, n)
+        left join lateral jsonb_array_elements(
+            case when jsonb_typeof(m.value) = 'array' then m.value end)
+            with ordinality i (item, n) on true), '[]')
+$$;
+
+-- Where a value is.
+create or replace function hotmesh._array_places(items jsonb, value jsonb)
+returns setof integer
+language sql
+immutable
+parallel safe
+as $$
+    select (i.n - 1)::integer
+    from jsonb_array_elements(items) with ordinality i (item, n)
+    where hotmesh._value_same(i.item, value)
+$$;
+
+create or replace function hotmesh._array_index_of(
+    items jsonb, value jsonb default null, at jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(min(p), -1))
+    from hotmesh._array_places(hotmesh._value_array(items, 'array.indexOf'), value) p
+    where p >= hotmesh._value_place(at, jsonb_array_length(items), 0)
+$$;
+
+create or replace function hotmesh._array_last_index_of(
+    items jsonb, value jsonb, variadic at jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(max(p), -1))
+    from hotmesh._array_places(hotmesh._value_array(items, 'array.lastIndexOf'), value) p
+    where cardinality(at) = 0
+       or p <= hotmesh._value_integer(at[1])
+            + case when hotmesh._value_integer(at[1]) < 0
+                   then jsonb_array_length(items) else 0 end
+$$;
+
+create or replace function hotmesh._array_join(items jsonb, separator jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(string_agg(
+        case when i.item = 'null' then '' else hotmesh._value_text(i.item) end,
+        case when separator is null then ',' else hotmesh._value_text(separator) end
+        order by i.n), ''))
+    from jsonb_array_elements(hotmesh._value_array(items, 'array.join')) with ordinality i (item, n)
+$$;
+
+-- The last element; the array is a value, and stays.
+create or replace function hotmesh._array_pop(items jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_array(items, 'array.pop') -> -1
+$$;
+
+create or replace function hotmesh._array_push(items jsonb, variadic more jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_array(items, 'array.push') || coalesce((
+        select jsonb_agg(hotmesh._pipe_item(m.value) order by m.n)
+        from unnest(more) with ordinality m (value, n)), '[]')
+$$;
+
+create or replace function hotmesh._array_reverse(items jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(i.item order by i.n desc), '[]')
+    from jsonb_array_elements(hotmesh._value_array(items, 'array.reverse'))
+        with ordinality i (item, n)
+$$;
+
+create or replace function hotmesh._array_shift(items jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_array(items, 'array.shift') -> 0
+$$;
+
+create or replace function hotmesh._array_slice(
+    items jsonb, first jsonb default null, last jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(i.item order by i.n), '[]')
+    from jsonb_array_elements(hotmesh._value_array(items, 'array.slice'))
+        with ordinality i (item, n)
+    where i.n > hotmesh._value_place(first, jsonb_array_length(items), 0)
+      and i.n <= hotmesh._value_place(
+          last, jsonb_array_length(items), jsonb_array_length(items))
+$$;
+
+create or replace function hotmesh._array_sorted(items jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(
+        i.item order by coalesce(
+            array_position(array['number', 'string'], jsonb_typeof(i.item)), 3),
+        case when jsonb_typeof(i.item) = 'number' then hotmesh._value_number(i.item) end,
+        hotmesh._value_text(i.item) collate "C", i.n), '[]')
+    from jsonb_array_elements(items) with ordinality i (item, n)
+$$;
+
+create or replace function hotmesh._array_sort(items jsonb, direction jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when direction = '"DESCENDING"'
+                then hotmesh._array_reverse(
+                    hotmesh._array_sorted(hotmesh._value_array(items, 'array.sort')))
+                else hotmesh._array_sorted(hotmesh._value_array(items, 'array.sort')) end
+$$;
+
+-- The elements that JavaScript takes out.
+create or replace function hotmesh._array_splice(
+    items jsonb, first jsonb, variadic more jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(i.item order by i.n), '[]')
+    from jsonb_array_elements(hotmesh._value_array(items, 'array.splice'))
+        with ordinality i (item, n)
+    where (first is not null or cardinality(more) > 0)
+      and i.n > hotmesh._value_place(first, jsonb_array_length(items), 0)
+      and (cardinality(more) = 0
+           or i.n <= hotmesh._value_place(first, jsonb_array_length(items), 0)
+                + hotmesh._value_integer(more[1]))
+$$;
+
+-- The length that it would have.
+create or replace function hotmesh._array_unshift(items jsonb, variadic more jsonb[] default '{}')
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(
+        jsonb_array_length(hotmesh._value_array(items, 'array.unshift')) + cardinality(more))
+$$;
+
+-- 16_object.sql
+-- The own keys of a value in JavaScript's order.
+create or replace function hotmesh._object_pairs(value jsonb)
+returns table (key text, item jsonb, n bigint)
+language sql
+immutable
+parallel safe
+as $$
+    select p.key, p.item, row_number() over (order by p.key ~ '^(0|[1-9][0-9]{0,8})$' desc, p.n)
+    from (
+        select e.key, e.item, e.n
+        from jsonb_each(
+            case when hotmesh._value_type(value) = 'object' then value end)
+            with ordinality e (key, item, n)
+        union all
+        select (e.n - 1)::text, e.item, e.n
+        from jsonb_array_elements(
+            case jsonb_typeof(value)
+            when 'array' then value
+            when 'string' then to_jsonb(regexp_split_to_array(nullif(value #>> '{}', ''), ''))
+            end) with ordinality e (item, n)) p
+$$;
+
+create or replace function hotmesh._object_get(value jsonb, key jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_property(value, hotmesh._value_text(key))
+$$;
+
+create or replace function hotmesh._object_put(value jsonb, key text, item jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_length integer;
+begin
+    if hotmesh._value_type(value) = 'object' then
+        return case when item is null then value - key
+                    else value || jsonb_build_object(key, hotmesh._pipe_store(item)) end;
+    elsif jsonb_typeof(value) is distinct from 'array' then
+        return hotmesh._pipe_refuse(
+            'object.set needs an object or an array', left(value::text, 100));
+    elsif key !~ '^(0|[1-9][0-9]{0,8})$' then
+        return value;
+    end if;
+    v_length := jsonb_array_length(value);
+    if key::integer > v_length + 10000 then
+        return hotmesh._pipe_refuse(
+            'object.set would leave more than 10000 places empty',
+            format('%s elements, and number %s.', v_length, key));
+    end if;
+    return jsonb_set(
+        value || coalesce((
+            select jsonb_agg(null::jsonb)
+            from generate_series(v_length, key::integer)), '[]'),
+        array[key], hotmesh._pipe_item(item));
+end
+$$;
+
+create or replace function hotmesh._object_set(value jsonb, key jsonb, item jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._object_put(value, hotmesh._value_text(key), item)
+$$;
+
+create or replace function hotmesh._object_create(variadic pairs jsonb[] default '{}')
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_object jsonb := '{}';
+begin
+    for n in 1..cardinality(pairs) by 2 loop
+        v_object := hotmesh._object_put(
+            v_object, hotmesh._value_text(pairs[n]), pairs[n + 1]);
+    end loop;
+    return v_object;
+end
+$$;
+
+create or replace function hotmesh._object_keys(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(to_jsonb(p.key) order by p.n), '[]')
+    from hotmesh._object_pairs(hotmesh._value_present(value, 'object.keys')) p
+$$;
+
+create or replace function hotmesh._object_values(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(p.item order by p.n), '[]')
+    from hotmesh._object_pairs(hotmesh._value_present(value, 'object.values')) p
+$$;
+
+create or replace function hotmesh._object_entries(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_agg(jsonb_build_array(p.key, p.item) order by p.n), '[]')
+    from hotmesh._object_pairs(hotmesh._value_present(value, 'object.entries')) p
+$$;
+
+create or replace function hotmesh._object_member(entry jsonb, key text)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when jsonb_typeof(entry) in ('array', 'object')
+                then hotmesh._value_property(entry, key)
+                else hotmesh._pipe_refuse(
+                    'object.fromEntries needs pairs', left(entry::text, 100)) end
+$$;
+
+create or replace function hotmesh._object_from_entries(entries jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(jsonb_object_agg(
+        hotmesh._value_text(hotmesh._object_member(e.entry, '0')),
+        coalesce(hotmesh._object_member(e.entry, '1'), 'null') order by e.n), '{}')
+    from jsonb_array_elements(hotmesh._value_array(
+        case when entries = '""' then '[]' else entries end, 'object.fromEntries'))
+        with ordinality e (entry, n)
+$$;
+
+create or replace function hotmesh._object_assign(
+    value jsonb, variadic sources jsonb[] default '{}')
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_source jsonb;
+    v_pair record;
+begin
+    value := hotmesh._value_present(value, 'object.assign');
+    if hotmesh._value_type(value) not in ('object', 'array') then
+        return value;
+    end if;
+    foreach v_source in array sources loop
+        for v_pair in select p.key, p.item from hotmesh._object_pairs(v_source) p loop
+            value := hotmesh._object_put(value, v_pair.key, v_pair.item);
+        end loop;
+    end loop;
+    return value;
+end
+$$;
+
+create or replace function hotmesh._object_get_own_property_names(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._object_keys(hotmesh._value_present(value, 'object.getOwnPropertyNames'))
+        || case when jsonb_typeof(value) in ('array', 'string') then '["length"]'::jsonb
+                else '[]' end
+$$;
+
+create or replace function hotmesh._object_get_own_property_symbols(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_present(value, 'object.getOwnPropertySymbols') is not null
+                then '[]'::jsonb end
+$$;
+
+create or replace function hotmesh._object_has_own_property(value jsonb, key jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._object_get_own_property_names(
+        hotmesh._value_present(value, 'object.hasOwnProperty')) ? hotmesh._value_text(key))
+$$;
+
+create or replace function hotmesh._object_property_is_enumerable(
+    value jsonb, key jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._object_keys(
+        hotmesh._value_present(value, 'object.propertyIsEnumerable')) ? hotmesh._value_text(key))
+$$;
+
+create or replace function hotmesh._object_get_own_property_descriptor(
+    value jsonb, key jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._object_get_own_property_names(
+                    hotmesh._value_present(value, 'object.getOwnPropertyDescriptor')) ? k.key
+                then jsonb_build_object(
+                    'value', hotmesh._value_property(value, k.key),
+                    'writable', t.type = 'object' or t.type = 'array',
+                    'enumerable', k.key <> 'length' or t.type = 'object',
+                    'configurable', t.type = 'object' or t.type = 'array' and k.key <> 'length')
+                end
+    from (values (hotmesh._value_text(key))) k (key)
+    cross join (values (jsonb_typeof(value))) t (type)
+$$;
+
+-- A property as a descriptor says.
+create or replace function hotmesh._object_define(
+    value jsonb, key text, descriptor jsonb, what text)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_type(value) not in ('object', 'array')
+                    or hotmesh._value_type(descriptor) not in ('object', 'array')
+                    or coalesce(descriptor ? 'get' or descriptor ? 'set', false)
+                then hotmesh._pipe_refuse(
+                    format('%s needs an object and a descriptor', what),
+                    left(concat(value, ' ', descriptor), 100))
+                when jsonb_typeof(value) = 'object' and (
+                    descriptor ? 'enumerable'
+                    and not hotmesh._value_truth(descriptor -> 'enumerable')
+                    or not descriptor ? 'enumerable'
+                    and hotmesh._value_property(value, key) is null)
+                then hotmesh._object_put(value, key, null)
+                when descriptor ? 'value' or hotmesh._value_property(value, key) is null
+                then hotmesh._object_put(value, key, descriptor -> 'value')
+                else value end
+$$;
+
+create or replace function hotmesh._object_define_property(
+    value jsonb, key jsonb default null, descriptor jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._object_define(
+        value, hotmesh._value_text(key), descriptor, 'object.defineProperty')
+$$;
+
+create or replace function hotmesh._object_define_properties(
+    value jsonb, descriptors jsonb default null)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_pair record;
+begin
+    if hotmesh._value_type(value) not in ('object', 'array') then
+        return hotmesh._pipe_refuse(
+            'object.defineProperties needs an object', left(value::text, 100));
+    end if;
+    descriptors := hotmesh._value_present(descriptors, 'object.defineProperties');
+    for v_pair in select p.key, p.item from hotmesh._object_pairs(descriptors) p loop
+        value := hotmesh._object_define(
+            value, v_pair.key, v_pair.item, 'object.defineProperties');
+    end loop;
+    return value;
+end
+$$;
+
+create or replace function hotmesh._object_freeze(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select value
+$$;
+
+create or replace function hotmesh._object_seal(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select value
+$$;
+
+create or replace function hotmesh._object_prevent_extensions(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select value
+$$;
+
+create or replace function hotmesh._object_is_frozen(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_type(value) not in ('array', 'object'))
+$$;
+
+create or replace function hotmesh._object_is_sealed(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_type(value) not in ('array', 'object'))
+$$;
+
+create or replace function hotmesh._object_is_extensible(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_type(value) in ('array', 'object'))
+$$;
+
+-- No JSON value is.
+create or replace function hotmesh._object_is_prototype_of(value jsonb, other jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_present(value, 'object.isPrototypeOf') is null)
+$$;
+
+create or replace function hotmesh._json_write(value jsonb, keys text[], gap text, margin text)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_margin constant text := margin || gap;
+    v_break constant text := case when gap = '' then '' else E'\n' end;
+    v_type constant text := hotmesh._value_type(value);
+    v_items text;
+begin
+    if v_type = 'number' then
+        return case when hotmesh._pipe_store(value) = 'null' then 'null'
+                    else hotmesh._value_digits(hotmesh._value_number(value)) end;
+    elsif v_type not in ('array', 'object') then
+        return value::text;
+    end if;
+    if v_type = 'array' then
+        select string_agg(v_margin || hotmesh._json_write(e.item, keys, gap, v_margin),
+                          ',' || v_break order by e.n)
+        into v_items
+        from jsonb_array_elements(value) with ordinality e (item, n);
+        return coalesce('[' || v_break || v_items || v_break || margin || ']', '[]');
+    end if;
+    select string_agg(
+        v_margin || to_jsonb(p.key) || case when gap = '' then ':' else ': ' end
+        || hotmesh._json_write(p.item, keys, gap, v_margin),
+        ',' || v_break order by array_position(keys, p.key), p.n)
+    into v_items
+    from hotmesh._object_pairs(value) p
+    where keys is null or p.key = any (keys);
+    return coalesce('{' || v_break || v_items || v_break || margin || '}', '{}');
+end
+$$;
+
+create or replace function hotmesh._json_stringify(
+    value jsonb, replacer jsonb default null, space jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._json_write(
+        value,
+        case when jsonb_typeof(replacer) = 'array' then array(
+            select hotmesh._value_text(e.item)
+            from jsonb_array_elements(replacer) with ordinality e (item, n)
+            where jsonb_typeof(e.item) in ('string', 'number')
+            order by e.n) end,
+        case hotmesh._value_type(space)
+        when 'string' then left(space #>> '{}', 10)
+        when 'number' then repeat(
+            ' ', greatest(least(hotmesh._value_integer(space), 10), 0)::integer)
+        else '' end, ''))
+    where value is not null
+$$;
+
+-- A text that is no JSON: 22P02.
+create or replace function hotmesh._json_parse(value jsonb, reviver jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_text(value)::jsonb
+$$;
+
+create or replace function hotmesh._symbol_null()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select 'null'::jsonb
+$$;
+
+create or replace function hotmesh._symbol_undefined()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select null::jsonb
+$$;
+
+create or replace function hotmesh._symbol_whitespace()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select '" "'::jsonb
+$$;
+
+create or replace function hotmesh._symbol_object()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select '{}'::jsonb
+$$;
+
+create or replace function hotmesh._symbol_array()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select '[]'::jsonb
+$$;
+
+create or replace function hotmesh._symbol_pos_infinity()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack('Infinity')
+$$;
+
+create or replace function hotmesh._symbol_neg_infinity()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack('-Infinity')
+$$;
+
+create or replace function hotmesh._symbol_nan()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack('NaN')
+$$;
+
+-- 17_operator.sql
+create or replace function hotmesh._bitwise_and(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_int32(a) & hotmesh._value_int32(b))
+$$;
+
+create or replace function hotmesh._bitwise_or(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_int32(a) | hotmesh._value_int32(b))
+$$;
+
+create or replace function hotmesh._bitwise_xor(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_int32(a) # hotmesh._value_int32(b))
+$$;
+
+create or replace function hotmesh._bitwise_left_shift(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_signed(
+        hotmesh._value_int32(a) << (hotmesh._value_uint32(b) & 31)::integer))
+$$;
+
+create or replace function hotmesh._bitwise_right_shift(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_int32(a) >> (hotmesh._value_uint32(b) & 31)::integer)
+$$;
+
+create or replace function hotmesh._bitwise_unsigned_right_shift(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_uint32(a) >> (hotmesh._value_uint32(b) & 31)::integer)
+$$;
+
+create or replace function hotmesh._unary_not(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(not hotmesh._value_truth(value))
+$$;
+
+create or replace function hotmesh._unary_positive(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._value_number(value))
+$$;
+
+create or replace function hotmesh._unary_negative(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(-hotmesh._value_number(value))
+$$;
+
+create or replace function hotmesh._unary_bitwise_not(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(~ hotmesh._value_int32(value))
+$$;
+
+create or replace function hotmesh._conditional_ternary(
+    condition jsonb, yes jsonb default null, no jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_truth(condition) then yes else no end
+$$;
+
+create or replace function hotmesh._conditional_equality(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_equal(a, b))
+$$;
+
+create or replace function hotmesh._conditional_inequality(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(not hotmesh._value_equal(a, b))
+$$;
+
+create or replace function hotmesh._conditional_strict_equality(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(hotmesh._value_same(a, b))
+$$;
+
+create or replace function hotmesh._conditional_strict_inequality(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(not hotmesh._value_same(a, b))
+$$;
+
+create or replace function hotmesh._conditional_greater_than(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(hotmesh._value_less(b, a), false))
+$$;
+
+create or replace function hotmesh._conditional_less_than(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(hotmesh._value_less(a, b), false))
+$$;
+
+create or replace function hotmesh._conditional_greater_than_or_equal(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(not hotmesh._value_less(a, b), false))
+$$;
+
+create or replace function hotmesh._conditional_less_than_or_equal(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select to_jsonb(coalesce(not hotmesh._value_less(b, a), false))
+$$;
+
+create or replace function hotmesh._conditional_nullish(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(nullif(a, 'null'), b)
+$$;
+
+create or replace function hotmesh._logical_and(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_truth(a) then b else a end
+$$;
+
+create or replace function hotmesh._logical_or(a jsonb, b jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._value_truth(a) then a else b end
+$$;
+
+-- 18_date.sql
+create or replace function hotmesh._date_clip(ms double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when abs(ms) <= 8.64e15 then trunc(ms) + 0.0 else 'NaN' end;
+end
+$$;
+
+-- The number of a day of the Gregorian calendar, months from 0; 1970 began with day 0.
+create or replace function hotmesh._date_day(
+    year double precision, month double precision, day double precision)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_years constant double precision := floor((month - 2) / 12);
+    v_y constant double precision := year + v_years;
+    v_m constant double precision := month - 2 - 12 * v_years;
+begin
+    return case
+        when abs(v_y) < 400000 and abs(month) < 5000000 and abs(day) < 1e16
+        then 365 * v_y + floor(v_y / 4) - floor(v_y / 100) + floor(v_y / 400)
+             + floor((153 * v_m + 2) / 5) + day - 719469
+        else 'NaN' end;
+end
+$$;
+
+-- Year, month from 0, day, hours, minutes, seconds, milliseconds; each may be beyond its bounds.
+create or replace function hotmesh._date_make(parts double precision[])
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_part double precision;
+begin
+    foreach v_part in array parts loop
+        if not abs(v_part) < 1e16 then
+            return 'NaN';
+        end if;
+    end loop;
+    return hotmesh._date_clip(
+        hotmesh._date_day(parts[1], parts[2], parts[3]) * 86400000
+        + parts[4] * 3600000 + parts[5] * 60000 + parts[6] * 1000 + parts[7]);
+end
+$$;
+
+-- As _date_make takes them, and the day of the week. Years begin in March, eras have 400.
+create or replace function hotmesh._date_parts(ms double precision)
+returns double precision[]
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_day constant double precision := floor(ms / 86400000);
+    v_rest constant bigint := ms - v_day * 86400000;
+    v_n constant bigint := v_day + 719468;
+    v_era constant bigint := floor(v_n / 146097.0);
+    v_doe constant bigint := v_n - v_era * 146097;
+    v_yoe constant bigint := (v_doe - v_doe / 1460 + v_doe / 36524 - v_doe / 146096) / 365;
+    v_doy constant bigint := v_doe - (365 * v_yoe + v_yoe / 4 - v_yoe / 100);
+    v_month constant bigint := (5 * v_doy + 2) / 153;
+begin
+    return array[
+        v_yoe + v_era * 400 + (v_month >= 10)::integer, (v_month + 2) % 12,
+        v_doy - (153 * v_month + 2) / 5 + 1,
+        v_rest / 3600000, v_rest / 60000 % 60, v_rest / 1000 % 60, v_rest % 1000,
+        v_day + 4 - 7 * floor((v_day + 4) / 7)];
+end
+$$;
+
+-- Months count from 1 here; `ahead` is null or +hhmm, +hh:mm.
+create or replace function hotmesh._date_checked(parts text[], ahead text)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case when parts[2]::integer between 1 and 12 and parts[3]::integer between 1 and 31
+                    and (parts[4]::integer < 24
+                         or parts[4]::integer = 24
+                            and parts[5] || parts[6] || parts[7] !~ '[1-9]')
+                    and parts[5]::integer < 60 and parts[6]::integer < 60
+                    and coalesce(substr(ahead, 2, 2)::integer, 0) < 24
+                    and coalesce(right(ahead, 2)::integer, 0) < 60
+                then hotmesh._date_make(array[
+                    parts[1]::integer, parts[2]::integer - 1, parts[3]::integer,
+                    parts[4]::integer,
+                    parts[5]::integer - case when ahead like '-%' then -1 else 1 end
+                        * (coalesce(substr(ahead, 2, 2)::integer, 0) * 60
+                           + coalesce(right(ahead, 2)::integer, 0)),
+                    parts[6]::integer, rpad(left(parts[7], 3), 3, '0')::integer])
+                else 'NaN' end;
+end
+$$;
+
+create or replace function hotmesh._date_iso(word text)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_parts text[] := regexp_match(word, '^([+-]\d{6}|\d{4})(?:-(\d\d)(?:-(\d\d))?)?'
+        '(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.](\d{1,20}))?)?(?:(Z)|([+-]\d\d:\d\d))?)?$');
+begin
+    if v_parts is null then
+        v_parts := regexp_match(
+            word, '^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:[.](\d{3}))?()()$');
+    end if;
+    if v_parts is null or v_parts[1] = '-000000' then
+        return null;
+    end if;
+    return hotmesh._date_checked(
+        array[v_parts[1], coalesce(v_parts[2], '01'), coalesce(v_parts[3], '01'),
+              coalesce(v_parts[4], '00'), coalesce(v_parts[5], '00'),
+              coalesce(v_parts[6], '00'), coalesce(v_parts[7], '0')],
+        nullif(v_parts[9], ''));
+end
+$$;
+
+-- A day and what stands after it: 10:30:00 AM GMT+0200 (…).
+create or replace function hotmesh._date_clock(day text[], rest text)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_parts constant text[] := regexp_match(rest, '^,?(?: +(\d?\d):(\d\d)(?::(\d\d))?'
+        '(?: ([aApP])[mM])?)?(?: ?(?:Z|UTC|GMT)?([+-]\d\d:?\d\d)?)?(?: *[(].*[)])?$');
+    v_hour integer := coalesce(v_parts[1], '0');
+begin
+    if v_parts is null or v_parts[4] is not null and v_hour not between 1 and 12 then
+        return 'NaN';
+    elsif v_parts[4] is not null then
+        v_hour := v_hour % 12 + case when lower(v_parts[4]) = 'p' then 12 else 0 end;
+    end if;
+    return hotmesh._date_checked(
+        day || array[v_hour::text, coalesce(v_parts[2], '00'), coalesce(v_parts[3], '00'), '0'],
+        v_parts[5]);
+end
+$$;
+
+create or replace function hotmesh._date_month(word text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select to_char(array_position(
+        '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}', lower(left(word, 3))), 'FM00')
+$$;
+
+create or replace function hotmesh._date_read(word text)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_iso constant double precision := hotmesh._date_iso(word);
+    v_m text[];
+begin
+    if v_iso is not null then
+        return v_iso;
+    end if;
+    v_m := regexp_match(word, '^(\d{4})/(\d?\d)/(\d?\d)(.*)$');
+    if v_m is not null then
+        return hotmesh._date_clock(v_m[1:3], v_m[4]);
+    end if;
+    v_m := regexp_match(word, '^(\d?\d)/(\d?\d)/(\d{4})(.*)$');
+    if v_m is not null then
+        return hotmesh._date_clock(array[v_m[3], v_m[1], v_m[2]], v_m[4]);
+    end if;
+    v_m := regexp_match(
+        word, '^(?:[A-Za-z]{3,9},? )?([A-Za-z]{3,9}) (\d?\d),? (\d{4,6})(.*)$');
+    if v_m is not null then
+        return hotmesh._date_clock(array[v_m[3], hotmesh._date_month(v_m[1]), v_m[2]], v_m[4]);
+    end if;
+    v_m := regexp_match(
+        word, '^(?:[A-Za-z]{3,9},? )?(\d?\d) ([A-Za-z]{3,9}) (\d{4,6})(.*)$');
+    return coalesce(
+        hotmesh._date_clock(array[v_m[3], hotmesh._date_month(v_m[2]), v_m[1]], v_m[4]), 'NaN');
+end
+$$;
+
+-- new Date(date).getTime()
+create or replace function hotmesh._date_ms(date jsonb)
+returns double precision
+language plpgsql
+immutable
+parallel safe
+as $$
+begin
+    return case jsonb_typeof(date)
+           when 'string' then hotmesh._date_read(date #>> '{}')
+           when 'array' then hotmesh._date_read(hotmesh._value_text(date))
+           else hotmesh._date_clip(hotmesh._value_number(date)) end;
+end
+$$;
+
+create or replace function hotmesh._date_now()
+returns jsonb
+language sql
+volatile
+as $$
+    select to_jsonb(floor(extract(epoch from hotmesh.now()) * 1000)::bigint)
+$$;
+
+create or replace function hotmesh._date_year(year bigint)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when year between 0 and 9999 then to_char(year, 'FM0000')
+                else case when year < 0 then '-' else '+' end || to_char(abs(year), 'FM000000') end
+$$;
+
+-- 1 hh 2 mm 3 ss 4 mmm 5 DD 6 MM 7 YYYY 8 Mon 9 Jan 10 year 11 M 12 D 13 era's year 14 h 15 AM
+create or replace function hotmesh._date_written(ms double precision, pattern text)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_parts constant double precision[] := hotmesh._date_parts(ms);
+    v_weekday constant text :=
+        ('{Sun,Mon,Tue,Wed,Thu,Fri,Sat}'::text[])[v_parts[8]::integer + 1];
+    v_month constant text := ('{Jan,Feb,Mar,Apr,May,Jun,Jul,Aug,Sep,Oct,Nov,Dec}'::text[])[
+        v_parts[2]::integer + 1];
+    v_year constant integer := v_parts[1];
+begin
+    return format(
+        pattern, to_char(v_parts[4], 'FM00'), to_char(v_parts[5], 'FM00'),
+        to_char(v_parts[6], 'FM00'), to_char(v_parts[7], 'FM000'),
+        to_char(v_parts[3], 'FM00'), to_char(v_parts[2] + 1, 'FM00'),
+        hotmesh._date_year(v_year), v_weekday, v_month,
+        case when v_year < 0 then '-' else '' end
+            || lpad(abs(v_year)::text, greatest(length(abs(v_year)::text), 4), '0'),
+        v_parts[2] + 1, v_parts[3],
+        case when v_year < 1 then 1 - v_year else v_year end,
+        (v_parts[4]::integer + 11) % 12 + 1, case when v_parts[4] < 12 then 'AM' else 'PM' end);
+end
+$$;
+
+create or replace function hotmesh._date_from_iso_string(date jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(date);
+begin
+    return case when v_ms = 'NaN' then hotmesh._value_pack(v_ms)
+                else to_jsonb(hotmesh._date_written(
+                    v_ms, '%7$s-%6$s-%5$sT%1$s:%2$s:%3$s.%4$sZ')) end;
+end
+$$;
+
+create or replace function hotmesh._date_to_iso_string(date jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(date);
+begin
+    return case when v_ms = 'NaN' then hotmesh._pipe_refuse(
+                    'date.toISOString needs a date', left(date::text, 100))
+                else to_jsonb(hotmesh._date_written(
+                    v_ms, '%7$s-%6$s-%5$sT%1$s:%2$s:%3$s.%4$sZ')) end;
+end
+$$;
+
+create or replace function hotmesh._date_to_json(date jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(date);
+begin
+    return case when v_ms = 'NaN' then 'null'::jsonb
+                else to_jsonb(hotmesh._date_written(
+                    v_ms, '%7$s-%6$s-%5$sT%1$s:%2$s:%3$s.%4$sZ')) end;
+end
+$$;
+
+create or replace function hotmesh._date_to_date_string(date jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(date);
+begin
+    return case when v_ms = 'NaN' then '"Invalid Date"'::jsonb
+                else to_jsonb(hotmesh._date_written(
+                    v_ms, '%8$s %9$s %5$s %10$s')) end;
+end
+$$;
+
+create or replace function hotmesh._date_to_string(date jsonb)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(date);
+begin
+    return case when v_ms = 'NaN' then '"Invalid Date"'::jsonb
+                else to_jsonb(hotmesh._date_written(
+                    v_ms, '%8$s %9$s %5$s %10$s %1$s:%2$s:%3$s'
+                    ' GMT+0000 (Coordinated Universal Time)')) end;
+end
+$$;
+
+create or replace function hotmesh._date_to_isox_string(date jsonb default null)
+returns jsonb
+language plpgsql
+volatile
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(coalesce(date, hotmesh._date_now()));
+begin
+    if v_ms = 'NaN' then
+        return hotmesh._pipe_refuse('date.toISOXString needs a date', left(date::text, 100));
+    end if;
+    return to_jsonb(hotmesh._date_written(v_ms, '%7$s%6$s%5$s%1$s%2$s%3$s.%4$s'));
+end
+$$;
+
+create or replace function hotmesh._date_yyyymmdd(date jsonb default null)
+returns jsonb
+language sql
+volatile
+as $$
+    select to_jsonb(left(hotmesh._date_to_isox_string(date) #>> '{}', -10))
+$$;
+
+create or replace function hotmesh._date_locale(locale jsonb, options jsonb, what text)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(locale, 'null') in ('null', '"en-US"', '["en-US"]')
+        and coalesce(options, 'null') in ('null', '{}', '{"timeZone": "UTC"}')
+        or hotmesh._pipe_refuse(
+            format('%s knows en-US in UTC alone', what),
+            left(concat(locale, ' ', options), 100)) is null
+$$;
+
+create or replace function hotmesh._date_to_locale_date_string(
+    date jsonb, locale jsonb default null, options jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when v.ms = 'NaN' then '"Invalid Date"'::jsonb
+                else to_jsonb(hotmesh._date_written(
+                    v.ms, '%11$s/%12$s/%13$s')) end
+    from (values (hotmesh._date_ms(date))) v (ms)
+    where hotmesh._date_locale(locale, options, 'date.toLocaleDateString')
+$$;
+
+create or replace function hotmesh._date_to_locale_string(
+    date jsonb, locale jsonb default null, options jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when v.ms = 'NaN' then '"Invalid Date"'::jsonb
+                else to_jsonb(hotmesh._date_written(
+                    v.ms, '%11$s/%12$s/%13$s, %14$s:%2$s:%3$s %15$s')) end
+    from (values (hotmesh._date_ms(date))) v (ms)
+    where hotmesh._date_locale(locale, options, 'date.toLocaleString')
+$$;
+
+create or replace function hotmesh._date_to_locale_time_string(
+    date jsonb, locale jsonb default null, options jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when v.ms = 'NaN' then '"Invalid Date"'::jsonb
+                else to_jsonb(hotmesh._date_written(
+                    v.ms, '%14$s:%2$s:%3$s %15$s')) end
+    from (values (hotmesh._date_ms(date))) v (ms)
+    where hotmesh._date_locale(locale, options, 'date.toLocaleTimeString')
+$$;
+
+create or replace function hotmesh._date_parse(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._date_read(hotmesh._value_text(date)))
+$$;
+
+create or replace function hotmesh._date_get_time(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._date_ms(date))
+$$;
+
+create or replace function hotmesh._symbol_date()
+returns jsonb
+language sql
+volatile
+as $$
+    select hotmesh._date_from_iso_string(hotmesh._date_now())
+$$;
+
+-- 19_calendar.sql
+create or replace function hotmesh._date_part(date jsonb, at integer)
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms constant double precision := hotmesh._date_ms(date);
+begin
+    return hotmesh._value_pack(
+        case when v_ms = 'NaN' then v_ms else (hotmesh._date_parts(v_ms))[at] end);
+end
+$$;
+
+create or replace function hotmesh._date_get_timezone_offset(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case when hotmesh._date_ms(date) = 'NaN' then hotmesh._value_pack('NaN')
+                else '0'::jsonb end
+$$;
+
+create or replace function hotmesh._date_get_utc_full_year(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 1)
+$$;
+
+create or replace function hotmesh._date_get_utc_month(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 2)
+$$;
+
+create or replace function hotmesh._date_get_utc_date(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 3)
+$$;
+
+create or replace function hotmesh._date_get_utc_hours(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 4)
+$$;
+
+create or replace function hotmesh._date_get_utc_minutes(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 5)
+$$;
+
+create or replace function hotmesh._date_get_utc_seconds(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 6)
+$$;
+
+create or replace function hotmesh._date_get_utc_milliseconds(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 7)
+$$;
+
+create or replace function hotmesh._date_get_utc_day(date jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_part(date, 8)
+$$;
+
+-- With other parts from a place on; what is undefined, but for the first, stays.
+create or replace function hotmesh._date_change(date jsonb, first integer, given jsonb[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_ms double precision := hotmesh._date_ms(date);
+    v_parts double precision[];
+begin
+    if v_ms = 'NaN' and first = 1 then
+        v_ms := 0;
+    elsif v_ms = 'NaN' then
+        return hotmesh._value_pack(v_ms);
+    end if;
+    v_parts := hotmesh._date_parts(v_ms);
+    for n in 1..cardinality(given) loop
+        if n = 1 or given[n] is not null then
+            v_parts[first + n - 1] := trunc(hotmesh._value_number(given[n]));
+        end if;
+    end loop;
+    return hotmesh._value_pack(hotmesh._date_make(v_parts));
+end
+$$;
+
+create or replace function hotmesh._date_set_utc_full_year(
+    date jsonb, year jsonb default null, month jsonb default null, day jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 1, array[year, month, day])
+$$;
+
+create or replace function hotmesh._date_set_utc_month(
+    date jsonb, month jsonb default null, day jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 2, array[month, day])
+$$;
+
+create or replace function hotmesh._date_set_utc_date(date jsonb, day jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 3, array[day])
+$$;
+
+create or replace function hotmesh._date_set_utc_hours(
+    date jsonb, hours jsonb default null, minutes jsonb default null, seconds jsonb default
+    null, ms jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 4, array[hours, minutes, seconds, ms])
+$$;
+
+create or replace function hotmesh._date_set_utc_minutes(
+    date jsonb, minutes jsonb default null, seconds jsonb default null, ms jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 5, array[minutes, seconds, ms])
+$$;
+
+create or replace function hotmesh._date_set_utc_seconds(
+    date jsonb, seconds jsonb default null, ms jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 6, array[seconds, ms])
+$$;
+
+create or replace function hotmesh._date_set_utc_milliseconds(date jsonb, ms jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._date_change(date, 7, array[ms])
+$$;
+
+create or replace function hotmesh._date_set_time(date jsonb, ms jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._date_clip(hotmesh._value_number(ms)))
+$$;
+
+create or replace function hotmesh._date_utc(
+    year jsonb, month jsonb default null, day jsonb default null, hours jsonb default null,
+    minutes jsonb default null, seconds jsonb default null, ms jsonb default null)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._value_pack(hotmesh._date_make(array[
+        case when p.n[1] between 0 and 99 then 1900 + p.n[1] else p.n[1] end,
+        p.n[2], p.n[3], p.n[4], p.n[5], p.n[6], p.n[7]]))
+    from (
+        select array_agg(trunc(hotmesh._value_number(a.value)) order by a.n)
+        from unnest(array[
+            year, coalesce(month, '0'), coalesce(day, '1'), coalesce(hours, '0'),
+            coalesce(minutes, '0'), coalesce(seconds, '0'), coalesce(ms, '0')])
+            with ordinality a (value, n)) p (n)
+$$;
 
 -- 25_retry.sql
 create or replace function hotmesh._retry_refuse(policy jsonb, what text, rule text)
@@ -5568,6 +9134,26 @@ begin
             'Leave it out for UTC.');
     end if;
     return v_name;
+end
+$$;
+
+-- cron.nextDelay of @pipe: the whole seconds until the next tick in UTC, at least 1; -1 for what is
+-- no text, or never comes.
+create or replace function hotmesh._cron_next_delay(line jsonb)
+returns jsonb
+language plpgsql
+volatile
+as $$
+declare
+    v_now constant timestamptz := hotmesh.now();
+    v_tick timestamptz;
+begin
+    if jsonb_typeof(line) is distinct from 'string' then
+        return '-1';
+    end if;
+    v_tick := hotmesh._cron_near(hotmesh._cron_parse(line #>> '{}'), 'UTC', v_now, 1);
+    return case when v_tick is null then '-1'::jsonb
+                else to_jsonb(greatest(ceil(extract(epoch from v_tick - v_now)), 1)::integer) end;
 end
 $$;
 

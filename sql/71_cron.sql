@@ -271,3 +271,23 @@ begin
     return v_name;
 end
 $$;
+
+-- cron.nextDelay of @pipe: the whole seconds until the next tick in UTC, at least 1; -1 for what is
+-- no text, or never comes.
+create or replace function hotmesh._cron_next_delay(line jsonb)
+returns jsonb
+language plpgsql
+volatile
+as $$
+declare
+    v_now constant timestamptz := hotmesh.now();
+    v_tick timestamptz;
+begin
+    if jsonb_typeof(line) is distinct from 'string' then
+        return '-1';
+    end if;
+    v_tick := hotmesh._cron_near(hotmesh._cron_parse(line #>> '{}'), 'UTC', v_now, 1);
+    return case when v_tick is null then '-1'::jsonb
+                else to_jsonb(greatest(ceil(extract(epoch from v_tick - v_now)), 1)::integer) end;
+end
+$$;

@@ -27,6 +27,10 @@ EXTRA_PREFIXES = {
     "history": {"entity"},
     "grant": {"app"},
     "index": {"entity"},  # indexes are of entities
+    "object": {"json", "symbol"},  # domains of @pipe
+    "operator": {"bitwise", "conditional", "logical", "unary"},
+    "calendar": {"date"},
+    "date": {"symbol"},
     "order": {"hook", "job"},
     "signal": {"job"},
     "tick": {"schedule"},
@@ -43,6 +47,7 @@ WRITES_ELSEWHERE = {
 }
 MAY_EXECUTE = {
     "_app_run",  # tenants, keys, partitions and users' indexes; never on a hot path
+    "_pipe_call",  # its text is a name from the catalogue; the values are bound
     "_find_rows",  # its text is made of operators and numbers; paths and values are bound
 }
 MAY_CALL_RUN = {"app", "archive", "index", "grant"}

@@ -41,6 +41,7 @@ def name_of(parts: Any) -> tuple[str, str]:
 
 def _parseable(text: str) -> str:
     """pglast's PL/pgSQL parser knows no schema but public, and no array of a row type."""
+    text = re.sub(r"\bvariadic (?=\w+ jsonb\[\])", "", text)  # nor that jsonb[] is an array
     return re.sub(r"\bpublic\.(\w+)\[\]", r"jsonb[]", re.sub(r"\bhotmesh\.", "public.", text))
 
 
