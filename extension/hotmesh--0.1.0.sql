@@ -120,7 +120,8 @@ comment on column hotmesh.streams.name is 'The function to call, or the kind of 
 comment on column hotmesh.streams.priority is 'Higher is claimed first.';
 comment on column hotmesh.streams.job_id is 'The job it belongs to.';
 comment on column hotmesh.streams.dimension is
-'The part of the job it belongs to: empty for the main function, a path for a hook.';
+'The part of the job it belongs to: empty for the main function, a path for a hook; of a signal: its
+name.';
 comment on column hotmesh.streams.sequence is
 'The journal row that waits for its result; for a workflow that started over: the last of its steps
 before that.';
@@ -153,7 +154,8 @@ where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
-create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+create index streams_by_job on hotmesh.streams (job_id, kind, dimension, sequence)
+where job_id is not null;
 create index streams_slots on hotmesh.streams (kind, queue, slot, concurrency_key)
 where slot > 0;
 create index streams_held on hotmesh.streams (kind, queue, concurrency_key, priority desc, id)
@@ -479,8 +481,10 @@ create index signals_unmet on hotmesh.signals (id) where state = 'new';
 comment on index hotmesh.signals_unmet is 'Halves that no turn has looked at yet.';
 create index signals_by_name on hotmesh.signals (name, kind, id);
 comment on index hotmesh.signals_by_name is 'The oldest halves of a name.';
-create index signals_by_job on hotmesh.signals (job_id) where job_id is not null;
-comment on index hotmesh.signals_by_job is 'The waits of a job.';
+create index signals_by_job on hotmesh.signals (job_id, name, id) where job_id is not null;
+comment on index hotmesh.signals_by_job is 'The oldest waits of a job for a name.';
+create index signals_by_step on hotmesh.signals (job_id, sequence) where job_id is not null;
+comment on index hotmesh.signals_by_step is 'The wait of a step.';
 
 -- 61_hook.sql
 
@@ -625,6 +629,9 @@ create index schedules_planned on hotmesh.schedules (planned_at) where due_at is
 -- 87_tick.sql
 
 
+-- 88_again.sql
+
+
 -- 88_effect.sql
 
 
@@ -704,7 +711,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-b49b9ff5-2dc5970e'
+    select '0.1.0-7831ad08-c5e4e287'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5615,26 +5622,21 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_seen bigint[] := hotmesh._inbox_functions(job_ids);
-    v_places text[] := hotmesh._inbox_places(v_seen);
     v_holders text[];
 begin
     update streams e
-    set state = case when e.job_id || e.dimension = any (v_places) then 'waiting' else 'ready' end
+    set state = case e.state when 'ready' then 'waiting' else 'ready' end
     where e.id = any (array(
-        select n.id
-        from unnest(job_ids) as j (id)
-        cross join lateral (
-            select m.id from streams m
-            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'query')
-              and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
-            for update skip locked) n));
+        select m.id
+        from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.name in ('result', 'query')
+          and (m.state = 'waiting') <> exists (
+              select from streams f
+              where f.job_id = m.job_id and f.kind = 'workflow' and f.dimension = m.dimension
+                and f.id = any (v_seen))
+        for update skip locked));
     update streams s set state = 'ready', visible_at = v_now
-    where s.id = any (v_seen) and s.state = 'waiting'
-      and (select count(*) from (
-               select from streams e
-               where e.job_id = s.job_id and e.kind = 'event' and e.name in ('result', 'query')
-                 and e.dimension = s.dimension
-               limit 1) one) > 0;
+    where s.id = any (v_seen) and s.state = 'waiting';
     select array_agg(distinct m.worker) into v_holders
     from streams m
     where m.id = any (v_seen) and m.state in ('leased', 'ready') and m.worker is not null;
@@ -5667,7 +5669,7 @@ begin
 end
 $$;
 
--- The functions of these jobs whose messages can be locked now.
+-- The functions of these jobs for which there are results and whose messages can be locked now.
 create function hotmesh._inbox_functions(job_ids bigint[])
 returns bigint[]
 language plpgsql
@@ -5675,20 +5677,15 @@ as $$
 begin
     return array(
         select f.id
-        from unnest(job_ids) as j (id)
+        from (
+            select distinct e.job_id, e.dimension
+            from streams e
+            where e.job_id = any (job_ids) and e.kind = 'event'
+              and e.name in ('result', 'query')) p
         cross join lateral (
             select m.id from streams m
-            where m.job_id = j.id and m.kind = 'workflow'
+            where m.job_id = p.job_id and m.kind = 'workflow' and m.dimension = p.dimension
             for update skip locked) f);
-end
-$$;
-
-create function hotmesh._inbox_places(ids bigint[])
-returns text[]
-language plpgsql
-as $$
-begin
-    return array(select m.job_id || m.dimension from streams m where m.id = any (ids));
 end
 $$;
 
@@ -5721,13 +5718,15 @@ begin
 end
 $$;
 
-create function hotmesh._inbox_put(job_id bigint, dimension text, name text, args jsonb)
+create function hotmesh._inbox_put(
+    job_id bigint, dimension text, name text, args jsonb, id bigint default null)
 returns void
 language plpgsql
 as $$
 begin
-    insert into streams (kind, name, state, job_id, dimension, args, visible_at, created_at)
-    values ('event', name, 'ready', job_id, dimension, args, hotmesh.now(), hotmesh.now());
+    insert into streams (id, kind, name, state, job_id, dimension, args, visible_at, created_at)
+    values (coalesce(id, nextval('hotmesh.ids')), 'event', name, 'ready', job_id, dimension, args,
+            hotmesh.now(), hotmesh.now());
 end
 $$;
 
@@ -5779,9 +5778,9 @@ language plpgsql
 as $$
 begin
     update streams s
-    set name = 'result', state = 'ready', dimension = dimensions[array_position(ids, s.id)],
-        sequence = sequences[array_position(ids, s.id)]
-    where s.id = any (ids);
+    set name = 'result', state = 'ready', dimension = a.dimension, sequence = a.sequence
+    from unnest(ids, dimensions, sequences) as a (id, dimension, sequence)
+    where s.id = a.id;
 end
 $$;
 
@@ -5852,7 +5851,7 @@ begin
         from unnest(job_ids, dimensions) as f (job_id, dimension)
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
         where m.state <> 'dead'
-          and case m.kind when 'event' then m.name = 'result'
+          and case m.kind when 'event' then m.name in ('result', 'effect')
                           when 'workflow' then activations
                           when 'timer' then m.name <> 'interrupt'
                           else true end
@@ -7289,22 +7288,6 @@ begin
 end
 $$;
 
-create function hotmesh._job_find_open(key text)
-returns hotmesh.jobs
-language plpgsql
-as $$
-declare
-    v_job hotmesh.jobs := hotmesh._job_find(key);
-begin
-    if v_job.id is null then
-        perform hotmesh._job_refuse_missing(key);
-    elsif v_job.closed_at is not null then
-        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
-    end if;
-    return v_job;
-end
-$$;
-
 create function hotmesh._job_guard()
 returns trigger
 language plpgsql
@@ -7530,6 +7513,7 @@ begin
             ledger = hotmesh._attribute_ledger('done')
         from numbered e
         where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
+          and (not e.args ? 'child' or hotmesh._attribute_expects(a, e.args ->> 'child'))
         returning (a::hotmesh.jobs_attributes) as step)
     select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed
     from closed c;
@@ -7567,6 +7551,21 @@ begin
         returning a.sequence)
     select max(g.sequence) into v_last from gone g;
     return v_last;
+end
+$$;
+
+-- A hook has sent a signal: perhaps the one that is expected of it.
+create function hotmesh._attribute_hook_signalled(
+    job_id bigint, dimension text, signal text)
+returns void
+language plpgsql
+as $$
+begin
+    update jobs_attributes a
+    set value = a.value || '{"signalled": true}'
+    where a.job_id = _attribute_hook_signalled.job_id
+      and a.field = 'hook' || _attribute_hook_signalled.dimension
+      and a.value ->> 'signal' = _attribute_hook_signalled.signal;
 end
 $$;
 
@@ -7647,6 +7646,37 @@ begin
             jsonb_build_object('id', id), kind, name, 'open', dimension,
             v_sequence, hotmesh._attribute_ledger('open'), v_now, v_now);
     return v_sequence;
+end
+$$;
+
+-- Is there an order that the code has not seen yet?
+create function hotmesh._attribute_ordered(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from jobs_attributes a
+        where a.job_id = _attribute_ordered.job_id
+          and a.field = hotmesh._attribute_field(_attribute_ordered.dimension, 0)
+          and a.state = 'open');
+end
+$$;
+
+-- Did this step, or for an outcome the one before it, start the child of this key? After a retry
+-- the number may be another step's.
+create function hotmesh._attribute_expects(step hotmesh.jobs_attributes, key text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from jobs_attributes c
+        where c.job_id = step.job_id and c.kind = 'child'
+          and c.field = hotmesh._attribute_field(
+              step.dimension,
+              step.sequence - case step.kind when 'outcome' then 1 else 0 end)
+          and coalesce(c.value #>> '{}' = key, true));
 end
 $$;
 
@@ -7971,6 +8001,27 @@ begin
 end
 $$;
 
+-- The open job of a key. What has closed is refused as closed, in the archive too.
+create function hotmesh._archive_find_open(key text)
+returns hotmesh.jobs
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find(key);
+begin
+    if v_job.id is null then
+        v_job.closed_at := (
+            select max(a.closed_at) from jobs_archive a where a.key = _archive_find_open.key);
+    end if;
+    if v_job.closed_at is not null then
+        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
+    elsif v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    return v_job;
+end
+$$;
+
 -- The journal of a main function that starts over, and those of hooks that have ended, go to the
 -- archive under a number of their own, as a job that has closed; the job itself goes on, with its
 -- open hooks, its entity and what waits for it.
@@ -8161,25 +8212,40 @@ comment on function hotmesh.job_prune(text, interval) is
 'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
 
 -- 60_signal.sql
--- To one job; `answer` is {"output": …} or {"error": …}.
-create function hotmesh._signal_send(job_id bigint, signal text, answer jsonb)
+-- To one job, filed under its name; `answer` is {"output": …} or {"error": …}. One that is given
+-- back keeps its id, and so its place among those of its name.
+create function hotmesh._signal_send(
+    job_id bigint, signal text, answer jsonb, id bigint default null)
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._inbox_put(
-        job_id, '', 'signal', answer || jsonb_build_object('signal', signal));
+        job_id, signal, 'signal', answer || jsonb_build_object('signal', signal), id);
 end
 $$;
 
 -- To whoever waits.
-create function hotmesh._signal_publish(name text, answer jsonb)
+create function hotmesh._signal_publish(
+    name text, answer jsonb, id bigint default null)
 returns void
 language plpgsql
 as $$
 begin
-    insert into signals (kind, name, answer, created_at)
-    values ('signal', name, answer, hotmesh.now());
+    insert into signals (id, kind, name, answer, created_at)
+    values (coalesce(id, nextval('hotmesh.ids')), 'signal', name, answer, hotmesh.now());
+end
+$$;
+
+-- An answer that was published goes back to where it was.
+create function hotmesh._signal_republish(event hotmesh.streams)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_publish(
+        event.args ->> 'signal', event.args - '{signal,published}'::text[],
+        (event.args ->> 'published')::bigint);
 end
 $$;
 
@@ -8191,6 +8257,9 @@ as $$
 declare
     v_answer jsonb := jsonb_build_object('output', step.value -> 'data');
 begin
+    if step.dimension <> '' then
+        perform hotmesh._attribute_hook_signalled(step.job_id, step.dimension, step.name);
+    end if;
     if exists (
         select from signals w
         where w.job_id = step.job_id and w.kind = 'wait' and w.name = step.name)
@@ -8212,7 +8281,7 @@ declare
     v_sent bigint[] := array(
         select m.id from streams m
         where m.job_id = step.job_id and m.kind = 'event' and m.name = 'signal'
-          and m.args ->> 'signal' = step.name
+          and m.dimension = step.name
         order by m.id
         limit 1
         for update skip locked);
@@ -8227,62 +8296,82 @@ begin
 end
 $$;
 
--- Brings signals that were sent to jobs together with waits of those jobs. What finds no wait is
--- filed until one is opened; if its wait's row is locked this instant it stays, to be tried again.
--- The caller holds the jobs' locks.
+-- Brings signals that were sent to jobs together with the oldest waits of those jobs. What finds no
+-- wait is filed until one is opened; if its wait's row is locked this instant it stays, to be tried
+-- again. The caller holds the jobs' locks.
 create function hotmesh._signal_meet(job_ids bigint[])
 returns void
 language plpgsql
 as $$
 declare
+    v_sent bigint[];
     v_waits bigint[];
-    v_ids bigint[];
-    v_dimensions text[];
-    v_sequences integer[];
 begin
-    if hotmesh._inbox_jobs(job_ids, '{signal}') = '{}' then
+    if not exists (
+        select from streams m
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'event' and m.state = 'ready')
+    then
         return;
     end if;
-    v_waits := array(
-        select w.id from signals w
-        where w.job_id = any (job_ids) and w.kind = 'wait'
-        order by w.id
-        for update skip locked);
-    with met as (
-        delete from signals w
-        using (
-            select m.id, m.job_id, m.args ->> 'signal' as name,
-                   row_number() over (
-                       partition by m.job_id, m.args ->> 'signal' order by m.id) as place
-            from streams m
-            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal') s,
-            hotmesh._signal_queue(v_waits) q
-        where w.id = q.id and q.job_id = s.job_id and q.name = s.name and q.place = s.place
-        returning s.id, w.dimension, w.sequence)
-    select array_agg(m.id), array_agg(m.dimension), array_agg(m.sequence)
-    into v_ids, v_dimensions, v_sequences
-    from met m;
-    perform hotmesh._inbox_answer(v_ids, v_dimensions, v_sequences);
+    select array_agg(p.sent), array_agg(p.wait) into v_sent, v_waits
+    from (
+        select m.job_id, m.args ->> 'signal' as name, array_agg(m.id order by m.id) as ids
+        from streams m
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'event' and m.state = 'ready'
+        group by 1, 2) s
+    cross join lateral unnest(
+        s.ids, hotmesh._signal_waits(s.job_id, s.name, cardinality(s.ids))) as p (sent, wait)
+    where p.sent is not null and p.wait is not null;
+    if v_sent is not null then
+        perform hotmesh._signal_answer(v_sent, v_waits);
+    end if;
     perform hotmesh._inbox_file(array(
         select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal'
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'event' and m.state = 'ready'
           and not exists (
               select from signals w
-              where w.job_id = m.job_id and w.kind = 'wait' and w.name = m.args ->> 'signal')));
+              where w.job_id = m.job_id and w.name = m.args ->> 'signal')));
 end
 $$;
 
--- These halves with their place in the queue of their name, and of their job if they have one.
-create function hotmesh._signal_queue(ids bigint[])
-returns table (id bigint, job_id bigint, name text, place bigint)
+-- The oldest waits of a job for a name, locked.
+create function hotmesh._signal_waits(job_id bigint, name text, take integer)
+returns bigint[]
 language plpgsql
 as $$
 begin
-    return query
-    select s.id, s.job_id, s.name,
-           row_number() over (partition by s.job_id, s.name order by s.id)
-    from signals s
-    where s.id = any (ids);
+    return array(
+        select w.id
+        from signals w
+        where w.job_id = _signal_waits.job_id and w.name = _signal_waits.name
+        order by w.id
+        limit take
+        for update skip locked);
+end
+$$;
+
+-- Each of these signals becomes the result of the wait beside it.
+create function hotmesh._signal_answer(sent bigint[], waits bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_sent bigint[];
+    v_dimensions text[];
+    v_sequences integer[];
+begin
+    with met as (
+        delete from signals w
+        using unnest(sent, waits) as p (sent, wait)
+        where w.id = p.wait
+        returning p.sent, w.dimension, w.sequence)
+    select array_agg(m.sent), array_agg(m.dimension), array_agg(m.sequence)
+    into v_sent, v_dimensions, v_sequences
+    from met m;
+    perform hotmesh._inbox_answer(v_sent, v_dimensions, v_sequences);
 end
 $$;
 
@@ -8304,10 +8393,11 @@ begin
 end
 $$;
 
--- Looks at halves that were committed since: pairs the oldest signals with the oldest waits of
--- their names and answers those; keeps what is alone. A half whose other half is there but locked
--- stays new, since its holder may roll back.
-create function hotmesh._signal_sweep(take integer)
+-- Looks at halves that are new: pairs the oldest signals with the oldest waits of their names and
+-- answers those. `keep` keeps what is alone, except for whoever has written halves in this very
+-- transaction: they are not committed. A half whose other half is there but locked stays new, since
+-- its holder may roll back.
+create function hotmesh._signal_sweep(take integer, keep boolean)
 returns void
 language plpgsql
 as $$
@@ -8316,19 +8406,19 @@ declare
         select s.id from signals s
         where s.state = 'new' order by s.id limit take for update skip locked);
     v_names text[];
-    v_waits bigint[];
+    v_sent bigint[];
 begin
     if v_new = '{}' then
         return;
     end if;
     v_names := array(select distinct s.name from signals s where s.id = any (v_new));
-    v_waits := hotmesh._signal_lock(v_names, 'wait', cardinality(v_new));
-    if v_waits <> '{}' then
+    v_sent := hotmesh._signal_lock(v_names, 'signal', cardinality(v_new));
+    if v_sent <> '{}' then
         perform hotmesh._signal_pair(
-            v_waits, hotmesh._signal_lock(v_names, 'signal', cardinality(v_new)));
+            hotmesh._signal_lock(v_names, 'wait', cardinality(v_sent)), v_sent);
     end if;
     update signals s set state = 'kept'
-    where s.id = any (v_new)
+    where keep and s.id = any (v_new)
       and not exists (
           select from signals o
           where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end);
@@ -8342,27 +8432,25 @@ as $$
 declare
     v_answers hotmesh.streams[];
 begin
-    with halves as (
-        select s.id, s.kind, s.name, s.answer,
-               row_number() over (partition by s.kind, s.name order by s.id) as place
-        from signals s
-        where s.id = any (waits || sent)),
-    pairs as (
-        select w.id as wait, h.id as sent, h.answer || jsonb_build_object(
-                   'signal', h.name, 'published', true) as answer
-        from halves w
-        join halves h on h.name = w.name and h.place = w.place and h.kind = 'signal'
-        where w.kind = 'wait'),
-    gone as (
-        delete from signals s
-        using pairs p
-        where s.id in (p.wait, p.sent)
-        returning s.kind, s.job_id, s.dimension, s.sequence, p.answer)
-    select array_agg(hotmesh._inbox_event(
-               'result', g.job_id, g.dimension, g.sequence, g.answer))
-    into v_answers
-    from gone g
-    where g.kind = 'wait';
+    with pairs as (
+        select p.wait, p.sent
+        from (
+            select s.name, array_agg(s.id order by s.id) filter (where s.kind = 'wait') as waits,
+                   array_agg(s.id order by s.id) filter (where s.kind = 'signal') as sent
+            from signals s
+            where s.id = any (waits || sent)
+            group by s.name) n
+        cross join lateral unnest(n.waits, n.sent) as p (wait, sent)
+        where p.wait is not null and p.sent is not null),
+    taken as (
+        delete from signals s using pairs p where s.id = p.sent
+        returning p.wait, s.id, s.name, s.answer),
+    answered as (
+        delete from signals w using taken t where w.id = t.wait
+        returning hotmesh._inbox_event(
+            'result', w.job_id, w.dimension, w.sequence,
+            t.answer || jsonb_build_object('signal', t.name, 'published', t.id)) as event)
+    select array_agg(a.event) into v_answers from answered a;
     perform hotmesh._inbox_add(v_answers);
 end
 $$;
@@ -8407,9 +8495,8 @@ language plpgsql
 as $$
 begin
     perform case
-        when e.args ? 'published'
-            then hotmesh._signal_publish(e.args ->> 'signal', e.args - '{signal,published}'::text[])
-        else hotmesh._signal_send(e.job_id, e.args ->> 'signal', e.args) end
+        when e.args ? 'published' then hotmesh._signal_republish(e)
+        else hotmesh._signal_send(e.job_id, e.args ->> 'signal', e.args, e.id) end
     from unnest(events) e
     where e.args ? 'signal'
       and not exists (
@@ -8429,8 +8516,7 @@ begin
     delete from signals s
     where s.id = any (array(
         select w.id from signals w where w.job_id = any (job_ids) for update skip locked));
-    perform hotmesh._signal_publish(
-        m.args ->> 'signal', m.args - '{signal,published}'::text[])
+    perform hotmesh._signal_republish(m::hotmesh.streams)
     from streams m
     where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
       and m.args ? 'published';
@@ -8462,7 +8548,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._signal_check(signal);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._signal_send(v_job.id, signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
 end
@@ -8559,7 +8645,7 @@ declare
 begin
     perform hotmesh._hook_check(step.value);
     if step.value ? 'key' then
-        v_job := hotmesh._job_find_open(step.value ->> 'key');
+        v_job := hotmesh._archive_find_open(step.value ->> 'key');
         if v_job.id <> step.job_id then
             perform hotmesh._inbox_put(v_job.id, '', 'hook', step.value);
             return 'true';
@@ -8608,11 +8694,7 @@ begin
     perform hotmesh._attribute_advance(
         array[job_id], array[dimension], array[cursor],
         array[case when outcome ? 'error' then 'failed' else 'done' end]);
-    if v_signal is not null and not exists (
-        select from jobs_attributes a
-        where a.job_id = _hook_close.job_id and a.dimension = _hook_close.dimension
-          and a.kind = 'signal' and a.name = v_signal)
-    then
+    if v_signal is not null and not v_hook.value ? 'signalled' then
         perform hotmesh._signal_send(job_id, v_signal, outcome);
     end if;
     return v_signal is null and outcome ? 'error';
@@ -8688,7 +8770,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._query_check(name, args);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     insert into queries (id, job_id, name, args, created_at)
     values (v_id, v_job.id, query_ask.name, query_ask.args, hotmesh.now());
     perform hotmesh._inbox_put(v_job.id, '', 'query', jsonb_build_object(
@@ -8784,7 +8866,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._query_check(name, args);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'update', jsonb_build_object(
         'id', v_id, 'name', name, 'args', args));
     return v_id;
@@ -10298,8 +10380,9 @@ declare
     v_answers hotmesh.streams[] := array(
         select hotmesh._inbox_event(
                    'result', j.parent_id, j.parent_dimension, j.parent_sequence,
-                   case when e.value is not null then jsonb_build_object('error', e.value)
-                        else jsonb_build_object('output', o.value) end)
+                   jsonb_build_object('child', j.key) || case
+                       when e.value is not null then jsonb_build_object('error', e.value)
+                       else jsonb_build_object('output', o.value) end)
         from jobs j
         left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
         left join jobs_attributes e on e.job_id = j.id and e.field = 'error'
@@ -10329,6 +10412,23 @@ begin
 end
 $$;
 
+-- Takes away what was waiting for jobs that have closed. What is locked this instant is left to a
+-- later turn, by a piece of news that brings it back here.
+create function hotmesh._close_clear(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_forget(ids);
+    perform hotmesh._stream_drop(ids);
+    perform hotmesh._inbox_put(w.job_id, '', 'result', '{}')
+    from (
+        select s.job_id from signals s where s.job_id = any (ids)
+        union
+        select m.job_id from streams m where m.job_id = any (ids) and m.state <> 'dead') w;
+end
+$$;
+
 -- Closes obligations: see _job_settle.
 create function hotmesh._close_settle(
     ids bigint[], ended integer[], cursors bigint[], failed boolean[])
@@ -10343,9 +10443,27 @@ begin
         perform hotmesh._close_order(
             v_closed, 'terminate', 'interrupt', '{"reason": "its parent has closed"}');
         perform hotmesh._close_order(v_closed, 'cancel', 'cancel', '{}');
-        perform hotmesh._signal_forget(v_closed);
-        perform hotmesh._stream_drop(v_closed);
+        perform hotmesh._close_clear(v_closed);
     end if;
+end
+$$;
+
+-- What functions leave behind that have ended or, with `activations` false, start over.
+create function hotmesh._close_functions(
+    job_ids bigint[], dimensions text[], activations boolean)
+returns void
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    loop
+        v_events := hotmesh._inbox_take(job_ids, dimensions);
+        exit when v_events is null;
+        perform hotmesh._signal_give_back(v_events, '{}');
+    end loop;
+    perform hotmesh._signal_drop(job_ids, dimensions);
+    perform hotmesh._inbox_drop(job_ids, dimensions, activations);
 end
 $$;
 
@@ -11363,17 +11481,15 @@ begin
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
     v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
     perform hotmesh._child_refuse_existing(v_request);
-    if not hotmesh._child_adopt(v_request) then
-        perform hotmesh._start_open(array[v_request]);
-    end if;
+    perform hotmesh._child_start(v_request);
     return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
 end
 $$;
 
 -- The parent's function is run again and asks for the child that this very step started before: it
--- goes on, or tells its end once more.
+-- goes on, or tells its end once more, unless it has failed: then it is run anew.
 create function hotmesh._child_adopt(request hotmesh.job_request)
-returns boolean
+returns text
 language plpgsql
 as $$
 declare
@@ -11383,11 +11499,34 @@ begin
         or v_child.parent_dimension is distinct from request.parent_dimension
         or v_child.parent_sequence is distinct from request.parent_sequence
     then
-        return false;
+        return 'none';
+    elsif v_child.status < 0 then
+        return 'failed';
     elsif v_child.closed_at is not null then
         perform hotmesh._close_tell(array[v_child.id]);
     end if;
-    return true;
+    return 'adopted';
+end
+$$;
+
+-- Whoever starts a job of the same key in an open transaction may not hold up a turn for long: then
+-- the effect is tried again later (88).
+create function hotmesh._child_start(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+declare
+    v_patience text := current_setting('lock_timeout');
+    v_before text := hotmesh._child_adopt(request);
+begin
+    if v_before = 'adopted' then
+        return;
+    elsif v_before = 'failed' then
+        request.options := request.options || '{"on_conflict": "replace"}';
+    end if;
+    perform set_config('lock_timeout', '40ms', true);
+    perform hotmesh._start_open(array[request]);
+    perform set_config('lock_timeout', v_patience, true);
 end
 $$;
 
@@ -11899,7 +12038,7 @@ comment on function hotmesh.schedule_list(text, text) is
 is paused.';
 
 -- 87_order.sql
--- Reaches the coroutine as CancelledError: the main function's or, when that has ended, the hooks'.
+-- Reaches the coroutines of its functions as CancelledError.
 create function hotmesh._order_cancel(job_id bigint)
 returns void
 language plpgsql
@@ -11910,9 +12049,6 @@ declare
         where s.job_id = _order_cancel.job_id and s.kind = 'workflow'
         order by s.dimension);
 begin
-    if v_functions[1] = '' then
-        v_functions := '{""}';
-    end if;
     perform hotmesh._inbox_told(job_id, o.dimension, o.sequence, '{"output": null}', 'ready')
     from (
         select f as dimension, hotmesh._attribute_order(job_id, 'cancel', null, null, f) as sequence
@@ -11968,7 +12104,8 @@ begin
 end
 $$;
 
--- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself.
+-- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself. With
+-- the snapshot of a stricter isolation a lock may fail: then the next turn does it.
 create function hotmesh._order_carry_out()
 returns trigger
 language plpgsql
@@ -11981,8 +12118,10 @@ begin
     end if;
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
-    perform hotmesh._order_apply(
-        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
+    if current_setting('transaction_isolation') = 'read committed' then
+        perform hotmesh._order_apply(
+            hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
+    end if;
     perform hotmesh._worker_wake_any();
     return null;
 end
@@ -12010,7 +12149,7 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_job hotmesh.jobs := hotmesh._job_find_open(step.value ->> 'key');
+    v_job hotmesh.jobs := hotmesh._archive_find_open(step.value ->> 'key');
 begin
     perform hotmesh._inbox_put(v_job.id, '', 'interrupt', step.value - 'key');
     return 'true';
@@ -12029,7 +12168,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'interrupt', jsonb_build_object(
         'reason', reason, 'code', code, 'descend', descend, 'throw', throw));
 end
@@ -12048,7 +12187,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'cancel', '{}');
 end
 $$;
@@ -12073,7 +12212,7 @@ begin
         'workflow', workflow, 'args', args, 'queue', queue,
         'retry_policy', options -> 'retry_policy');
     perform hotmesh._hook_check(v_about);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'hook', v_about);
 end
 $$;
@@ -12387,6 +12526,123 @@ comment on function hotmesh.schedule_backfill(text, text, timestamptz, timestamp
 once; ticks that have a job already are left out. Returns the jobs that it started; at most 1000 in
 one call. Raises MSH86, 22023.';
 
+-- 88_again.sql
+-- What is forgotten loses its messages, and gives back the signals that it had taken.
+create function hotmesh._again_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+declare
+    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
+begin
+    perform hotmesh._stream_cancel(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_unwait(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'open' having count(*) > 0;
+    perform hotmesh._again_resend(v_gone);
+    perform hotmesh._hook_revive(g.job_id, g.name)
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'failed';
+end
+$$;
+
+-- The signals that forgotten steps had taken come before all that were kept.
+create function hotmesh._again_resend(gone hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_send(
+        w.job_id, w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids'))
+    from (
+        select g.job_id, g.name, g.value
+        from unnest(gone) g
+        where g.kind = 'wait' and g.state = 'done'
+        order by g.cursor desc
+        offset 0) w;
+end
+$$;
+
+-- Signals and updates that were numbered for a function which started over without seeing them.
+create function hotmesh._again_return(
+    job_id bigint, dimension text, seen bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._again_resend(array(
+        select a::hotmesh.jobs_attributes from jobs_attributes a
+        where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
+          and a.kind = 'wait' and a.cursor > seen));
+    perform hotmesh._inbox_put(
+        a.job_id, '', 'update', coalesce(
+            (select m.args -> 'output' from streams m
+             where m.job_id = a.job_id and m.kind = 'event' and m.name = 'result'
+               and m.dimension = a.dimension and m.sequence = a.sequence),
+            a.value) || jsonb_build_object('name', a.name))
+    from jobs_attributes a
+    where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
+      and a.kind = 'update' and (a.state = 'open' or a.cursor > seen);
+end
+$$;
+
+-- continue_as_new: the function starts over with these arguments and an empty journal. A cancel
+-- that it has not seen yet reaches it then.
+create function hotmesh._again_continue(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+declare
+    v_last integer := (
+        select max(a.sequence) from jobs_attributes a
+        where a.job_id = report.job_id and a.dimension = report.dimension);
+    v_first integer := (select s.sequence from streams s where s.id = report.id);
+    v_args jsonb := report.outcome -> 'again' -> 'args';
+    v_cancelled boolean := hotmesh._attribute_ordered(report.job_id, report.dimension);
+begin
+    perform hotmesh._again_return(
+        report.job_id, report.dimension, (report.outcome -> 'again' ->> 'seen')::bigint);
+    perform hotmesh._close_functions(array[report.job_id], array[report.dimension], false);
+    if report.dimension = '' then
+        perform hotmesh._archive_generation(report.job_id);
+        perform hotmesh._lease_run_again(report.job_id);
+        perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
+    else
+        perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
+    end if;
+    perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
+    if v_cancelled then
+        perform hotmesh._order_cancel(report.job_id);
+    end if;
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
+-- over.
+create function hotmesh._again_run(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if report.outcome ? 'mismatch' then
+        perform hotmesh._attribute_facts(
+            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
+        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    elsif report.outcome ? 'again' then
+        perform hotmesh._again_continue(report);
+    else
+        perform hotmesh._again_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    end if;
+end
+$$;
+
 -- 88_effect.sql
 create function hotmesh._effect_kinds()
 returns text[]
@@ -12426,6 +12682,19 @@ begin
 end
 $$;
 
+-- One that would have to wait for somebody's open transaction is tried again.
+create function hotmesh._effect_later(step hotmesh.jobs_attributes)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_enqueue(array[(
+        null, 'timer', 'delayed', '', 'effect', 0, step.job_id, step.dimension, step.sequence, null,
+        to_jsonb(step), null, 0, 0, hotmesh.now() + interval '500 ms',
+        null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
 -- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
 -- is the step's error; anything else is a defect and stops the report. Effects that fail are tried
 -- one by one, so that it costs one subtransaction if all goes well.
@@ -12450,19 +12719,38 @@ exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
         or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
-        or integrity_constraint_violation
+        or integrity_constraint_violation or lock_not_available
     then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,
             v_detail = pg_exception_detail, v_hint = pg_exception_hint;
         if cardinality(steps) > 1 then
             perform hotmesh._effect_apply(array[s]) from unnest(steps) s;
+        elsif v_state = '55P03' then
+            perform hotmesh._effect_later(steps[1]);
         else
             perform hotmesh._effect_tell(steps[1], jsonb_build_object(
                 'error', jsonb_build_object(
                     'sqlstate', v_state, 'message', v_message, 'detail', v_detail,
                     'hint', v_hint)));
         end if;
+end
+$$;
+
+-- Effects of jobs whose locks the caller holds that are to be tried again.
+create function hotmesh._effect_resume(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._effect_apply(array[a.step])
+    from (
+        select jsonb_populate_record(null::hotmesh.jobs_attributes, o.args) as step
+        from unnest(hotmesh._inbox_orders(job_ids, '{effect}')) o) a
+    where exists (
+        select from jobs_attributes s
+        where s.job_id = (a.step).job_id and s.state = 'open'
+          and s.field = hotmesh._attribute_field((a.step).dimension, (a.step).sequence));
 end
 $$;
 
@@ -12551,12 +12839,12 @@ begin
             with ordinality as d (sequence, kind, name, value, at, number)
         where r.done is not null
         union all
-        select (r.job_id, null, null, c.kind, c.name,
+        select (r.job_id, null, case c.kind when 'child' then c.args -> 'key' end, c.kind, c.name,
                 case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
                 null, 0, null, null)::hotmesh.jobs_attributes
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
-            sequence integer, kind text, name text)
+            sequence integer, kind text, name text, args jsonb)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
@@ -12687,7 +12975,8 @@ end
 $$;
 
 -- Does this report end its function? A replay that met other code does not: the job waits for right
--- code, visibly. A workflow that raised is run again only under a policy given to its start.
+-- code, visibly. A workflow that raised is run again only under a policy given to its start, and
+-- not once it was cancelled.
 create function hotmesh._progress_ends(report hotmesh.report)
 returns boolean
 language sql
@@ -12696,12 +12985,31 @@ as $$
     select report.outcome is not null and not report.outcome ?| '{mismatch,again}'
        and not (
            report.outcome ? 'error' and report.retry_policy is not null
+           and report.outcome -> 'error' ->> 'code' is distinct from '499'
            and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
 $$;
 
+-- The error of a function that had a policy: 597 when every run was used up, 598 when no other
+-- could help. What has a code of its own kind already keeps it.
+create function hotmesh._progress_verdict(report hotmesh.report)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when report.retry_policy is null or not report.outcome ? 'error'
+            or report.outcome -> 'error' ->> 'code' in ('410', '499', '596', '597', '598')
+            or not hotmesh._progress_ends(report)
+            then report.outcome
+        when hotmesh._retry_again(report.retry_policy, 0, report.outcome -> 'error')
+            then jsonb_set(report.outcome, '{error,code}', '597')
+        else jsonb_set(report.outcome, '{error,code}', '598') end
+$$;
+
 -- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
--- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
--- held, with empty news: to let it rest would wake nobody.
+-- cursor and its news. A function that ends or starts over takes none. What could not be taken, its
+-- row being locked this instant, leaves the run held, with empty news: to let it rest would wake
+-- nobody.
 create function hotmesh._progress_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
@@ -12719,7 +13027,10 @@ begin
                 r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
             from unnest(reports) r);
     end if;
-    v_dimensions := array(select r.dimension from unnest(reports) r);
+    v_dimensions := array(
+        select case when not (hotmesh._progress_ends(r) or coalesce(r.outcome ? 'again', false))
+                    then r.dimension end
+        from unnest(reports) r);
     v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
         || hotmesh._query_take(v_jobs, v_dimensions);
     return hotmesh._progress_tell(reports, v_cursors, v_news, hotmesh._inbox_left(v_jobs));
@@ -12732,9 +13043,9 @@ language sql
 immutable
 as $$
     select (report.id, report.token, at, report.output, report.error, report.done, report.commands,
-            report.outcome, report.running, report.keep, report.was_kept, report.kind,
-            report.job_id, report.dimension, report.retry_policy, report.attempt, report.runs,
-            report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
+            hotmesh._progress_verdict(report), report.running, report.keep, report.was_kept,
+            report.kind, report.job_id, report.dimension, report.retry_policy, report.attempt,
+            report.runs, report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
 $$;
 
 -- Every report with its new cursor and its news; `places` are functions for which there is more.
@@ -12820,7 +13131,7 @@ begin
     from unnest(reports) r
     where r.outcome is null and not r.running and r.news is null
     having count(*) > 0;
-    perform hotmesh._progress_again(r)
+    perform hotmesh._again_run(r)
     from unnest(reports) r
     where r.outcome is not null and not r.ends;
     if exists (select from unnest(reports) r where r.ends) then
@@ -12875,7 +13186,7 @@ begin
     if v_late <> '{}' then
         perform hotmesh._order_apply(v_late, '{hook}');
     end if;
-    perform hotmesh._progress_leave(array_agg(r.job_id), array_agg(r.dimension), true)
+    perform hotmesh._close_functions(array_agg(r.job_id), array_agg(r.dimension), true)
     from unnest(reports) r
     join jobs j on j.id = r.job_id
     where j.status > 1
@@ -12889,91 +13200,6 @@ begin
                    as failed
         from unnest(reports) r
         group by r.job_id) e;
-end
-$$;
-
--- What functions leave behind that have ended or, with `activations` false, start over.
-create function hotmesh._progress_leave(
-    job_ids bigint[], dimensions text[], activations boolean)
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._signal_give_back(hotmesh._inbox_take(job_ids, dimensions), '{}');
-    perform hotmesh._signal_drop(job_ids, dimensions);
-    perform hotmesh._inbox_drop(job_ids, dimensions, activations);
-end
-$$;
-
--- What is forgotten loses its messages, and gives back the signals that it had taken.
-create function hotmesh._progress_forget(job_id bigint, dimension text)
-returns void
-language plpgsql
-as $$
-declare
-    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
-begin
-    perform hotmesh._stream_cancel(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
-    from unnest(v_gone) g
-    where g.state = 'open' having count(*) > 0;
-    perform hotmesh._signal_unwait(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
-    from unnest(v_gone) g
-    where g.kind = 'wait' and g.state = 'open' having count(*) > 0;
-    perform hotmesh._signal_send(w.job_id, w.name, jsonb_build_object('output', w.value))
-    from (
-        select g.job_id, g.name, g.value from unnest(v_gone) g
-        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
-    perform hotmesh._hook_revive(g.job_id, g.name)
-    from unnest(v_gone) g
-    where g.kind = 'wait' and g.state = 'failed';
-end
-$$;
-
--- continue_as_new: the function starts over with these arguments and an empty journal.
-create function hotmesh._progress_continue(report hotmesh.report)
-returns void
-language plpgsql
-as $$
-declare
-    v_last integer := (
-        select max(a.sequence) from jobs_attributes a
-        where a.job_id = report.job_id and a.dimension = report.dimension);
-    v_first integer := (select s.sequence from streams s where s.id = report.id);
-    v_args jsonb := report.outcome -> 'again' -> 'args';
-begin
-    perform hotmesh._progress_leave(array[report.job_id], array[report.dimension], false);
-    if report.dimension = '' then
-        perform hotmesh._archive_generation(report.job_id);
-        perform hotmesh._lease_run_again(report.job_id);
-        perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
-    else
-        perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
-    end if;
-    perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
-end
-$$;
-
--- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
--- over.
-create function hotmesh._progress_again(report hotmesh.report)
-returns void
-language plpgsql
-as $$
-begin
-    if report.outcome ? 'mismatch' then
-        perform hotmesh._attribute_facts(
-            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
-        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
-    elsif report.outcome ? 'again' then
-        perform hotmesh._progress_continue(report);
-    else
-        perform hotmesh._progress_forget(report.job_id, report.dimension);
-        perform hotmesh._stream_delay(
-            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
-            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
-    end if;
 end
 $$;
 
@@ -13688,7 +13914,7 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := hotmesh._inbox_unfiled(
-        '{result,query,signal,hook,cancel,interrupt,update}', 200);
+        '{result,query,signal,hook,cancel,interrupt,update,effect}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -13697,14 +13923,14 @@ begin
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
+    perform hotmesh._effect_resume(v_locked);
     perform hotmesh._signal_meet(v_locked);
     perform hotmesh._signal_give_back(hotmesh._inbox_orphans(v_locked), '{}');
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
     v_jobs := array(select u from unnest(v_jobs) u where u <> all (v_open));
     if v_jobs <> '{}' then
-        perform hotmesh._signal_forget(v_jobs);
-        perform hotmesh._stream_drop(v_jobs);
+        perform hotmesh._close_clear(v_jobs);
     end if;
 end
 $$;
@@ -13784,10 +14010,26 @@ as $$
 declare
     v_kept jsonb := hotmesh._report_kept(50);
 begin
+    perform hotmesh._signal_sweep(200, true);  -- before this turn writes halves of its own
     if v_kept <> '[]' then
         perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
         from jsonb_array_elements(v_kept) k;
     end if;
+end
+$$;
+
+-- Is there news that this turn caused, or that somebody else had locked?
+create function hotmesh._turn_owes()
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from streams s
+        where s.kind = 'event' and s.state = 'ready'
+          and s.name in (
+              'result', 'signal', 'hook', 'cancel', 'interrupt', 'update', 'effect'))
+        or exists (select from signals s where s.state = 'new');
 end
 $$;
 
@@ -13798,8 +14040,9 @@ language plpgsql
 as $$
 begin
     return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
-            null, least(hotmesh._queue_next_due(worker, want),
-                        hotmesh._tick_next_due()), null, null)::hotmesh.delivery;
+            null, case when hotmesh._turn_owes() then 0
+                  else least(hotmesh._queue_next_due(worker, want), hotmesh._tick_next_due()) end,
+            null, null)::hotmesh.delivery;
 end
 $$;
 
@@ -13810,7 +14053,7 @@ as $$
 begin
     perform hotmesh._lease_sweep(200);
     perform hotmesh._tick_fire(10);
-    perform hotmesh._signal_sweep(200);
+    perform hotmesh._signal_sweep(200, false);
     perform hotmesh._turn_route();
 end
 $$;

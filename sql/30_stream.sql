@@ -55,7 +55,8 @@ comment on column hotmesh.streams.name is 'The function to call, or the kind of 
 comment on column hotmesh.streams.priority is 'Higher is claimed first.';
 comment on column hotmesh.streams.job_id is 'The job it belongs to.';
 comment on column hotmesh.streams.dimension is
-'The part of the job it belongs to: empty for the main function, a path for a hook.';
+'The part of the job it belongs to: empty for the main function, a path for a hook; of a signal: its
+name.';
 comment on column hotmesh.streams.sequence is
 'The journal row that waits for its result; for a workflow that started over: the last of its steps
 before that.';
@@ -88,7 +89,8 @@ where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
-create index streams_by_job on hotmesh.streams (job_id, kind) where job_id is not null;
+create index streams_by_job on hotmesh.streams (job_id, kind, dimension, sequence)
+where job_id is not null;
 create index streams_slots on hotmesh.streams (kind, queue, slot, concurrency_key)
 where slot > 0;
 create index streams_held on hotmesh.streams (kind, queue, concurrency_key, priority desc, id)

@@ -56,26 +56,21 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_seen bigint[] := hotmesh._inbox_functions(job_ids);
-    v_places text[] := hotmesh._inbox_places(v_seen);
     v_holders text[];
 begin
     update streams e
-    set state = case when e.job_id || e.dimension = any (v_places) then 'waiting' else 'ready' end
+    set state = case e.state when 'ready' then 'waiting' else 'ready' end
     where e.id = any (array(
-        select n.id
-        from unnest(job_ids) as j (id)
-        cross join lateral (
-            select m.id from streams m
-            where m.job_id = j.id and m.kind = 'event' and m.name in ('result', 'query')
-              and (m.state = 'waiting') <> (m.job_id || m.dimension = any (v_places))
-            for update skip locked) n));
+        select m.id
+        from streams m
+        where m.job_id = any (job_ids) and m.kind = 'event' and m.name in ('result', 'query')
+          and (m.state = 'waiting') <> exists (
+              select from streams f
+              where f.job_id = m.job_id and f.kind = 'workflow' and f.dimension = m.dimension
+                and f.id = any (v_seen))
+        for update skip locked));
     update streams s set state = 'ready', visible_at = v_now
-    where s.id = any (v_seen) and s.state = 'waiting'
-      and (select count(*) from (
-               select from streams e
-               where e.job_id = s.job_id and e.kind = 'event' and e.name in ('result', 'query')
-                 and e.dimension = s.dimension
-               limit 1) one) > 0;
+    where s.id = any (v_seen) and s.state = 'waiting';
     select array_agg(distinct m.worker) into v_holders
     from streams m
     where m.id = any (v_seen) and m.state in ('leased', 'ready') and m.worker is not null;
@@ -108,7 +103,7 @@ begin
 end
 $$;
 
--- The functions of these jobs whose messages can be locked now.
+-- The functions of these jobs for which there are results and whose messages can be locked now.
 create or replace function hotmesh._inbox_functions(job_ids bigint[])
 returns bigint[]
 language plpgsql
@@ -116,20 +111,15 @@ as $$
 begin
     return array(
         select f.id
-        from unnest(job_ids) as j (id)
+        from (
+            select distinct e.job_id, e.dimension
+            from streams e
+            where e.job_id = any (job_ids) and e.kind = 'event'
+              and e.name in ('result', 'query')) p
         cross join lateral (
             select m.id from streams m
-            where m.job_id = j.id and m.kind = 'workflow'
+            where m.job_id = p.job_id and m.kind = 'workflow' and m.dimension = p.dimension
             for update skip locked) f);
-end
-$$;
-
-create or replace function hotmesh._inbox_places(ids bigint[])
-returns text[]
-language plpgsql
-as $$
-begin
-    return array(select m.job_id || m.dimension from streams m where m.id = any (ids));
 end
 $$;
 
@@ -162,13 +152,15 @@ begin
 end
 $$;
 
-create or replace function hotmesh._inbox_put(job_id bigint, dimension text, name text, args jsonb)
+create or replace function hotmesh._inbox_put(
+    job_id bigint, dimension text, name text, args jsonb, id bigint default null)
 returns void
 language plpgsql
 as $$
 begin
-    insert into streams (kind, name, state, job_id, dimension, args, visible_at, created_at)
-    values ('event', name, 'ready', job_id, dimension, args, hotmesh.now(), hotmesh.now());
+    insert into streams (id, kind, name, state, job_id, dimension, args, visible_at, created_at)
+    values (coalesce(id, nextval('hotmesh.ids')), 'event', name, 'ready', job_id, dimension, args,
+            hotmesh.now(), hotmesh.now());
 end
 $$;
 
@@ -220,9 +212,9 @@ language plpgsql
 as $$
 begin
     update streams s
-    set name = 'result', state = 'ready', dimension = dimensions[array_position(ids, s.id)],
-        sequence = sequences[array_position(ids, s.id)]
-    where s.id = any (ids);
+    set name = 'result', state = 'ready', dimension = a.dimension, sequence = a.sequence
+    from unnest(ids, dimensions, sequences) as a (id, dimension, sequence)
+    where s.id = a.id;
 end
 $$;
 
@@ -293,7 +285,7 @@ begin
         from unnest(job_ids, dimensions) as f (job_id, dimension)
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
         where m.state <> 'dead'
-          and case m.kind when 'event' then m.name = 'result'
+          and case m.kind when 'event' then m.name in ('result', 'effect')
                           when 'workflow' then activations
                           when 'timer' then m.name <> 'interrupt'
                           else true end

@@ -253,22 +253,6 @@ begin
 end
 $$;
 
-create or replace function hotmesh._job_find_open(key text)
-returns hotmesh.jobs
-language plpgsql
-as $$
-declare
-    v_job hotmesh.jobs := hotmesh._job_find(key);
-begin
-    if v_job.id is null then
-        perform hotmesh._job_refuse_missing(key);
-    elsif v_job.closed_at is not null then
-        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
-    end if;
-    return v_job;
-end
-$$;
-
 create or replace function hotmesh._job_guard()
 returns trigger
 language plpgsql

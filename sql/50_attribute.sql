@@ -152,6 +152,7 @@ begin
             ledger = hotmesh._attribute_ledger('done')
         from numbered e
         where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
+          and (not e.args ? 'child' or hotmesh._attribute_expects(a, e.args ->> 'child'))
         returning (a::hotmesh.jobs_attributes) as step)
     select coalesce(array_agg(c.step order by (c.step).cursor), '{}') into v_closed
     from closed c;
@@ -189,6 +190,21 @@ begin
         returning a.sequence)
     select max(g.sequence) into v_last from gone g;
     return v_last;
+end
+$$;
+
+-- A hook has sent a signal: perhaps the one that is expected of it.
+create or replace function hotmesh._attribute_hook_signalled(
+    job_id bigint, dimension text, signal text)
+returns void
+language plpgsql
+as $$
+begin
+    update jobs_attributes a
+    set value = a.value || '{"signalled": true}'
+    where a.job_id = _attribute_hook_signalled.job_id
+      and a.field = 'hook' || _attribute_hook_signalled.dimension
+      and a.value ->> 'signal' = _attribute_hook_signalled.signal;
 end
 $$;
 
@@ -269,6 +285,37 @@ begin
             jsonb_build_object('id', id), kind, name, 'open', dimension,
             v_sequence, hotmesh._attribute_ledger('open'), v_now, v_now);
     return v_sequence;
+end
+$$;
+
+-- Is there an order that the code has not seen yet?
+create or replace function hotmesh._attribute_ordered(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from jobs_attributes a
+        where a.job_id = _attribute_ordered.job_id
+          and a.field = hotmesh._attribute_field(_attribute_ordered.dimension, 0)
+          and a.state = 'open');
+end
+$$;
+
+-- Did this step, or for an outcome the one before it, start the child of this key? After a retry
+-- the number may be another step's.
+create or replace function hotmesh._attribute_expects(step hotmesh.jobs_attributes, key text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from jobs_attributes c
+        where c.job_id = step.job_id and c.kind = 'child'
+          and c.field = hotmesh._attribute_field(
+              step.dimension,
+              step.sequence - case step.kind when 'outcome' then 1 else 0 end)
+          and coalesce(c.value #>> '{}' = key, true));
 end
 $$;
 

@@ -135,6 +135,27 @@ begin
 end
 $$;
 
+-- The open job of a key. What has closed is refused as closed, in the archive too.
+create or replace function hotmesh._archive_find_open(key text)
+returns hotmesh.jobs
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs := hotmesh._job_find(key);
+begin
+    if v_job.id is null then
+        v_job.closed_at := (
+            select max(a.closed_at) from jobs_archive a where a.key = _archive_find_open.key);
+    end if;
+    if v_job.closed_at is not null then
+        perform hotmesh._job_refuse_closed(key, v_job.closed_at);
+    elsif v_job.id is null then
+        perform hotmesh._job_refuse_missing(key);
+    end if;
+    return v_job;
+end
+$$;
+
 -- The journal of a main function that starts over, and those of hooks that have ended, go to the
 -- archive under a number of their own, as a job that has closed; the job itself goes on, with its
 -- open hooks, its entity and what waits for it.

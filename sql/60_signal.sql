@@ -41,29 +41,46 @@ create index signals_unmet on hotmesh.signals (id) where state = 'new';
 comment on index hotmesh.signals_unmet is 'Halves that no turn has looked at yet.';
 create index signals_by_name on hotmesh.signals (name, kind, id);
 comment on index hotmesh.signals_by_name is 'The oldest halves of a name.';
-create index signals_by_job on hotmesh.signals (job_id) where job_id is not null;
-comment on index hotmesh.signals_by_job is 'The waits of a job.';
+create index signals_by_job on hotmesh.signals (job_id, name, id) where job_id is not null;
+comment on index hotmesh.signals_by_job is 'The oldest waits of a job for a name.';
+create index signals_by_step on hotmesh.signals (job_id, sequence) where job_id is not null;
+comment on index hotmesh.signals_by_step is 'The wait of a step.';
 
 --@ behaviour
--- To one job; `answer` is {"output": …} or {"error": …}.
-create or replace function hotmesh._signal_send(job_id bigint, signal text, answer jsonb)
+-- To one job, filed under its name; `answer` is {"output": …} or {"error": …}. One that is given
+-- back keeps its id, and so its place among those of its name.
+create or replace function hotmesh._signal_send(
+    job_id bigint, signal text, answer jsonb, id bigint default null)
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._inbox_put(
-        job_id, '', 'signal', answer || jsonb_build_object('signal', signal));
+        job_id, signal, 'signal', answer || jsonb_build_object('signal', signal), id);
 end
 $$;
 
 -- To whoever waits.
-create or replace function hotmesh._signal_publish(name text, answer jsonb)
+create or replace function hotmesh._signal_publish(
+    name text, answer jsonb, id bigint default null)
 returns void
 language plpgsql
 as $$
 begin
-    insert into signals (kind, name, answer, created_at)
-    values ('signal', name, answer, hotmesh.now());
+    insert into signals (id, kind, name, answer, created_at)
+    values (coalesce(id, nextval('hotmesh.ids')), 'signal', name, answer, hotmesh.now());
+end
+$$;
+
+-- An answer that was published goes back to where it was.
+create or replace function hotmesh._signal_republish(event hotmesh.streams)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_publish(
+        event.args ->> 'signal', event.args - '{signal,published}'::text[],
+        (event.args ->> 'published')::bigint);
 end
 $$;
 
@@ -75,6 +92,9 @@ as $$
 declare
     v_answer jsonb := jsonb_build_object('output', step.value -> 'data');
 begin
+    if step.dimension <> '' then
+        perform hotmesh._attribute_hook_signalled(step.job_id, step.dimension, step.name);
+    end if;
     if exists (
         select from signals w
         where w.job_id = step.job_id and w.kind = 'wait' and w.name = step.name)
@@ -96,7 +116,7 @@ declare
     v_sent bigint[] := array(
         select m.id from streams m
         where m.job_id = step.job_id and m.kind = 'event' and m.name = 'signal'
-          and m.args ->> 'signal' = step.name
+          and m.dimension = step.name
         order by m.id
         limit 1
         for update skip locked);
@@ -111,62 +131,82 @@ begin
 end
 $$;
 
--- Brings signals that were sent to jobs together with waits of those jobs. What finds no wait is
--- filed until one is opened; if its wait's row is locked this instant it stays, to be tried again.
--- The caller holds the jobs' locks.
+-- Brings signals that were sent to jobs together with the oldest waits of those jobs. What finds no
+-- wait is filed until one is opened; if its wait's row is locked this instant it stays, to be tried
+-- again. The caller holds the jobs' locks.
 create or replace function hotmesh._signal_meet(job_ids bigint[])
 returns void
 language plpgsql
 as $$
 declare
+    v_sent bigint[];
     v_waits bigint[];
-    v_ids bigint[];
-    v_dimensions text[];
-    v_sequences integer[];
 begin
-    if hotmesh._inbox_jobs(job_ids, '{signal}') = '{}' then
+    if not exists (
+        select from streams m
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'event' and m.state = 'ready')
+    then
         return;
     end if;
-    v_waits := array(
-        select w.id from signals w
-        where w.job_id = any (job_ids) and w.kind = 'wait'
-        order by w.id
-        for update skip locked);
-    with met as (
-        delete from signals w
-        using (
-            select m.id, m.job_id, m.args ->> 'signal' as name,
-                   row_number() over (
-                       partition by m.job_id, m.args ->> 'signal' order by m.id) as place
-            from streams m
-            where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal') s,
-            hotmesh._signal_queue(v_waits) q
-        where w.id = q.id and q.job_id = s.job_id and q.name = s.name and q.place = s.place
-        returning s.id, w.dimension, w.sequence)
-    select array_agg(m.id), array_agg(m.dimension), array_agg(m.sequence)
-    into v_ids, v_dimensions, v_sequences
-    from met m;
-    perform hotmesh._inbox_answer(v_ids, v_dimensions, v_sequences);
+    select array_agg(p.sent), array_agg(p.wait) into v_sent, v_waits
+    from (
+        select m.job_id, m.args ->> 'signal' as name, array_agg(m.id order by m.id) as ids
+        from streams m
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'event' and m.state = 'ready'
+        group by 1, 2) s
+    cross join lateral unnest(
+        s.ids, hotmesh._signal_waits(s.job_id, s.name, cardinality(s.ids))) as p (sent, wait)
+    where p.sent is not null and p.wait is not null;
+    if v_sent is not null then
+        perform hotmesh._signal_answer(v_sent, v_waits);
+    end if;
     perform hotmesh._inbox_file(array(
         select m.id from streams m
-        where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'signal'
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'event' and m.state = 'ready'
           and not exists (
               select from signals w
-              where w.job_id = m.job_id and w.kind = 'wait' and w.name = m.args ->> 'signal')));
+              where w.job_id = m.job_id and w.name = m.args ->> 'signal')));
 end
 $$;
 
--- These halves with their place in the queue of their name, and of their job if they have one.
-create or replace function hotmesh._signal_queue(ids bigint[])
-returns table (id bigint, job_id bigint, name text, place bigint)
+-- The oldest waits of a job for a name, locked.
+create or replace function hotmesh._signal_waits(job_id bigint, name text, take integer)
+returns bigint[]
 language plpgsql
 as $$
 begin
-    return query
-    select s.id, s.job_id, s.name,
-           row_number() over (partition by s.job_id, s.name order by s.id)
-    from signals s
-    where s.id = any (ids);
+    return array(
+        select w.id
+        from signals w
+        where w.job_id = _signal_waits.job_id and w.name = _signal_waits.name
+        order by w.id
+        limit take
+        for update skip locked);
+end
+$$;
+
+-- Each of these signals becomes the result of the wait beside it.
+create or replace function hotmesh._signal_answer(sent bigint[], waits bigint[])
+returns void
+language plpgsql
+as $$
+declare
+    v_sent bigint[];
+    v_dimensions text[];
+    v_sequences integer[];
+begin
+    with met as (
+        delete from signals w
+        using unnest(sent, waits) as p (sent, wait)
+        where w.id = p.wait
+        returning p.sent, w.dimension, w.sequence)
+    select array_agg(m.sent), array_agg(m.dimension), array_agg(m.sequence)
+    into v_sent, v_dimensions, v_sequences
+    from met m;
+    perform hotmesh._inbox_answer(v_sent, v_dimensions, v_sequences);
 end
 $$;
 
@@ -188,10 +228,11 @@ begin
 end
 $$;
 
--- Looks at halves that were committed since: pairs the oldest signals with the oldest waits of
--- their names and answers those; keeps what is alone. A half whose other half is there but locked
--- stays new, since its holder may roll back.
-create or replace function hotmesh._signal_sweep(take integer)
+-- Looks at halves that are new: pairs the oldest signals with the oldest waits of their names and
+-- answers those. `keep` keeps what is alone, except for whoever has written halves in this very
+-- transaction: they are not committed. A half whose other half is there but locked stays new, since
+-- its holder may roll back.
+create or replace function hotmesh._signal_sweep(take integer, keep boolean)
 returns void
 language plpgsql
 as $$
@@ -200,19 +241,19 @@ declare
         select s.id from signals s
         where s.state = 'new' order by s.id limit take for update skip locked);
     v_names text[];
-    v_waits bigint[];
+    v_sent bigint[];
 begin
     if v_new = '{}' then
         return;
     end if;
     v_names := array(select distinct s.name from signals s where s.id = any (v_new));
-    v_waits := hotmesh._signal_lock(v_names, 'wait', cardinality(v_new));
-    if v_waits <> '{}' then
+    v_sent := hotmesh._signal_lock(v_names, 'signal', cardinality(v_new));
+    if v_sent <> '{}' then
         perform hotmesh._signal_pair(
-            v_waits, hotmesh._signal_lock(v_names, 'signal', cardinality(v_new)));
+            hotmesh._signal_lock(v_names, 'wait', cardinality(v_sent)), v_sent);
     end if;
     update signals s set state = 'kept'
-    where s.id = any (v_new)
+    where keep and s.id = any (v_new)
       and not exists (
           select from signals o
           where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end);
@@ -226,27 +267,25 @@ as $$
 declare
     v_answers hotmesh.streams[];
 begin
-    with halves as (
-        select s.id, s.kind, s.name, s.answer,
-               row_number() over (partition by s.kind, s.name order by s.id) as place
-        from signals s
-        where s.id = any (waits || sent)),
-    pairs as (
-        select w.id as wait, h.id as sent, h.answer || jsonb_build_object(
-                   'signal', h.name, 'published', true) as answer
-        from halves w
-        join halves h on h.name = w.name and h.place = w.place and h.kind = 'signal'
-        where w.kind = 'wait'),
-    gone as (
-        delete from signals s
-        using pairs p
-        where s.id in (p.wait, p.sent)
-        returning s.kind, s.job_id, s.dimension, s.sequence, p.answer)
-    select array_agg(hotmesh._inbox_event(
-               'result', g.job_id, g.dimension, g.sequence, g.answer))
-    into v_answers
-    from gone g
-    where g.kind = 'wait';
+    with pairs as (
+        select p.wait, p.sent
+        from (
+            select s.name, array_agg(s.id order by s.id) filter (where s.kind = 'wait') as waits,
+                   array_agg(s.id order by s.id) filter (where s.kind = 'signal') as sent
+            from signals s
+            where s.id = any (waits || sent)
+            group by s.name) n
+        cross join lateral unnest(n.waits, n.sent) as p (wait, sent)
+        where p.wait is not null and p.sent is not null),
+    taken as (
+        delete from signals s using pairs p where s.id = p.sent
+        returning p.wait, s.id, s.name, s.answer),
+    answered as (
+        delete from signals w using taken t where w.id = t.wait
+        returning hotmesh._inbox_event(
+            'result', w.job_id, w.dimension, w.sequence,
+            t.answer || jsonb_build_object('signal', t.name, 'published', t.id)) as event)
+    select array_agg(a.event) into v_answers from answered a;
     perform hotmesh._inbox_add(v_answers);
 end
 $$;
@@ -291,9 +330,8 @@ language plpgsql
 as $$
 begin
     perform case
-        when e.args ? 'published'
-            then hotmesh._signal_publish(e.args ->> 'signal', e.args - '{signal,published}'::text[])
-        else hotmesh._signal_send(e.job_id, e.args ->> 'signal', e.args) end
+        when e.args ? 'published' then hotmesh._signal_republish(e)
+        else hotmesh._signal_send(e.job_id, e.args ->> 'signal', e.args, e.id) end
     from unnest(events) e
     where e.args ? 'signal'
       and not exists (
@@ -313,8 +351,7 @@ begin
     delete from signals s
     where s.id = any (array(
         select w.id from signals w where w.job_id = any (job_ids) for update skip locked));
-    perform hotmesh._signal_publish(
-        m.args ->> 'signal', m.args - '{signal,published}'::text[])
+    perform hotmesh._signal_republish(m::hotmesh.streams)
     from streams m
     where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
       and m.args ? 'published';
@@ -346,7 +383,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._signal_check(signal);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._signal_send(v_job.id, signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
 end

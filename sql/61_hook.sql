@@ -76,7 +76,7 @@ declare
 begin
     perform hotmesh._hook_check(step.value);
     if step.value ? 'key' then
-        v_job := hotmesh._job_find_open(step.value ->> 'key');
+        v_job := hotmesh._archive_find_open(step.value ->> 'key');
         if v_job.id <> step.job_id then
             perform hotmesh._inbox_put(v_job.id, '', 'hook', step.value);
             return 'true';
@@ -125,11 +125,7 @@ begin
     perform hotmesh._attribute_advance(
         array[job_id], array[dimension], array[cursor],
         array[case when outcome ? 'error' then 'failed' else 'done' end]);
-    if v_signal is not null and not exists (
-        select from jobs_attributes a
-        where a.job_id = _hook_close.job_id and a.dimension = _hook_close.dimension
-          and a.kind = 'signal' and a.name = v_signal)
-    then
+    if v_signal is not null and not v_hook.value ? 'signalled' then
         perform hotmesh._signal_send(job_id, v_signal, outcome);
     end if;
     return v_signal is null and outcome ? 'error';

@@ -91,7 +91,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._query_check(name, args);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     insert into queries (id, job_id, name, args, created_at)
     values (v_id, v_job.id, query_ask.name, query_ask.args, hotmesh.now());
     perform hotmesh._inbox_put(v_job.id, '', 'query', jsonb_build_object(

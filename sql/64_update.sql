@@ -48,7 +48,7 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._query_check(name, args);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'update', jsonb_build_object(
         'id', v_id, 'name', name, 'args', args));
     return v_id;

@@ -14,8 +14,9 @@ declare
     v_answers hotmesh.streams[] := array(
         select hotmesh._inbox_event(
                    'result', j.parent_id, j.parent_dimension, j.parent_sequence,
-                   case when e.value is not null then jsonb_build_object('error', e.value)
-                        else jsonb_build_object('output', o.value) end)
+                   jsonb_build_object('child', j.key) || case
+                       when e.value is not null then jsonb_build_object('error', e.value)
+                       else jsonb_build_object('output', o.value) end)
         from jobs j
         left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
         left join jobs_attributes e on e.job_id = j.id and e.field = 'error'
@@ -45,6 +46,23 @@ begin
 end
 $$;
 
+-- Takes away what was waiting for jobs that have closed. What is locked this instant is left to a
+-- later turn, by a piece of news that brings it back here.
+create or replace function hotmesh._close_clear(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_forget(ids);
+    perform hotmesh._stream_drop(ids);
+    perform hotmesh._inbox_put(w.job_id, '', 'result', '{}')
+    from (
+        select s.job_id from signals s where s.job_id = any (ids)
+        union
+        select m.job_id from streams m where m.job_id = any (ids) and m.state <> 'dead') w;
+end
+$$;
+
 -- Closes obligations: see _job_settle.
 create or replace function hotmesh._close_settle(
     ids bigint[], ended integer[], cursors bigint[], failed boolean[])
@@ -59,8 +77,26 @@ begin
         perform hotmesh._close_order(
             v_closed, 'terminate', 'interrupt', '{"reason": "its parent has closed"}');
         perform hotmesh._close_order(v_closed, 'cancel', 'cancel', '{}');
-        perform hotmesh._signal_forget(v_closed);
-        perform hotmesh._stream_drop(v_closed);
+        perform hotmesh._close_clear(v_closed);
     end if;
+end
+$$;
+
+-- What functions leave behind that have ended or, with `activations` false, start over.
+create or replace function hotmesh._close_functions(
+    job_ids bigint[], dimensions text[], activations boolean)
+returns void
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    loop
+        v_events := hotmesh._inbox_take(job_ids, dimensions);
+        exit when v_events is null;
+        perform hotmesh._signal_give_back(v_events, '{}');
+    end loop;
+    perform hotmesh._signal_drop(job_ids, dimensions);
+    perform hotmesh._inbox_drop(job_ids, dimensions, activations);
 end
 $$;

@@ -44,17 +44,15 @@ begin
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
     v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
     perform hotmesh._child_refuse_existing(v_request);
-    if not hotmesh._child_adopt(v_request) then
-        perform hotmesh._start_open(array[v_request]);
-    end if;
+    perform hotmesh._child_start(v_request);
     return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
 end
 $$;
 
 -- The parent's function is run again and asks for the child that this very step started before: it
--- goes on, or tells its end once more.
+-- goes on, or tells its end once more, unless it has failed: then it is run anew.
 create or replace function hotmesh._child_adopt(request hotmesh.job_request)
-returns boolean
+returns text
 language plpgsql
 as $$
 declare
@@ -64,11 +62,34 @@ begin
         or v_child.parent_dimension is distinct from request.parent_dimension
         or v_child.parent_sequence is distinct from request.parent_sequence
     then
-        return false;
+        return 'none';
+    elsif v_child.status < 0 then
+        return 'failed';
     elsif v_child.closed_at is not null then
         perform hotmesh._close_tell(array[v_child.id]);
     end if;
-    return true;
+    return 'adopted';
+end
+$$;
+
+-- Whoever starts a job of the same key in an open transaction may not hold up a turn for long: then
+-- the effect is tried again later (88).
+create or replace function hotmesh._child_start(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+declare
+    v_patience text := current_setting('lock_timeout');
+    v_before text := hotmesh._child_adopt(request);
+begin
+    if v_before = 'adopted' then
+        return;
+    elsif v_before = 'failed' then
+        request.options := request.options || '{"on_conflict": "replace"}';
+    end if;
+    perform set_config('lock_timeout', '40ms', true);
+    perform hotmesh._start_open(array[request]);
+    perform set_config('lock_timeout', v_patience, true);
 end
 $$;
 

@@ -6,7 +6,7 @@
 --@ state
 
 --@ behaviour
--- Reaches the coroutine as CancelledError: the main function's or, when that has ended, the hooks'.
+-- Reaches the coroutines of its functions as CancelledError.
 create or replace function hotmesh._order_cancel(job_id bigint)
 returns void
 language plpgsql
@@ -17,9 +17,6 @@ declare
         where s.job_id = _order_cancel.job_id and s.kind = 'workflow'
         order by s.dimension);
 begin
-    if v_functions[1] = '' then
-        v_functions := '{""}';
-    end if;
     perform hotmesh._inbox_told(job_id, o.dimension, o.sequence, '{"output": null}', 'ready')
     from (
         select f as dimension, hotmesh._attribute_order(job_id, 'cancel', null, null, f) as sequence
@@ -75,7 +72,8 @@ begin
 end
 $$;
 
--- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself.
+-- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself. With
+-- the snapshot of a stricter isolation a lock may fail: then the next turn does it.
 create or replace function hotmesh._order_carry_out()
 returns trigger
 language plpgsql
@@ -88,8 +86,10 @@ begin
     end if;
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
-    perform hotmesh._order_apply(
-        hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
+    if current_setting('transaction_isolation') = 'read committed' then
+        perform hotmesh._order_apply(
+            hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
+    end if;
     perform hotmesh._worker_wake_any();
     return null;
 end
@@ -117,7 +117,7 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_job hotmesh.jobs := hotmesh._job_find_open(step.value ->> 'key');
+    v_job hotmesh.jobs := hotmesh._archive_find_open(step.value ->> 'key');
 begin
     perform hotmesh._inbox_put(v_job.id, '', 'interrupt', step.value - 'key');
     return 'true';
@@ -136,7 +136,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'interrupt', jsonb_build_object(
         'reason', reason, 'code', code, 'descend', descend, 'throw', throw));
 end
@@ -155,7 +155,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'cancel', '{}');
 end
 $$;
@@ -180,7 +180,7 @@ begin
         'workflow', workflow, 'args', args, 'queue', queue,
         'retry_policy', options -> 'retry_policy');
     perform hotmesh._hook_check(v_about);
-    v_job := hotmesh._job_find_open(key);
+    v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'hook', v_about);
 end
 $$;

@@ -45,6 +45,19 @@ begin
 end
 $$;
 
+-- One that would have to wait for somebody's open transaction is tried again.
+create or replace function hotmesh._effect_later(step hotmesh.jobs_attributes)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_enqueue(array[(
+        null, 'timer', 'delayed', '', 'effect', 0, step.job_id, step.dimension, step.sequence, null,
+        to_jsonb(step), null, 0, 0, hotmesh.now() + interval '500 ms',
+        null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
 -- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
 -- is the step's error; anything else is a defect and stops the report. Effects that fail are tried
 -- one by one, so that it costs one subtransaction if all goes well.
@@ -69,18 +82,37 @@ exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
         or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
-        or integrity_constraint_violation
+        or integrity_constraint_violation or lock_not_available
     then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,
             v_detail = pg_exception_detail, v_hint = pg_exception_hint;
         if cardinality(steps) > 1 then
             perform hotmesh._effect_apply(array[s]) from unnest(steps) s;
+        elsif v_state = '55P03' then
+            perform hotmesh._effect_later(steps[1]);
         else
             perform hotmesh._effect_tell(steps[1], jsonb_build_object(
                 'error', jsonb_build_object(
                     'sqlstate', v_state, 'message', v_message, 'detail', v_detail,
                     'hint', v_hint)));
         end if;
+end
+$$;
+
+-- Effects of jobs whose locks the caller holds that are to be tried again.
+create or replace function hotmesh._effect_resume(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._effect_apply(array[a.step])
+    from (
+        select jsonb_populate_record(null::hotmesh.jobs_attributes, o.args) as step
+        from unnest(hotmesh._inbox_orders(job_ids, '{effect}')) o) a
+    where exists (
+        select from jobs_attributes s
+        where s.job_id = (a.step).job_id and s.state = 'open'
+          and s.field = hotmesh._attribute_field((a.step).dimension, (a.step).sequence));
 end
 $$;

@@ -24,12 +24,12 @@ begin
             with ordinality as d (sequence, kind, name, value, at, number)
         where r.done is not null
         union all
-        select (r.job_id, null, null, c.kind, c.name,
+        select (r.job_id, null, case c.kind when 'child' then c.args -> 'key' end, c.kind, c.name,
                 case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
                 null, 0, null, null)::hotmesh.jobs_attributes
         from unnest(reports) r
         cross join lateral jsonb_to_recordset(r.commands) as c (
-            sequence integer, kind text, name text)
+            sequence integer, kind text, name text, args jsonb)
         where r.commands is not null and c.kind <> 'cancel');
 end
 $$;
@@ -160,7 +160,8 @@ end
 $$;
 
 -- Does this report end its function? A replay that met other code does not: the job waits for right
--- code, visibly. A workflow that raised is run again only under a policy given to its start.
+-- code, visibly. A workflow that raised is run again only under a policy given to its start, and
+-- not once it was cancelled.
 create or replace function hotmesh._progress_ends(report hotmesh.report)
 returns boolean
 language sql
@@ -169,12 +170,31 @@ as $$
     select report.outcome is not null and not report.outcome ?| '{mismatch,again}'
        and not (
            report.outcome ? 'error' and report.retry_policy is not null
+           and report.outcome -> 'error' ->> 'code' is distinct from '499'
            and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
 $$;
 
+-- The error of a function that had a policy: 597 when every run was used up, 598 when no other
+-- could help. What has a code of its own kind already keeps it.
+create or replace function hotmesh._progress_verdict(report hotmesh.report)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when report.retry_policy is null or not report.outcome ? 'error'
+            or report.outcome -> 'error' ->> 'code' in ('410', '499', '596', '597', '598')
+            or not hotmesh._progress_ends(report)
+            then report.outcome
+        when hotmesh._retry_again(report.retry_policy, 0, report.outcome -> 'error')
+            then jsonb_set(report.outcome, '{error,code}', '597')
+        else jsonb_set(report.outcome, '{error,code}', '598') end
+$$;
+
 -- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
--- cursor and its news. What could not be taken, its row being locked this instant, leaves the run
--- held, with empty news: to let it rest would wake nobody.
+-- cursor and its news. A function that ends or starts over takes none. What could not be taken, its
+-- row being locked this instant, leaves the run held, with empty news: to let it rest would wake
+-- nobody.
 create or replace function hotmesh._progress_fold(reports hotmesh.report[])
 returns hotmesh.report[]
 language plpgsql
@@ -192,7 +212,10 @@ begin
                 r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
             from unnest(reports) r);
     end if;
-    v_dimensions := array(select r.dimension from unnest(reports) r);
+    v_dimensions := array(
+        select case when not (hotmesh._progress_ends(r) or coalesce(r.outcome ? 'again', false))
+                    then r.dimension end
+        from unnest(reports) r);
     v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
         || hotmesh._query_take(v_jobs, v_dimensions);
     return hotmesh._progress_tell(reports, v_cursors, v_news, hotmesh._inbox_left(v_jobs));
@@ -205,9 +228,9 @@ language sql
 immutable
 as $$
     select (report.id, report.token, at, report.output, report.error, report.done, report.commands,
-            report.outcome, report.running, report.keep, report.was_kept, report.kind,
-            report.job_id, report.dimension, report.retry_policy, report.attempt, report.runs,
-            report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
+            hotmesh._progress_verdict(report), report.running, report.keep, report.was_kept,
+            report.kind, report.job_id, report.dimension, report.retry_policy, report.attempt,
+            report.runs, report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
 $$;
 
 -- Every report with its new cursor and its news; `places` are functions for which there is more.
@@ -293,7 +316,7 @@ begin
     from unnest(reports) r
     where r.outcome is null and not r.running and r.news is null
     having count(*) > 0;
-    perform hotmesh._progress_again(r)
+    perform hotmesh._again_run(r)
     from unnest(reports) r
     where r.outcome is not null and not r.ends;
     if exists (select from unnest(reports) r where r.ends) then
@@ -348,7 +371,7 @@ begin
     if v_late <> '{}' then
         perform hotmesh._order_apply(v_late, '{hook}');
     end if;
-    perform hotmesh._progress_leave(array_agg(r.job_id), array_agg(r.dimension), true)
+    perform hotmesh._close_functions(array_agg(r.job_id), array_agg(r.dimension), true)
     from unnest(reports) r
     join jobs j on j.id = r.job_id
     where j.status > 1
@@ -362,90 +385,5 @@ begin
                    as failed
         from unnest(reports) r
         group by r.job_id) e;
-end
-$$;
-
--- What functions leave behind that have ended or, with `activations` false, start over.
-create or replace function hotmesh._progress_leave(
-    job_ids bigint[], dimensions text[], activations boolean)
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._signal_give_back(hotmesh._inbox_take(job_ids, dimensions), '{}');
-    perform hotmesh._signal_drop(job_ids, dimensions);
-    perform hotmesh._inbox_drop(job_ids, dimensions, activations);
-end
-$$;
-
--- What is forgotten loses its messages, and gives back the signals that it had taken.
-create or replace function hotmesh._progress_forget(job_id bigint, dimension text)
-returns void
-language plpgsql
-as $$
-declare
-    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
-begin
-    perform hotmesh._stream_cancel(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
-    from unnest(v_gone) g
-    where g.state = 'open' having count(*) > 0;
-    perform hotmesh._signal_unwait(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
-    from unnest(v_gone) g
-    where g.kind = 'wait' and g.state = 'open' having count(*) > 0;
-    perform hotmesh._signal_send(w.job_id, w.name, jsonb_build_object('output', w.value))
-    from (
-        select g.job_id, g.name, g.value from unnest(v_gone) g
-        where g.kind = 'wait' and g.state = 'done' order by g.cursor) w;
-    perform hotmesh._hook_revive(g.job_id, g.name)
-    from unnest(v_gone) g
-    where g.kind = 'wait' and g.state = 'failed';
-end
-$$;
-
--- continue_as_new: the function starts over with these arguments and an empty journal.
-create or replace function hotmesh._progress_continue(report hotmesh.report)
-returns void
-language plpgsql
-as $$
-declare
-    v_last integer := (
-        select max(a.sequence) from jobs_attributes a
-        where a.job_id = report.job_id and a.dimension = report.dimension);
-    v_first integer := (select s.sequence from streams s where s.id = report.id);
-    v_args jsonb := report.outcome -> 'again' -> 'args';
-begin
-    perform hotmesh._progress_leave(array[report.job_id], array[report.dimension], false);
-    if report.dimension = '' then
-        perform hotmesh._archive_generation(report.job_id);
-        perform hotmesh._lease_run_again(report.job_id);
-        perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
-    else
-        perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
-    end if;
-    perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
-end
-$$;
-
--- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
--- over.
-create or replace function hotmesh._progress_again(report hotmesh.report)
-returns void
-language plpgsql
-as $$
-begin
-    if report.outcome ? 'mismatch' then
-        perform hotmesh._attribute_facts(
-            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
-        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
-    elsif report.outcome ? 'again' then
-        perform hotmesh._progress_continue(report);
-    else
-        perform hotmesh._progress_forget(report.job_id, report.dimension);
-        perform hotmesh._stream_delay(
-            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
-            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
-    end if;
 end
 $$;

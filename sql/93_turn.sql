@@ -14,7 +14,7 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := hotmesh._inbox_unfiled(
-        '{result,query,signal,hook,cancel,interrupt,update}', 200);
+        '{result,query,signal,hook,cancel,interrupt,update,effect}', 200);
     v_locked bigint[];
     v_open bigint[];
 begin
@@ -23,14 +23,14 @@ begin
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
     perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
+    perform hotmesh._effect_resume(v_locked);
     perform hotmesh._signal_meet(v_locked);
     perform hotmesh._signal_give_back(hotmesh._inbox_orphans(v_locked), '{}');
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
     v_jobs := array(select u from unnest(v_jobs) u where u <> all (v_open));
     if v_jobs <> '{}' then
-        perform hotmesh._signal_forget(v_jobs);
-        perform hotmesh._stream_drop(v_jobs);
+        perform hotmesh._close_clear(v_jobs);
     end if;
 end
 $$;
@@ -110,10 +110,26 @@ as $$
 declare
     v_kept jsonb := hotmesh._report_kept(50);
 begin
+    perform hotmesh._signal_sweep(200, true);  -- before this turn writes halves of its own
     if v_kept <> '[]' then
         perform hotmesh._isolate(jsonb_build_array(k), worker, lease)
         from jsonb_array_elements(v_kept) k;
     end if;
+end
+$$;
+
+-- Is there news that this turn caused, or that somebody else had locked?
+create or replace function hotmesh._turn_owes()
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from streams s
+        where s.kind = 'event' and s.state = 'ready'
+          and s.name in (
+              'result', 'signal', 'hook', 'cancel', 'interrupt', 'update', 'effect'))
+        or exists (select from signals s where s.state = 'new');
 end
 $$;
 
@@ -124,8 +140,9 @@ language plpgsql
 as $$
 begin
     return ('next', null, null, null, null, null, null, null, null, null, null, null, null, null,
-            null, least(hotmesh._queue_next_due(worker, want),
-                        hotmesh._tick_next_due()), null, null)::hotmesh.delivery;
+            null, case when hotmesh._turn_owes() then 0
+                  else least(hotmesh._queue_next_due(worker, want), hotmesh._tick_next_due()) end,
+            null, null)::hotmesh.delivery;
 end
 $$;
 
@@ -136,7 +153,7 @@ as $$
 begin
     perform hotmesh._lease_sweep(200);
     perform hotmesh._tick_fire(10);
-    perform hotmesh._signal_sweep(200);
+    perform hotmesh._signal_sweep(200, false);
     perform hotmesh._turn_route();
 end
 $$;

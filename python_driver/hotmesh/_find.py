@@ -233,8 +233,16 @@ def _find_by_id(client: Any, entity: str, id: str) -> Call[list[FoundEntity]]:
     return _calls_find.entity_find(_app(client), _codec.text(entity, "entity"), take=1, keys=keys)
 
 
+def _operator(told: object) -> str | None:
+    """The engine's name of an operator, which may be told as `>=` or as `$gte`."""
+    if not isinstance(told, str):
+        return None
+    named = told.strip()
+    return named if named in _OPERATORS.values() else _OPERATORS.get(named.upper())
+
+
 def _condition(field: str, value: Any, operator: str) -> dict[str, Any]:
-    named = _OPERATORS.get(operator.strip().upper()) if isinstance(operator, str) else None
+    named = _operator(operator)
     if named is None:
         raise InvalidArgumentError(
             f"unknown operator: {operator!r}",

@@ -28,31 +28,37 @@ Handler = Callable[..., Any]
 
 
 class Handlers:
-    """The handlers that workflow code has set, and updates that wait for theirs."""
+    """The handlers that workflow code has set."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._queries: dict[str, Handler] = {}
         self._updates: dict[str, tuple[Handler, Handler | None]] = {}
-        self._early: list[Step] = []
 
     def set_query(self, name: str, handler: Handler) -> None:
         """Answer queries of that name."""
         self._queries[name] = handler
 
     def set_update(self, name: str, handler: Handler, validator: Handler | None) -> None:
-        """Carry out updates of that name, also those that came before."""
+        """Carry out updates of that name."""
         self._updates[name] = (handler, validator)
-        early, self._early = self._early, []
-        for step in early:
-            self.receive(step)
 
     def receive(self, step: Step) -> None:
-        """An update: its handler begins now, or when it is set."""
-        if step.name in self._updates:
-            self._run.loop.create_task(self._update(step, *self._updates[step.name]))
-        else:
-            self._early.append(step)
+        """An update: its handler begins now; if there is none, that is the answer."""
+        handler, validator = self._updates.get(step.name or "", (self._unknown(step), None))
+        self._run.loop.create_task(self._update(step, handler, validator))
+
+    def _unknown(self, step: Step) -> Handler:
+        known = ", ".join(sorted(self._updates)) or "none"
+
+        def refuse(*args: Any) -> None:
+            raise InvalidArgumentError(
+                f'the workflow has no update handler "{step.name}"',
+                detail=f"handlers: {known}",
+                hint="workflow.set_update_handler(name, function), before the first await",
+            )
+
+        return refuse
 
     async def _update(self, step: Step, handler: Handler, validator: Handler | None) -> None:
         try:

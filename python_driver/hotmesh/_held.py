@@ -248,13 +248,17 @@ class Held:
             output = _payload.dumps(self.run.result(), f'result of workflow "{name}"')
             return f'{{"output":{output}}}'
         except ContinueAsNew as anew:
-            return f'{{"again":{{"args":{anew.args_text}}}}}'
+            seen = self.run.seen  # later events were told, but the code did not get to see them
+            return f'{{"again":{{"args":{anew.args_text},"seen":{seen}}}}}'
         except BaseException as error:
             if not isinstance(error, Exception | asyncio.CancelledError):
                 text = errors.to_json(error)["message"]
                 wrapped = HotMeshError(f"the workflow raised {type(error).__name__}({text})")
                 wrapped.type = type(error).__name__
                 error = wrapped
+            if self.run.info.dimension:  # tried again for long: where else would anybody see why?
+                about = (self.run.info.workflow_name, self.run.info.workflow_id)
+                _LOG.warning('hook "%s" of job "%s" has failed: %r', *about, error)
             return f'{{"error":{json.dumps(_payload.error_json(error))}}}'
 
     @property

@@ -366,6 +366,8 @@ class WorkflowLoop(_Refusals):
             coro.close()
             raise RuntimeError("no task can start: this workflow is being evicted")
         _refuse_unordered(coro)
+        if (convert := getattr(coro, "as_coroutine", None)) is not None:
+            coro = convert()
         task: WorkflowTask[T] = WorkflowTask(coro, self, name, context, options)
         self._keep(task)
         return task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._loop import WorkflowFuture, WorkflowLoop
 
@@ -13,13 +13,23 @@ __all__ = ["Operation"]
 
 T = TypeVar("T")
 
+if TYPE_CHECKING:  # so that type checkers let it into create_task
 
-class Operation(WorkflowFuture[T], Coroutine[Any, Any, T]):
-    """A durable call that has been made: a future, and a coroutine that awaits it.
+    class _Future(WorkflowFuture[T], Coroutine[Any, Any, T]):
+        def send(self, value: Any) -> Any: ...
+        def throw(self, *thrown: Any) -> Any: ...
 
-    As a future it may be awaited any number of times, from any task, and be given to
-    ``gather``, ``wait_for``, ``shield`` and ``ensure_future``; as a coroutine it may be given to
-    ``create_task`` and ``TaskGroup.create_task``. The call itself happens whether anybody awaits
+else:
+    _Future = WorkflowFuture
+
+
+class Operation(_Future[T]):
+    """A durable call that has been made: a future.
+
+    It may be awaited any number of times, from any task, and be given to ``gather``, ``wait``,
+    ``wait_for``, ``shield`` and ``ensure_future``, and, as if it were a coroutine, to
+    ``create_task`` and ``TaskGroup.create_task`` (it is no coroutine: ``asyncio.wait`` refuses
+    those). The call itself happens whether anybody awaits
     it or not, and a failure that nobody looks at is no warning.
 
     Cancelling it, or a task that awaits it, calls `on_cancel(operation)` once, unless it is done
@@ -89,15 +99,34 @@ class Operation(WorkflowFuture[T], Coroutine[Any, Any, T]):
             hook(self)
         return True
 
-    # --- the coroutine ---------------------------------------------------------------------------
-    # It has no state of its own, so that several tasks may run the same operation.
+    # --- for create_task --------------------------------------------------------------------------
+
+    def as_coroutine(self) -> Coroutine[Any, Any, T]:
+        """Return a coroutine that awaits the call."""
+        return _Awaiting(self)
+
+    def close(self) -> None:
+        """Do nothing: the call has been made."""
+
+
+class _Awaiting(Coroutine[Any, Any, T]):
+    """What a task of an operation runs; it has no state, so that several tasks may run the same."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: Operation[T]) -> None:
+        self._operation = operation
+
+    def __await__(self) -> Any:
+        return self._operation.__await__()
 
     def send(self, value: Any) -> Any:
         """Yield the future itself while it is pending, then return its result."""
-        if self.done():
-            raise StopIteration(self.result())
-        self._asyncio_future_blocking = True
-        return self
+        operation = self._operation
+        if operation.done():
+            raise StopIteration(operation.result())
+        operation._asyncio_future_blocking = True
+        return operation
 
     def throw(
         self,
@@ -114,7 +143,7 @@ class Operation(WorkflowFuture[T], Coroutine[Any, Any, T]):
             assert isinstance(typ, type)
             error = typ() if error is None else typ(error)
         if isinstance(error, asyncio.CancelledError):
-            self.cancel(*error.args[:1])
+            self._operation.cancel(*error.args[:1])
         raise error if tb is None else error.with_traceback(tb)
 
     def close(self) -> None:

@@ -34,10 +34,10 @@ SWEEP_SECONDS = 0.02
 SEEN_SECONDS = 5.0
 """How often a busy worker says that it is alive."""
 
-NEWS_SECONDS = 0.25
+NEWS_SECONDS = 0.1
 """How often a run that is busy with an inline activity asks for news."""
 
-NEWS_LISTENING_SECONDS = 1.0
+NEWS_LISTENING_SECONDS = 0.25
 """The same when notifications arrive, which tell of news too."""
 
 REPORT_BYTES = 8_000_000

@@ -82,6 +82,7 @@ class Pump:
         self._seen_at = 0.0
         self._swept_at = 0.0
         self._brief = False
+        self._told = False
         self._fetching: dict[asyncio.Task[None], int] = {}
         self._answers = Answers(session)
         self._watch = Watch()
@@ -101,7 +102,7 @@ class Pump:
         self._keeper.unwanted = self._unwanted
         self._keeper.start()
         self._listener = Listener(
-            self.session, f"hotmesh_{self.name}", lambda payload: self._wake.set()
+            self.session, f"hotmesh_{self.name}", lambda payload: self._tell_all()
         )
         SERVERS.join(self.server)
 
@@ -123,6 +124,11 @@ class Pump:
                 self._let_go()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 5.0)
+
+    def _tell_all(self) -> None:
+        """Somebody has news, maybe for a run that is busy with an inline activity."""
+        self._told = True
+        self._wake.set()
 
     def stop(self, at_once: bool = False) -> None:
         """Claim nothing more; finish what runs, or `at_once` not even that."""
@@ -316,6 +322,8 @@ class Pump:
         size = sum(report.size for report in reports)
         now = monotonic()
         before = now - self._news_seconds
+        if self._told:
+            before, self._told = now, False
         for held in self._runs.values():
             if held.holding and held.inline and held.asked_at < before:
                 self._dirty.setdefault(held.id, held)
@@ -410,6 +418,8 @@ class Pump:
     def _applied(self, report: Report) -> None:
         held = report.held
         held.flight = None
+        if self._runs.get(held.id) is not held:
+            return  # it was lost while the report was under way
         held.cursor += report.consumed
         if held.run.mismatch is not None:
             _LOG.error("%s (%s)", held.run.mismatch, held.run.mismatch.hint)

@@ -117,6 +117,7 @@ class Run:
         self._waiting: dict[int, Callable[[Step], object]] = {}
         self._randoms = 0
         self.sequence = self.info.base
+        self.seen = 0
         self._patches: dict[str, bool] = {}
         self._forlorn = False
         self._main: asyncio.Task[Any] | None = None
@@ -171,6 +172,7 @@ class Run:
     def _consume(self) -> None:
         while self._events and self.mismatch is None and not self.ended:
             step = self._events.popleft()
+            self.seen = max(self.seen, step.cursor or 0)
             if step.cursor is not None and step.cursor > self.cursor:
                 self.cursor = step.cursor
             if step.at > self.time:

@@ -28,6 +28,8 @@ from . import (
 from ._calls import Call, Job, Outcome
 from .durations import Duration
 from .errors import (
+    ActivityError,
+    HotMeshError,
     InvalidArgumentError,
     JobNotFoundError,
     PayloadTooLargeError,
@@ -473,7 +475,10 @@ def _pauses(seconds: float | None) -> Iterable[float]:
 def answered(answer: Mapping[str, Any], key: str) -> Any:
     """The value of an answer; raises its error."""
     if "error" in answer:
-        raise errors.from_json(_payload.opened_error(answer["error"]), key)
+        found = errors.from_json(_payload.opened_error(answer["error"]), key)
+        if isinstance(found, HotMeshError):
+            raise found
+        raise ActivityError(str(found), type=type(found).__name__, job_id=key) from found
     return _payload.opened(answer.get("output"))
 
 

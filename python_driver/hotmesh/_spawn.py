@@ -11,7 +11,15 @@ from ._operation import Operation
 from ._replay import Run
 from .errors import InvalidArgumentError
 
-__all__ = ["ChildHandle", "child", "child_with_handle", "hook", "hook_and_wait", "with_signal"]
+__all__ = [
+    "ChildHandle",
+    "batch",
+    "child",
+    "child_with_handle",
+    "hook",
+    "hook_and_wait",
+    "with_signal",
+]
 
 T = TypeVar("T")
 CLOSE_POLICIES = ("terminate", "cancel", "abandon")
@@ -185,6 +193,31 @@ def hook_and_wait(
 
     hooked.add_done_callback(refused)
     return waiting
+
+
+HOOK_OPTIONS = frozenset({"workflow_name", "args", "task_queue", "signal_id", "retry_policy"})
+
+
+def batch(hooks: object) -> dict[str, dict[str, Any]]:
+    """The options of each hook of a batch by its key, checked before any of them is run."""
+    if not isinstance(hooks, list | tuple):
+        raise InvalidArgumentError(f"hooks must be a list, not a {type(hooks).__name__}")
+    found: dict[str, dict[str, Any]] = {}
+    for index, each in enumerate(hooks):
+        told = each if isinstance(each, Mapping) else {}
+        key, options = told.get("key"), told.get("options")
+        if not isinstance(key, str) or not isinstance(options, Mapping):
+            raise InvalidArgumentError(
+                f"hooks[{index}] has no key or no options",
+                hint='each is {"key": text, "options": {what exec_hook takes}}',
+            )
+        if key in found:
+            raise InvalidArgumentError(f"hooks[{index}] has the key of another: {key!r}")
+        if unknown := set(options) - HOOK_OPTIONS:
+            names = ", ".join(sorted(map(str, unknown)))
+            raise InvalidArgumentError(f"hooks[{index}]: unknown options for a hook: {names}")
+        found[key] = dict(options)
+    return found
 
 
 def with_signal(function: Callable[..., Any], args: list[Any], signal: str | None) -> list[Any]:

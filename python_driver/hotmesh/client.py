@@ -103,10 +103,10 @@ class WorkflowHandle(Queries, Generic[R]):
         the job then goes on.
         """
         read = _requests.reader(self._workflow, result_type)
+        seconds = None if timeout is None else durations.parse(timeout, "timeout")
         waiting = self._client._watcher.outcome(self.workflow_id)
         if timeout is None:
             return _requests.unpack(await waiting, read)
-        seconds = durations.parse(timeout, "timeout")
         try:
             outcome = await asyncio.wait_for(waiting, seconds)
         except asyncio.TimeoutError:

@@ -447,8 +447,13 @@ def exec_hook(
 
 
 async def exec_hook_batch(hooks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Run hooks side by side: `[{"key": …, "options": {what exec_hook takes}}, …]` → key: answer."""
-    answers = {each["key"]: exec_hook(**each["options"]) for each in hooks}
+    """Run hooks side by side: `[{"key": …, "options": {what exec_hook takes}}, …]` → key: answer.
+
+    Raises:
+        InvalidArgumentError: one of them has no key or no options, or a key comes twice; then none is run.
+    """
+    batch = _spawn.batch(hooks)
+    answers = {key: exec_hook(**options) for key, options in batch.items()}
     return dict(zip(answers, await all(*answers.values()), strict=True))
 
 
@@ -483,8 +488,8 @@ def set_update_handler(
 ) -> None:
     """Carry out `handle.update(name, *args)`: what `handler`, plain or async, returns is the answer.
 
-    `validator` gets the same arguments first; what it raises refuses the update. Updates that came
-    before their handler was set are carried out when it is.
+    `validator` gets the same arguments first; what it raises refuses the update. Set handlers before
+    the first `await`: an update without one is refused.
     """
     _handlers.handlers("workflow.set_update_handler()").set_update(
         _codec.text(name, "the name of an update"), handler, validator

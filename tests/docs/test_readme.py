@@ -25,6 +25,7 @@ README = ROOT / "README.md"
 DRIVER_README = ROOT / "python_driver/README.md"
 ELSEWHERE = ("make demo", "make test", "pip install")  # test_examples, this run, test_install
 TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?\+00(:00)?")
+RUNS = re.compile(r"^(asyncio\.)?run\(", re.M)
 
 
 class Snippet(NamedTuple):
@@ -92,7 +93,7 @@ class Reader:
         named = re.match(r"# (\w+\.py)\n", text)
         file = self.place / (named[1] if named else "snippet.py")
         file.write_text(text)
-        return self._run(sys.executable, file.name) if "asyncio.run(" in text else ""
+        return self._run(sys.executable, file.name) if RUNS.search(text) else ""
 
     def _bash(self, text: str) -> str:
         said = ""
@@ -177,6 +178,7 @@ def reader(server: Server, tmp_path: Path) -> Iterator[Reader]:
         yield Reader(server, stack, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_readme_does_what_it_says(reader: Reader) -> None:
     for snippet in snippets(README.read_text()):
         reader.follow(snippet)

@@ -624,3 +624,13 @@ async def test_a_listener_hears_proves_itself_and_comes_back(
     finally:
         await listener.close()
         await session.close()
+
+
+@pytest.mark.parametrize("timeout", ["soon", -1])
+async def test_a_wait_for_no_duration_is_refused_and_leaves_nothing(
+    client: Client, timeout: Any
+) -> None:
+    handle = await client.workflow.start(**SHIP, workflow_id="order-1")
+    with pytest.raises(errors.InvalidArgumentError, match="timeout"):
+        await handle.result(timeout=timeout)
+    assert client._watcher._waiting == {}

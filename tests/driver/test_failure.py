@@ -14,6 +14,7 @@ from hotmesh import activity, errors, workflow
 from hotmesh.errors import (
     FatalError,
     InvalidArgumentError,
+    JobCancelledError,
     JobFailedError,
     JobTimedOutError,
     MaxedError,
@@ -106,6 +107,51 @@ async def test_a_worker_s_policy_names_what_is_not_retried(house: House) -> None
     await serve(house, "stream", flow, fail, retry_policy=policy)
     assert (await house.run(flow, queue="acts"))[:2] == ["FatalError", 598]
     assert fail.calls == 1
+
+
+async def test_a_workflow_whose_runs_are_used_up_has_failed_with_597(house: House) -> None:
+    runs: list[int] = []
+
+    async def flow() -> None:
+        runs.append(1)
+        raise KeyError("no")
+
+    async def parent() -> Any:
+        try:
+            await workflow.exec_child(flow, retry_policy=FAST)
+        except MaxedError as error:
+            return error.code
+
+    await house.worker(flow, parent)
+    with pytest.raises(MaxedError, match="no") as caught:
+        await house.run(flow, retry_policy=FAST)
+    error = caught.value
+    assert (error.code, error.type, type(error.__cause__), len(runs)) == (
+        597,
+        "KeyError",
+        KeyError,
+        3,
+    )
+    with pytest.raises(FatalError):
+        await house.run(flow, retry_policy=FAST | {"non_retryable_error_types": ["KeyError"]})
+    assert len(runs) == 4
+    assert await house.run(parent) == 597
+
+
+async def test_a_cancelled_workflow_is_not_run_again_by_its_policy(house: House) -> None:
+    runs: list[int] = []
+
+    async def flow() -> None:
+        runs.append(1)
+        await workflow.wait_for("never")
+
+    await house.worker(flow)
+    handle = await house.start(flow, key="c", retry_policy=FAST)
+    await wait_for(lambda: house.steps("c"))
+    await handle.cancel()
+    with pytest.raises(JobCancelledError):
+        await handle.result(timeout=10)
+    assert len(runs) == 1
 
 
 async def test_a_workflow_is_run_again_only_under_a_policy_given_to_its_start(house: House) -> None:

@@ -18,6 +18,7 @@ from hotmesh.errors import (
     JobFailedError,
     JobInterruptedError,
     JobNotFoundError,
+    MaxedError,
     TimedOutError,
 )
 from support.flows import House, opened, wait_for
@@ -249,11 +250,47 @@ async def test_a_hook_that_gave_up_fails_whoever_waits_for_it(house: House) -> N
     async def main() -> Any:
         try:
             await workflow.exec_hook(fails, args=["no"], retry_policy={"maximum_attempts": 1})
-        except ValueError as error:
-            return str(error)
+        except MaxedError as error:
+            return [error.code, str(error), type(error.__cause__).__name__]
 
     await house.worker(main, fails)
-    assert await house.run(main) == "no"
+    assert await house.run(main) == [597, "no", "ValueError"]
+
+
+async def test_a_hook_that_fails_is_told_of_in_the_log(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        await workflow.hook(fails, args=["because"])
+
+    await house.worker(main, fails)
+    handle = await house.start(main, key="m")
+    await wait_for(lambda: 'hook "fails" of job "m" has failed' in caplog.text)
+    assert "because" in caplog.text
+    await handle.interrupt()
+
+
+@pytest.mark.parametrize(
+    ("hooks", "said"),
+    [
+        ({"key": "a", "options": {"workflow_name": "greet"}}, "must be a list"),
+        ([{"key": "a"}], r"hooks\[0\] has no key or no options"),
+        ([{"key": None, "options": {"workflow_name": "greet"}}], "has no key"),
+        (2 * [{"key": "a", "options": {"workflow_name": "greet"}}], r"hooks\[1\] has the key"),
+        ([{"key": "a", "options": {"workflow_name": "greet", "arg": 1}}], "unknown options.* arg"),
+    ],
+)
+async def test_a_batch_that_is_none_is_refused_before_any_hook_runs(
+    house: House, hooks: Any, said: str
+) -> None:
+    async def main() -> None:
+        await workflow.exec_hook_batch(hooks)
+
+    await house.worker(main)
+    with pytest.raises(JobFailedError, match=said) as caught:
+        await house.run(main, key="m")
+    assert caught.value.type == "InvalidArgumentError"
+    assert house.steps("m") == []
 
 
 async def test_a_hook_that_gave_up_and_that_nobody_waits_for_fails_the_job(house: House) -> None:
@@ -607,3 +644,69 @@ async def test_what_nobody_can_read_any_more_is_taken_away(house: House) -> None
     )
     await handle.signal("go")
     assert await handle.result(timeout=10) is None
+
+
+async def test_a_signal_that_came_together_with_the_end_of_a_generation_is_kept(
+    house: House,
+) -> None:
+    async def main(generation: int) -> Any:
+        got = workflow.wait_for("s")
+        if generation == 1:
+            await workflow.wait_for("next")
+            await workflow.continue_as_new(2)
+        return await got
+
+    handle = await house.start(main, 1)
+    await handle.signal("next")  # both are told at once, and the first of them ends the generation
+    await handle.signal("s", "kept")
+    await house.worker(main)
+    assert await handle.result(timeout=10) == "kept"
+
+
+async def test_a_cancel_reaches_hooks_too(house: House) -> None:
+    async def helper() -> str:
+        try:
+            await workflow.sleep_for("1 day")
+        except asyncio.CancelledError:
+            return "cleaned up"
+        return "never"
+
+    async def main() -> Any:
+        helped = asyncio.ensure_future(workflow.exec_hook(helper))
+        try:
+            return await asyncio.shield(helped)
+        except asyncio.CancelledError:
+            return await helped
+
+    await house.worker(main, helper)
+    handle = await house.start(main)
+    await wait_for(
+        lambda: house.one("select count(*) = 1 from my_app.streams where kind = 'timer'")
+    )
+    await handle.cancel()
+    assert await handle.result(timeout=10) == "cleaned up"
+
+
+async def test_news_reach_a_run_that_is_busy_with_an_inline_activity(house: House) -> None:
+    begun = asyncio.Event()
+    go = asyncio.Event()
+
+    async def long() -> str:
+        begun.set()
+        await go.wait()
+        return "done"
+
+    async def main() -> list[Any]:
+        activity = asyncio.ensure_future(workflow.execute_activity(long))
+        said = await workflow.wait_for("s")
+        await workflow.execute_activity(let_go)
+        return [said, await activity]
+
+    async def let_go() -> None:
+        go.set()
+
+    await house.worker(main, activities=[long, let_go])
+    handle = await house.start(main)
+    await begun.wait()
+    await handle.signal("s", "heard")
+    assert await handle.result(timeout=10) == ["heard", "done"]

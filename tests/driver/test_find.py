@@ -79,7 +79,7 @@ async def test_find_by_id_finds_one_or_none(client: Client) -> None:
         ("age", "=", 41, ["u0"]), ("age", "!=", 41, ["u2", "u1"]), ("age", ">", 17, ["u0"]),
         ("age", ">=", 17, ["u1", "u0"]), ("age", "<", 41, ["u1"]), ("age", "<=", 41, ["u1", "u0"]),
         ("name", "LIKE", "%n%", ["u0"]), ("name", "in", ("Ann", "Cid"), ["u2", "u0"]),
-        ("age", "<", "z", ["u2"]),
+        ("age", "<", "z", ["u2"]), ("age", "$gte", 17, ["u1", "u0"]),
     ],
 )  # fmt: skip
 async def test_find_by_condition_compares(

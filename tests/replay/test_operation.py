@@ -123,6 +123,11 @@ async def wait(runtime: Runtime) -> Any:
     return None if pending else done.result()
 
 
+async def wait_bare(runtime: Runtime) -> Any:
+    (done,), pending = await asyncio.wait([asyncio.ensure_future(runtime.call())])
+    return None if pending else done.result()
+
+
 async def wait_for(runtime: Runtime) -> Any:
     return await asyncio.wait_for(runtime.call(), 10)
 
@@ -160,6 +165,7 @@ WAYS = [
     several_tasks,
     gather,
     wait,
+    wait_bare,
     wait_for,
     shield,
     ensure_future,
@@ -188,7 +194,7 @@ def test_every_way_to_wait_gets_the_failure(runtime: Runtime, way: Way) -> None:
     assert failure in (error, *getattr(error, "exceptions", ()))
 
 
-WATCHERS = [shield, wait, as_completed]
+WATCHERS = [wait_bare, shield, wait, as_completed]
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in WATCHERS])
@@ -312,11 +318,10 @@ def test_nothing_is_cancelled_by_an_eviction(runtime: Runtime) -> None:
 # --- what it is ----------------------------------------------------------------------------------
 
 
-def test_it_is_a_future_and_a_coroutine_with_a_name(runtime: Runtime) -> None:
+def test_it_is_a_future_with_a_name(runtime: Runtime) -> None:
     operation = runtime.call()
     assert asyncio.isfuture(operation)
-    assert asyncio.iscoroutine(operation)
-    assert isinstance(operation, collections.abc.Coroutine)
+    assert isinstance(operation.as_coroutine(), collections.abc.Coroutine)
     assert (operation.sequence, operation.kind, operation.name) == (1, "activity", "charge")
     assert repr(operation) == "<Operation 1 activity charge pending>"
 
@@ -374,15 +379,16 @@ def test_a_stop_iteration_arrives_as_the_cause_of_a_runtime_error(runtime: Runti
     assert isinstance(error.__cause__, StopIteration)
 
 
-def test_by_hand_it_is_sent_to_like_a_coroutine(runtime: Runtime) -> None:
+def test_by_hand_its_coroutine_is_sent_to(runtime: Runtime) -> None:
     operation = runtime.call()
-    assert operation.send(None) is operation
-    assert operation.send(None) is operation
-    operation.close()
+    coroutine = operation.as_coroutine()
+    assert coroutine.send(None) is operation
+    assert coroutine.send(None) is operation
+    coroutine.close()
     assert not operation.done()
     operation.resolve("done")
     with pytest.raises(StopIteration) as stop:
-        operation.send(None)
+        coroutine.send(None)
     assert stop.value.value == "done"
 
 
@@ -394,10 +400,13 @@ def test_by_hand_it_is_sent_to_like_a_coroutine(runtime: Runtime) -> None:
         pytest.param((ValueError, ValueError("thrown"), None), id="triple"),
     ],
 )
-def test_by_hand_it_raises_what_is_thrown(runtime: Runtime, thrown: tuple[Any, ...]) -> None:
+def test_by_hand_its_coroutine_raises_what_is_thrown(
+    runtime: Runtime, thrown: tuple[Any, ...]
+) -> None:
     operation = runtime.call()
+    coroutine = operation.as_coroutine()
     with pytest.raises(ValueError, match="thrown"):
-        operation.throw(*thrown)
+        coroutine.throw(*thrown)
     with pytest.raises(KeyError):
-        operation.throw(KeyError)
+        coroutine.throw(KeyError)
     assert not operation.done()

@@ -263,3 +263,22 @@ def test_a_plan_made_on_an_empty_app_serves_a_large_one(db: Connection, clock: C
         db.execute("set local statement_timeout = '10s'")
         assert one(db, "select hotmesh.job_archive('my-app', 10000)") == 10000
     assert one(db, "select count(*) from my_app.jobs_attributes_archive") == 40020
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        "job_signal('my-app', 'old', 's')",
+        "hook_start('my-app', 'old', 'f')",
+        "job_cancel('my-app', 'old')",
+        "job_interrupt('my-app', 'old')",
+    ],
+)
+def test_an_archived_job_is_refused_as_closed(
+    db: Connection, caller: Connection, clock: Clock, door: str
+) -> None:
+    close(db, "old", "2026-03-15 10:00+00")
+    assert one(caller, "select hotmesh.job_archive('my-app')") == 1
+    with pytest.raises(psycopg.Error, match='job "old" has closed') as caught:
+        caller.execute(f"select hotmesh.{door}".encode())
+    assert caught.value.sqlstate == "MSH42"

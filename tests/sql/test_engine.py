@@ -540,6 +540,7 @@ def test_answers_about_an_open_job(caller: Connection) -> None:
         "state": {"input": ["x"], "output": None, "error": None},
         "status": 1,
         "timeline": [],
+        "transitions": [],
     }
     assert caller.execute("select * from hotmesh.job_results('my-app', '{a}')").fetchall() == []
 
@@ -607,7 +608,12 @@ def test_an_export_is_of_what_is_allowed_and_not_blocked(caller: Connection) -> 
     start(caller, "a")
     export = "select hotmesh.job_export('my-app', 'a', %s, %s)"
     assert set(one(caller, export, ["data", "status"], None)) == {"data", "status"}
-    assert set(one(caller, export, None, ["timeline"])) == {"data", "state", "status"}
+    assert set(one(caller, export, None, ["timeline"])) == {
+        "data",
+        "state",
+        "status",
+        "transitions",
+    }
     assert one(caller, export, ["data"], ["data"]) == {}
 
 

@@ -21,7 +21,9 @@ ALIKE = {
 
 def throw_away() -> AbstractContextManager[embedded.Server]:
     """The server that a run shares; in memory, if there is room."""
-    return embedded.ephemeral(settings={**ALIKE, "synchronous_commit": "off"})
+    return embedded.ephemeral(
+        settings={**ALIKE, "synchronous_commit": "off", "wal_keep_size": "512MB"}
+    )
 
 
 @contextmanager

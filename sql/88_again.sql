@@ -1,0 +1,122 @@
+-- 88 again: functions that are run again: by their retry policy, by right code after a mismatch, or
+-- because they said continue_as_new. What is done anew is forgotten, what was not seen given back.
+-- The callers hold the jobs' locks.
+
+--@ state
+
+--@ behaviour
+-- What is forgotten loses its messages, and gives back the signals that it had taken.
+create or replace function hotmesh._again_forget(job_id bigint, dimension text)
+returns void
+language plpgsql
+as $$
+declare
+    v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
+begin
+    perform hotmesh._stream_cancel(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.state = 'open' having count(*) > 0;
+    perform hotmesh._signal_unwait(
+        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'open' having count(*) > 0;
+    perform hotmesh._again_resend(v_gone);
+    perform hotmesh._hook_revive(g.job_id, g.name)
+    from unnest(v_gone) g
+    where g.kind = 'wait' and g.state = 'failed';
+end
+$$;
+
+-- The signals that forgotten steps had taken come before all that were kept.
+create or replace function hotmesh._again_resend(gone hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_send(
+        w.job_id, w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids'))
+    from (
+        select g.job_id, g.name, g.value
+        from unnest(gone) g
+        where g.kind = 'wait' and g.state = 'done'
+        order by g.cursor desc
+        offset 0) w;
+end
+$$;
+
+-- Signals and updates that were numbered for a function which started over without seeing them.
+create or replace function hotmesh._again_return(
+    job_id bigint, dimension text, seen bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._again_resend(array(
+        select a::hotmesh.jobs_attributes from jobs_attributes a
+        where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
+          and a.kind = 'wait' and a.cursor > seen));
+    perform hotmesh._inbox_put(
+        a.job_id, '', 'update', coalesce(
+            (select m.args -> 'output' from streams m
+             where m.job_id = a.job_id and m.kind = 'event' and m.name = 'result'
+               and m.dimension = a.dimension and m.sequence = a.sequence),
+            a.value) || jsonb_build_object('name', a.name))
+    from jobs_attributes a
+    where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
+      and a.kind = 'update' and (a.state = 'open' or a.cursor > seen);
+end
+$$;
+
+-- continue_as_new: the function starts over with these arguments and an empty journal. A cancel
+-- that it has not seen yet reaches it then.
+create or replace function hotmesh._again_continue(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+declare
+    v_last integer := (
+        select max(a.sequence) from jobs_attributes a
+        where a.job_id = report.job_id and a.dimension = report.dimension);
+    v_first integer := (select s.sequence from streams s where s.id = report.id);
+    v_args jsonb := report.outcome -> 'again' -> 'args';
+    v_cancelled boolean := hotmesh._attribute_ordered(report.job_id, report.dimension);
+begin
+    perform hotmesh._again_return(
+        report.job_id, report.dimension, (report.outcome -> 'again' ->> 'seen')::bigint);
+    perform hotmesh._close_functions(array[report.job_id], array[report.dimension], false);
+    if report.dimension = '' then
+        perform hotmesh._archive_generation(report.job_id);
+        perform hotmesh._lease_run_again(report.job_id);
+        perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);
+    else
+        perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
+    end if;
+    perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
+    if v_cancelled then
+        perform hotmesh._order_cancel(report.job_id);
+    end if;
+end
+$$;
+
+-- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
+-- over.
+create or replace function hotmesh._again_run(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if report.outcome ? 'mismatch' then
+        perform hotmesh._attribute_facts(
+            array[report.job_id], array['mismatch'], array[report.outcome -> 'mismatch']);
+        perform hotmesh._stream_delay(report.id, interval '5 s', report.outcome -> 'mismatch');
+    elsif report.outcome ? 'again' then
+        perform hotmesh._again_continue(report);
+    else
+        perform hotmesh._again_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    end if;
+end
+$$;
