@@ -172,12 +172,17 @@ def lint():
     return failed
 
 
+# A file stays in one process: some of its fixtures cost as much as all its tests.
+EVERYTHING = ["tests", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+
+
 def test(arguments):
     # type: (list[str]) -> int
     """The linters and all tests; or, with arguments, only these tests. pytest speaks last."""
     failed = 0 if arguments else lint()
-    say("pytest %s" % " ".join(arguments or ["tests"]))
-    failed += run(PYTHON, *(PYTEST + (arguments or ["tests"]))) != 0
+    chosen = arguments or EVERYTHING
+    say("pytest %s" % " ".join(chosen))
+    failed += run(PYTHON, *(PYTEST + chosen)) != 0
     return failed
 
 
