@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -598,7 +599,15 @@ def test_top_is_live_on_a_terminal_and_ends_with_ctrl_c(tool: Tool, dsn: str) ->
     primary, secondary = pty.openpty()
     env = {**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": python_path(), "TERM": "xterm"}
     command = [sys.executable, "-m", "hotmesh", "top", "--interval", "100ms", *APP]
-    with subprocess.Popen(command, stdout=secondary, stderr=secondary, env=env) as process:
+    # a run in the background ignores SIGINT, and so would its children
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command,
+        stdout=secondary,
+        stderr=secondary,
+        env=env,
+        preexec_fn=heed,  # noqa: PLW1509
+    ) as process:
         os.close(secondary)
         shown = _read(primary)
         while b"first" not in shown:

@@ -22,7 +22,7 @@ import support
 from support.clock import Clock
 from support.hand import Connection, one
 
-CALLS = int(os.environ.get("HOTMESH_PIPE_CALLS", "150"))
+CALLS = int(os.environ.get("HOTMESH_PIPE_CALLS", "60"))
 SEED = int(os.environ.get("HOTMESH_PIPE_SEED", "1"))
 NODE = shutil.which("node")
 UNDEFINED = {"$undefined": True}
