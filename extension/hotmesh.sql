@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-7831ad08-c5e4e287
+-- build 0.1.0-7831ad08-a89b3363
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -724,7 +724,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-7831ad08-c5e4e287'
+    select '0.1.0-7831ad08-a89b3363'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7662,20 +7662,6 @@ begin
 end
 $$;
 
--- Is there an order that the code has not seen yet?
-create or replace function hotmesh._attribute_ordered(job_id bigint, dimension text)
-returns boolean
-language plpgsql
-as $$
-begin
-    return exists (
-        select from jobs_attributes a
-        where a.job_id = _attribute_ordered.job_id
-          and a.field = hotmesh._attribute_field(_attribute_ordered.dimension, 0)
-          and a.state = 'open');
-end
-$$;
-
 -- Did this step, or for an outcome the one before it, start the child of this key? After a retry
 -- the number may be another step's.
 create or replace function hotmesh._attribute_expects(step hotmesh.jobs_attributes, key text)
@@ -8285,7 +8271,8 @@ begin
 end
 $$;
 
--- Workflow code waits: the oldest signal that was sent to its job answers at once.
+-- Workflow code waits: the oldest signal that was sent to its job answers at once, or else the
+-- oldest that was kept for whoever waits, if nobody waits already.
 create or replace function hotmesh._signal_wait(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql
@@ -8299,13 +8286,48 @@ declare
         limit 1
         for update skip locked);
 begin
-    if v_sent = '{}' then
+    if v_sent <> '{}' then
+        perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
+    elsif not hotmesh._signal_take(step) then
         insert into signals (kind, name, job_id, dimension, sequence, created_at)
         values ('wait', step.name, step.job_id, step.dimension, step.sequence, hotmesh.now());
-    else
-        perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
     end if;
     return null;
+end
+$$;
+
+-- Takes the oldest signal as the answer of a step, if that was kept; one that is new may have an
+-- older beside it. So may one in the job's inbox: its wait may be gone, then it is given back.
+create or replace function hotmesh._signal_take(step hotmesh.jobs_attributes)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_kept bigint[];
+    v_answer jsonb;
+begin
+    if exists (select from signals w where w.name = step.name and w.kind = 'wait')
+        or exists (
+            select from streams m
+            where m.job_id = step.job_id and m.kind = 'event' and m.name = 'result'
+              and m.args ->> 'signal' = step.name)
+    then
+        return false;
+    end if;
+    v_kept := array(
+        select s.id from signals s
+        where s.name = step.name and s.kind = 'signal'
+        order by s.id
+        limit 1
+        for update skip locked);
+    delete from signals s
+    where s.id = any (v_kept) and s.state = 'kept'
+    returning s.answer || jsonb_build_object('signal', s.name, 'published', s.id) into v_answer;
+    if v_answer is null then
+        return false;
+    end if;
+    perform hotmesh._inbox_told(step.job_id, step.dimension, step.sequence, v_answer, 'waiting');
+    return true;
 end
 $$;
 
@@ -12117,6 +12139,25 @@ begin
 end
 $$;
 
+-- A turn holds a job for some milliseconds, so a little patience is enough, and no giver is made to
+-- wait by somebody's open transaction.
+create or replace function hotmesh._order_lock(job_id bigint)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_locked bigint[];
+begin
+    for i in 1..20 loop
+        v_locked := hotmesh._job_lock(array[job_id]);
+        exit when v_locked <> '{}' or not exists (
+            select from jobs j where j.id = job_id and j.closed_at is null);
+        perform pg_sleep(0.005);
+    end loop;
+    return v_locked;
+end
+$$;
+
 -- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself. With
 -- the snapshot of a stricter isolation a lock may fail: then the next turn does it.
 create or replace function hotmesh._order_carry_out()
@@ -12133,7 +12174,7 @@ begin
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     if current_setting('transaction_isolation') = 'read committed' then
         perform hotmesh._order_apply(
-            hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
+            hotmesh._order_lock(new.job_id), '{hook,cancel,interrupt,update}');
     end if;
     perform hotmesh._worker_wake_any();
     return null;
@@ -12580,7 +12621,8 @@ begin
 end
 $$;
 
--- Signals and updates that were numbered for a function which started over without seeing them.
+-- Signals and orders that were numbered for a function which started over without seeing them, and
+-- orders that were not.
 create or replace function hotmesh._again_return(
     job_id bigint, dimension text, seen bigint)
 returns void
@@ -12592,19 +12634,19 @@ begin
         where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
           and a.kind = 'wait' and a.cursor > seen));
     perform hotmesh._inbox_put(
-        a.job_id, '', 'update', coalesce(
-            (select m.args -> 'output' from streams m
+        a.job_id, '', a.kind, coalesce(
+            (select nullif(m.args -> 'output', 'null') from streams m
              where m.job_id = a.job_id and m.kind = 'event' and m.name = 'result'
                and m.dimension = a.dimension and m.sequence = a.sequence),
-            a.value) || jsonb_build_object('name', a.name))
+            nullif(a.value, 'null'), '{}') || jsonb_build_object('name', a.name))
     from jobs_attributes a
     where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
-      and a.kind = 'update' and (a.state = 'open' or a.cursor > seen);
+      and a.sequence <= 0 and (a.state = 'open' or a.cursor > seen);
 end
 $$;
 
--- continue_as_new: the function starts over with these arguments and an empty journal. A cancel
--- that it has not seen yet reaches it then.
+-- continue_as_new: the function starts over with these arguments and an empty journal. What it has
+-- not seen yet reaches it then.
 create or replace function hotmesh._again_continue(report hotmesh.report)
 returns void
 language plpgsql
@@ -12615,7 +12657,6 @@ declare
         where a.job_id = report.job_id and a.dimension = report.dimension);
     v_first integer := (select s.sequence from streams s where s.id = report.id);
     v_args jsonb := report.outcome -> 'again' -> 'args';
-    v_cancelled boolean := hotmesh._attribute_ordered(report.job_id, report.dimension);
 begin
     perform hotmesh._again_return(
         report.job_id, report.dimension, (report.outcome -> 'again' ->> 'seen')::bigint);
@@ -12628,9 +12669,6 @@ begin
         perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
     end if;
     perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
-    if v_cancelled then
-        perform hotmesh._order_cancel(report.job_id);
-    end if;
 end
 $$;
 

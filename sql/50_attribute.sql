@@ -288,20 +288,6 @@ begin
 end
 $$;
 
--- Is there an order that the code has not seen yet?
-create or replace function hotmesh._attribute_ordered(job_id bigint, dimension text)
-returns boolean
-language plpgsql
-as $$
-begin
-    return exists (
-        select from jobs_attributes a
-        where a.job_id = _attribute_ordered.job_id
-          and a.field = hotmesh._attribute_field(_attribute_ordered.dimension, 0)
-          and a.state = 'open');
-end
-$$;
-
 -- Did this step, or for an outcome the one before it, start the child of this key? After a retry
 -- the number may be another step's.
 create or replace function hotmesh._attribute_expects(step hotmesh.jobs_attributes, key text)

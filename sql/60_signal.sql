@@ -107,7 +107,8 @@ begin
 end
 $$;
 
--- Workflow code waits: the oldest signal that was sent to its job answers at once.
+-- Workflow code waits: the oldest signal that was sent to its job answers at once, or else the
+-- oldest that was kept for whoever waits, if nobody waits already.
 create or replace function hotmesh._signal_wait(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql
@@ -121,13 +122,48 @@ declare
         limit 1
         for update skip locked);
 begin
-    if v_sent = '{}' then
+    if v_sent <> '{}' then
+        perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
+    elsif not hotmesh._signal_take(step) then
         insert into signals (kind, name, job_id, dimension, sequence, created_at)
         values ('wait', step.name, step.job_id, step.dimension, step.sequence, hotmesh.now());
-    else
-        perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
     end if;
     return null;
+end
+$$;
+
+-- Takes the oldest signal as the answer of a step, if that was kept; one that is new may have an
+-- older beside it. So may one in the job's inbox: its wait may be gone, then it is given back.
+create or replace function hotmesh._signal_take(step hotmesh.jobs_attributes)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_kept bigint[];
+    v_answer jsonb;
+begin
+    if exists (select from signals w where w.name = step.name and w.kind = 'wait')
+        or exists (
+            select from streams m
+            where m.job_id = step.job_id and m.kind = 'event' and m.name = 'result'
+              and m.args ->> 'signal' = step.name)
+    then
+        return false;
+    end if;
+    v_kept := array(
+        select s.id from signals s
+        where s.name = step.name and s.kind = 'signal'
+        order by s.id
+        limit 1
+        for update skip locked);
+    delete from signals s
+    where s.id = any (v_kept) and s.state = 'kept'
+    returning s.answer || jsonb_build_object('signal', s.name, 'published', s.id) into v_answer;
+    if v_answer is null then
+        return false;
+    end if;
+    perform hotmesh._inbox_told(step.job_id, step.dimension, step.sequence, v_answer, 'waiting');
+    return true;
 end
 $$;
 

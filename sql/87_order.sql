@@ -72,6 +72,25 @@ begin
 end
 $$;
 
+-- A turn holds a job for some milliseconds, so a little patience is enough, and no giver is made to
+-- wait by somebody's open transaction.
+create or replace function hotmesh._order_lock(job_id bigint)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_locked bigint[];
+begin
+    for i in 1..20 loop
+        v_locked := hotmesh._job_lock(array[job_id]);
+        exit when v_locked <> '{}' or not exists (
+            select from jobs j where j.id = job_id and j.closed_at is null);
+        perform pg_sleep(0.005);
+    end loop;
+    return v_locked;
+end
+$$;
+
 -- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself. With
 -- the snapshot of a stricter isolation a lock may fail: then the next turn does it.
 create or replace function hotmesh._order_carry_out()
@@ -88,7 +107,7 @@ begin
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     if current_setting('transaction_isolation') = 'read committed' then
         perform hotmesh._order_apply(
-            hotmesh._job_lock(array[new.job_id]), '{hook,cancel,interrupt,update}');
+            hotmesh._order_lock(new.job_id), '{hook,cancel,interrupt,update}');
     end if;
     perform hotmesh._worker_wake_any();
     return null;

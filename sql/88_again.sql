@@ -45,7 +45,8 @@ begin
 end
 $$;
 
--- Signals and updates that were numbered for a function which started over without seeing them.
+-- Signals and orders that were numbered for a function which started over without seeing them, and
+-- orders that were not.
 create or replace function hotmesh._again_return(
     job_id bigint, dimension text, seen bigint)
 returns void
@@ -57,19 +58,19 @@ begin
         where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
           and a.kind = 'wait' and a.cursor > seen));
     perform hotmesh._inbox_put(
-        a.job_id, '', 'update', coalesce(
-            (select m.args -> 'output' from streams m
+        a.job_id, '', a.kind, coalesce(
+            (select nullif(m.args -> 'output', 'null') from streams m
              where m.job_id = a.job_id and m.kind = 'event' and m.name = 'result'
                and m.dimension = a.dimension and m.sequence = a.sequence),
-            a.value) || jsonb_build_object('name', a.name))
+            nullif(a.value, 'null'), '{}') || jsonb_build_object('name', a.name))
     from jobs_attributes a
     where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
-      and a.kind = 'update' and (a.state = 'open' or a.cursor > seen);
+      and a.sequence <= 0 and (a.state = 'open' or a.cursor > seen);
 end
 $$;
 
--- continue_as_new: the function starts over with these arguments and an empty journal. A cancel
--- that it has not seen yet reaches it then.
+-- continue_as_new: the function starts over with these arguments and an empty journal. What it has
+-- not seen yet reaches it then.
 create or replace function hotmesh._again_continue(report hotmesh.report)
 returns void
 language plpgsql
@@ -80,7 +81,6 @@ declare
         where a.job_id = report.job_id and a.dimension = report.dimension);
     v_first integer := (select s.sequence from streams s where s.id = report.id);
     v_args jsonb := report.outcome -> 'again' -> 'args';
-    v_cancelled boolean := hotmesh._attribute_ordered(report.job_id, report.dimension);
 begin
     perform hotmesh._again_return(
         report.job_id, report.dimension, (report.outcome -> 'again' ->> 'seen')::bigint);
@@ -93,9 +93,6 @@ begin
         perform hotmesh._attribute_hook_again(report.job_id, report.dimension, v_args);
     end if;
     perform hotmesh._stream_again(report.id, greatest(v_last, v_first, 0));
-    if v_cancelled then
-        perform hotmesh._order_cancel(report.job_id);
-    end if;
 end
 $$;
 

@@ -51,7 +51,7 @@ def test_hello_fits_on_a_page() -> None:
 RUNS = {
     "research_agent": """\
 completed - optimistic view prevails, 3.6 to 2.8
-sources checked: note-02 note-03 note-06 note-01 note-04 note-09 note-05 note-07 note-08
+sources checked: note-02 note-03 note-06 note-09 note-04 note-07 note-01 note-05 note-08
 """,
     "claims_review": """\
 A42 approved 1570

@@ -710,3 +710,33 @@ async def test_news_reach_a_run_that_is_busy_with_an_inline_activity(house: Hous
     await begun.wait()
     await handle.signal("s", "heard")
     assert await handle.result(timeout=10) == ["heard", "done"]
+
+
+async def test_kept_signals_answer_in_the_turn_that_asks_for_them(house: House) -> None:
+    async def takes(n: int) -> list[Any]:
+        return [await workflow.wait_for("k") for _ in range(n)]
+
+    for i in range(20):
+        await house.client.workflow.signal("k", i)
+    await house.worker(takes)
+    await wait_for(
+        lambda: house.one("select count(*) = 20 from my_app.signals where state = 'kept'")
+    )
+    handle = await house.start(takes, 20)
+    assert await handle.result(timeout=10) == list(range(20))
+    assert house.one("select count(*) from my_app.signals") == 0
+
+
+async def test_a_cancel_that_a_generation_did_not_see_reaches_the_next(house: House) -> None:
+    async def main(generation: int) -> None:
+        if generation == 1:
+            await workflow.wait_for("next")
+            await workflow.continue_as_new(2)
+        await workflow.wait_for("never")
+
+    handle = await house.start(main, 1)
+    await handle.signal("next")  # both are told at once, and the first of them ends the generation
+    await handle.cancel()
+    await house.worker(main)
+    with pytest.raises(JobCancelledError):
+        await handle.result(timeout=10)
