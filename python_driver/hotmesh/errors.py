@@ -4,7 +4,8 @@
 
     HotMeshError
     ├── InvalidArgumentError (ValueError)        22023   a value that cannot be used
-    │   └── PayloadTooLargeError                 MSH43   a value past the limit
+    │   ├── PayloadTooLargeError                 MSH43   a value past the limit
+    │   └── GraphError                                   a graph that cannot be used, and why
     ├── NotAllowedError (PermissionError)        42501   the role lacks the key for this door
     ├── AppNotFoundError                         MSH00
     ├── AppExistsError                           MSH01
@@ -49,15 +50,25 @@ exception through the database, and :func:`job_failure` says how a job ended.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import json
 import re
-import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
+
+from ._error_texts import (
+    clean,
+    code_of,
+    faults_of,
+    loose,
+    message_of,
+    text_of,
+    told_faults,
+    trace_of,
+    unquoted,
+)
 
 __all__ = [
     "ActivityError",
@@ -78,6 +89,7 @@ __all__ = [
     "EntityVersionError",
     "FatalError",
     "ForbiddenInWorkflow",
+    "GraphError",
     "HotMeshError",
     "InvalidArgumentError",
     "JobCancelledError",
@@ -181,6 +193,20 @@ class InvalidArgumentError(HotMeshError, ValueError, sqlstate="22023", code=400)
 
 class PayloadTooLargeError(InvalidArgumentError, sqlstate="MSH43", code=413):
     """A value past the limit of the app; the message has name, size and limit."""
+
+
+class GraphError(InvalidArgumentError, code=422):
+    """A graph that cannot be used. `faults` has all that is wrong with it."""
+
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        """Each with `path` and `reason`, and where it is written: `file`, `line` and `column`."""
+        return faults_of(self.detail)
+
+    @classmethod
+    def of(cls, faults: Sequence[Mapping[str, Any]]) -> GraphError:
+        """The error with these faults; its message has them too, one to a line."""
+        return cls(told_faults(faults), detail=json.dumps(list(faults), ensure_ascii=False))
 
 
 class NotAllowedError(HotMeshError, PermissionError, sqlstate="42501", code=403):
@@ -409,18 +435,18 @@ def to_json(error: BaseException) -> dict[str, Any]:
 
 def _describe(error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "type": _clean(_attribute(error, "type") or type(error).__name__, 200),
-        "message": _clean(_text_of(error), MESSAGE_LIMIT),
-        "code": _code(
+        "type": clean(_attribute(error, "type") or type(error).__name__, 200),
+        "message": clean(text_of(error), MESSAGE_LIMIT),
+        "code": code_of(
             {"code": getattr(error, "code", None)} if isinstance(error, HotMeshError) else {}
         )
         or 500,
     }
-    if trace := _attribute(error, "traceback") or _trace(error):
-        told["traceback"] = _clean(trace, TRACEBACK_LIMIT)
+    if trace := _attribute(error, "traceback") or trace_of(error):
+        told["traceback"] = clean(trace, TRACEBACK_LIMIT)
     for name in ("detail", "hint"):
         if value := _attribute(error, name):
-            told[name] = _clean(value, MESSAGE_LIMIT)
+            told[name] = clean(value, MESSAGE_LIMIT)
     cause = _cause_of(error)
     if cause is not None and depth > 0 and id(cause) not in seen:
         told["cause"] = _describe(cause, depth - 1, seen | {id(cause)})
@@ -430,20 +456,6 @@ def _describe(error: BaseException, depth: int, seen: set[int]) -> dict[str, Any
 def _attribute(error: BaseException, name: str) -> str | None:
     value = getattr(error, name, None) if isinstance(error, HotMeshError) else None
     return value if isinstance(value, str) else None
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:
-        return f"no message: str() of this exception raised {type(fault).__name__}"
-
-
-def _trace(error: BaseException) -> str:
-    """The traceback of this exception alone; its causes carry their own."""
-    if error.__traceback__ is None:
-        return ""
-    return "".join(traceback.format_tb(error.__traceback__, limit=-50))
 
 
 def _cause_of(error: BaseException) -> BaseException | None:
@@ -461,15 +473,6 @@ def _wraps(error: BaseException, cause: BaseException) -> bool:
     if not isinstance(error, HotMeshError) or error.type == type(error).__name__:
         return False
     return error.type == (_attribute(cause, "type") or type(cause).__name__)
-
-
-def _clean(text: str, limit: int) -> str:
-    """The text without what Postgres cannot store, its middle left out when it is too long."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
 
 
 _BY_CODE: dict[int, type[HotMeshError]] = {
@@ -491,8 +494,8 @@ def from_json(data: object, job_id: str | None = None) -> Exception:
     builtin is rebuilt by its name, and what remains becomes an :class:`ActivityError` with the name
     in `type`.
     """
-    told = data if isinstance(data, Mapping) else {"message": _loose(data)}
-    wrapper = _BY_CODE.get(_code(told) or 0)
+    told = data if isinstance(data, Mapping) else {"message": loose(data)}
+    wrapper = _BY_CODE.get(code_of(told) or 0)
     if wrapper is None:
         return _original(told, job_id)
     name = told.get("type")
@@ -509,7 +512,7 @@ def job_failure(data: object, job_id: str) -> JobFailedError:
     found = from_json(data, job_id)
     if isinstance(found, JobFailedError):
         return found
-    told = data if isinstance(data, Mapping) else {"message": _loose(data)}
+    told = data if isinstance(data, Mapping) else {"message": loose(data)}
     if isinstance(found, TimedOutError):
         failure: JobFailedError = _build(JobTimedOutError, told, job_id)
         failure.__cause__ = found.__cause__
@@ -542,11 +545,11 @@ _Error = TypeVar("_Error", bound=HotMeshError)
 def _build(kind: type[_Error], told: Mapping[str, Any], job_id: str | None) -> _Error:
     def text(name: str) -> str | None:
         value = told.get(name)
-        return value if value is None or isinstance(value, str) else _loose(value)
+        return value if value is None or isinstance(value, str) else loose(value)
 
     return kind(
-        _message(told),
-        code=_code(told),
+        message_of(told),
+        code=code_of(told),
         type=text("type"),
         detail=text("detail"),
         hint=text("hint"),
@@ -564,37 +567,8 @@ def _builtin(name: str, told: Mapping[str, Any]) -> Exception | None:
     kind = getattr(builtins, name, None)
     if not isinstance(kind, type) or not issubclass(kind, Exception) or name in _NEVER_REBUILT:
         return None
-    message = _message(told)
+    message = message_of(told)
     try:
-        return kind(_unquoted(message) if kind is KeyError else message)
+        return kind(unquoted(message) if kind is KeyError else message)
     except TypeError:  # UnicodeDecodeError and its kin take five arguments
         return None
-
-
-def _unquoted(message: str) -> str:
-    """The key of a `KeyError`, whose `str()` is a repr."""
-    if not message.startswith(("'", '"')):
-        return message
-    try:
-        return str(ast.literal_eval(message))
-    except (SyntaxError, ValueError):
-        return message
-
-
-def _message(told: Mapping[str, Any]) -> str:
-    value = told.get("message")
-    return value if isinstance(value, str) else _loose(value)
-
-
-def _code(told: Mapping[str, Any]) -> int | None:
-    code = told.get("code")
-    if isinstance(code, str) and code.isdecimal():
-        return int(code)
-    return code if isinstance(code, int) and not isinstance(code, bool) else None
-
-
-def _loose(value: object) -> str:
-    """Text for what another worker sent where a text was due."""
-    if value is None:
-        return "no message was given"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
