@@ -64,6 +64,15 @@ select pg_catalog.pg_extension_config_dump('hotmesh.apps', '');
 -- 19_calendar.sql
 
 
+-- 20_mapping.sql
+
+
+-- 21_reference.sql
+
+
+-- 22_expression.sql
+
+
 -- 25_retry.sql
 
 
@@ -711,7 +720,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-7831ad08-a89b3363'
+    select '0.1.0-d84c8da7-c6c1bb35'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -4927,6 +4936,626 @@ as $$
             year, coalesce(month, '0'), coalesce(day, '1'), coalesce(hours, '0'),
             coalesce(minutes, '0'), coalesce(seconds, '0'), coalesce(ms, '0')])
             with ordinality a (value, n)) p (n)
+$$;
+
+-- 20_mapping.sql
+create function hotmesh._mapping_common(a integer[], b integer[])
+returns integer
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_common integer := 0;
+begin
+    while a[v_common + 1] = b[v_common + 1] loop
+        v_common := v_common + 1;
+    end loop;
+    return v_common;
+end
+$$;
+
+-- Which of some instances is nearest to a dimension: the same path, a step before it, a branch of
+-- it; of several the latest.
+create function hotmesh._mapping_nearest(instances jsonb, depth integer, d text)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_d constant integer[] := string_to_array(substr(d, 2), ',')::integer[];
+    v_guess constant text := ',' || array_to_string(
+        (v_d || array_fill(0, array[depth + 1]))[1:depth + 1], ',');
+begin
+    if instances ? v_guess then
+        return v_guess;
+    end if;
+    return (
+        select i.dimension
+        from jsonb_object_keys(instances) i (dimension)
+        cross join lateral (values (
+            string_to_array(substr(i.dimension, 2), ',')::integer[])) n (path)
+        order by starts_with(d || ',', i.dimension || ',') desc,
+                 hotmesh._mapping_common(n.path, v_d) desc, n.path desc
+        limit 1);
+end
+$$;
+
+-- What a reference to an activity finds. Most dimensions are of digits: so the guess is cheap.
+create function hotmesh._mapping_get(
+    s jsonb, name text, depth integer, d text, path text[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_guess constant text := rpad(d, 2 * depth + 2, ',0');
+    v_value jsonb;
+begin
+    if substr(d, 2 * depth + 3, 1) in ('', ',') then
+        v_value := s #> (array[name, v_guess] || path);
+        if v_value is not null or s -> name ? v_guess then
+            return v_value;
+        end if;
+    end if;
+    return s #> (array[name, hotmesh._mapping_nearest(s -> name, depth, d)] || path);
+end
+$$;
+
+-- Undefined ones are left out.
+create function hotmesh._mapping_object(keys text[], vals jsonb[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_object jsonb := '{}';
+begin
+    for n in 1..cardinality(keys) loop
+        if vals[n] is not null then
+            v_object := v_object || jsonb_build_object(keys[n], vals[n]);
+        end if;
+    end loop;
+    return v_object;
+end
+$$;
+
+create function hotmesh._mapping_array(places integer[], vals jsonb[])
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select jsonb_agg(coalesce(e.value, 'null') order by n.n)
+    from generate_series(0, (select max(p.place) from unnest(places) p (place))) n
+    left join unnest(places, vals) e (place, value) on e.place = n.n
+$$;
+
+-- field[0], field[1] are items of the array field, up to the last defined one. An array in a lone
+-- field[25] is the field: 25 only is how long it may become. field[-] and field[_] spread an
+-- object into keys that begin with - or _.
+create function hotmesh._mapping_gather(keys text[], vals jsonb[])
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    with parts as (
+        select coalesce(p.m[1], e.key) as field, p.m[2] as mark, e.value,
+               count(*) over (partition by p.m[1]) as n
+        from unnest(keys, vals) e (key, value)
+        cross join lateral (values (
+            regexp_match(e.key, '^(.*)\[([0-9]{1,4}|-|_)\]$'))) p (m)
+        where e.value is not null
+    ), fields as (
+        select p.field, p.value from parts p where p.mark is null
+        union all
+        select p.mark || ltrim(o.key, p.mark), o.value
+        from parts p
+        cross join lateral jsonb_each(
+            case when jsonb_typeof(p.value) = 'object' then p.value else '{}' end) o
+        where p.mark in ('-', '_')
+        union all
+        select p.field, case when count(*) = 1 and max(p.mark) <> '0'
+                                 and jsonb_typeof(min(p.value::text)::jsonb) = 'array'
+                             then min(p.value::text)::jsonb
+                             else hotmesh._mapping_array(
+                                array_agg(p.mark::integer), array_agg(p.value)) end
+        from parts p
+        where p.mark ~ '[0-9]'
+        group by p.field
+    )
+    select coalesce(jsonb_object_agg(f.field, f.value), '{}') from fields f
+$$;
+
+create function hotmesh._mapping_items(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case jsonb_typeof(value)
+           when 'array' then value
+           when 'object' then (select coalesce(jsonb_agg(e.value), '[]') from jsonb_each(value) e)
+           else '[]' end
+$$;
+
+create function hotmesh._mapping_keys(value jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case jsonb_typeof(value)
+           when 'array' then (
+               select coalesce(jsonb_agg(n::text), '[]')
+               from generate_series(0, jsonb_array_length(value) - 1) n)
+           when 'object' then (select coalesce(jsonb_agg(e.key), '[]') from jsonb_each(value) e)
+           else '[]' end
+$$;
+
+-- 21_reference.sql
+-- The names of a reference; null: the text is none.
+create function hotmesh._reference_parse(word text)
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select case when word ~ '^\{\s*[$@]?[A-Za-z_][A-Za-z0-9_-]*\s*(\.[^.{}"\n]+)*\}$'
+                then regexp_split_to_array(
+                    btrim(substr(word, 2, length(word) - 2), E' \t\n'), '\s*\.\s*') end
+$$;
+
+create function hotmesh._reference_function(domain text, name text)
+returns table (target text, fewest integer, most integer)
+language sql
+stable
+parallel safe
+as $$
+    select f.target, f.fewest, f.most
+    from hotmesh._pipe_functions() f
+    where f.domain = _reference_function.domain and f.name = _reference_function.name
+$$;
+
+-- What is wrong with a reference; null: nothing.
+create function hotmesh._reference_fault(word text, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_names constant text[] := hotmesh._reference_parse(word);
+    v_root constant text := v_names[1];
+begin
+    if v_names is null then
+        return case when word ~ '^\{\s*[$@][A-Za-z_].*\}$'
+                    then format('%s is no reference; write {name.output.data.field}', word) end;
+    elsif v_root like '@%' then
+        return case
+            when cardinality(v_names) <> 2
+            then format('%s is no function; write {@domain.name}', word)
+            when not exists (
+                select from hotmesh._reference_function(substr(v_root, 2), v_names[2]))
+            then format('there is no function %s; near to it: %s', word,
+                hotmesh._pipe_nearest(substr(v_root, 2), v_names[2])) end;
+    elsif v_root in ('$item', '$key', '$index', '$input', '$output') then
+        return case when not scope ? 'reduce'
+                    then format('%s has a meaning only inside @reduce', word) end;
+    elsif v_root like '$%' then
+        return case when v_root not in ('$self', '$job', '$hook', '$app', '$graph')
+                    then format('there is no %s; a reference begins with an activity, $self, '
+                        '$job, $hook, $app or $graph', word) end;
+    elsif not scope -> 'activities' ? v_root then
+        return format('%s mentions the activity %s, which is not in this graph', word, v_root);
+    end if;
+    return case when v_names[2] not in ('output', 'input', 'hook', 'job', 'metadata')
+                then format('%s finds nothing: an activity has output, input and hook', word) end;
+end
+$$;
+
+create function hotmesh._reference_faults(value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    if jsonb_typeof(value) = 'string' then
+        return query
+            select path, f.reason
+            from (values (hotmesh._reference_fault(value #>> '{}', scope))) f (reason)
+            where f.reason is not null;
+    elsif value -> '@pipe' is not null then
+        return query
+            select path, '@pipe stands alone: nothing can be beside it'
+            where value - '@pipe' <> '{}'
+            union all
+            select f.at, f.reason
+            from hotmesh._reference_pipe_faults(value -> '@pipe', scope, path || '.@pipe') f;
+    elsif jsonb_typeof(value) = 'array' then
+        return query
+            select f.at, f.reason
+            from jsonb_array_elements(value) with ordinality e (item, n)
+            cross join lateral hotmesh._reference_faults(
+                e.item, scope, format('%s[%s]', path, e.n - 1)) f;
+    elsif jsonb_typeof(value) = 'object' then
+        return query
+            select path, '@reduce is a row of a @pipe' where value -> '@reduce' is not null
+            union all
+            select f.at, f.reason
+            from jsonb_each(value) e
+            cross join lateral hotmesh._reference_faults(
+                e.value, scope, path || '.' || e.key) f
+            where e.key <> '@reduce';
+    end if;
+end
+$$;
+
+create function hotmesh._reference_pipe_faults(rows jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    if jsonb_typeof(rows) <> 'array' or rows = '[]' then
+        return query select path, 'a pipe is a list of rows';
+        return;
+    end if;
+    return query
+        select f.at, f.reason
+        from jsonb_array_elements(rows) with ordinality r (line, n)
+        cross join lateral hotmesh._reference_row_faults(
+            r.line, r.n = 1, scope,
+            format('%s[%s]', path, r.n - 1)) f;
+end
+$$;
+
+create function hotmesh._reference_row_faults(
+    line jsonb, first boolean, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    if jsonb_typeof(line) = 'array' and line <> '[]' then
+        return query
+            select path || '[0]', 'a row after the first begins with a function, {@domain.name}'
+            where not first and not coalesce(hotmesh._reference_parse(line ->> 0) && array[
+                '$item', '$key', '$index', '$input', '$output'], false)
+              and not coalesce((hotmesh._reference_parse(line ->> 0))[1] like '@%', false)
+            union all
+            select f.at, f.reason from hotmesh._reference_faults(line, scope, path) f;
+    elsif line -> '@pipe' is not null then
+        return query select f.at, f.reason from hotmesh._reference_faults(line, scope, path) f;
+    elsif line -> '@reduce' is not null then
+        return query
+            select path, 'the row before @reduce gives what is reduced: [iterable, initial]'
+            where first
+            union all
+            select path, '@reduce stands alone: nothing can be beside it'
+            where line - '@reduce' <> '{}'
+            union all
+            select f.at, f.reason
+            from hotmesh._reference_pipe_faults(
+                line -> '@reduce', scope || '{"reduce": 0}', path || '.@reduce') f;
+    else
+        return query select path, 'a row is a list of values, a @pipe or a @reduce';
+    end if;
+end
+$$;
+
+-- 22_expression.sql
+create function hotmesh._expression_read(s jsonb, name text, depth integer, d text)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._mapping_get(s, name, depth, d, '{}')
+$$;
+
+-- Activity ids that a value mentions.
+create function hotmesh._expression_refs(value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(array_agg(distinct r.names[1] order by r.names[1]), '{}')
+    from jsonb_path_query(value, 'strict $.** ? (@ starts with "{")') w (word)
+    cross join lateral (values (hotmesh._reference_parse(w.word #>> '{}'))) r (names)
+    where r.names[1] ~ '^[A-Za-z_]'
+$$;
+
+create function hotmesh._expression_literal(value jsonb)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select quote_literal(value::text) || '::jsonb'
+$$;
+
+create function hotmesh._expression_step(base text, names text[])
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when names = '{}' then base
+                else format('(%s #> %s)', base, quote_literal(names::text)) end
+$$;
+
+create function hotmesh._expression_call(name text, args text[])
+returns text
+language sql
+stable
+parallel safe
+as $$
+    select format('%s(%s)', f.target, concat_ws(', ', (
+        select string_agg(coalesce(args[n], 'null::jsonb'), ', ' order by n)
+        from generate_series(1, case when f.most is null then f.fewest
+            else least(greatest(cardinality(args), f.fewest), f.most) end) n),
+        case when f.most is null and cardinality(args) > f.fewest
+             then format('variadic array[%s]::jsonb[]', array_to_string(
+                args[f.fewest + 1:], ', ')) end))
+    from hotmesh._reference_function(
+        substr(split_part(name, '.', 1), 2), split_part(name, '.', 2)) f
+$$;
+
+create function hotmesh._expression_word(word text, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_names constant text[] := hotmesh._reference_parse(word);
+    v_root constant text := v_names[1];
+    v_reduce constant text := scope ->> 'reduce';
+begin
+    return case
+        when v_names is null then hotmesh._expression_literal(to_jsonb(word))
+        when v_root like '@%'
+        then hotmesh._expression_call(array_to_string(v_names, '.'), '{}')
+        when v_root in ('$app', '$graph')
+        then coalesce(hotmesh._expression_literal(
+            scope #> (substr(v_root, 2) || v_names[2:])), 'null::jsonb')
+        when v_root in ('$self', '$job')
+        then hotmesh._expression_step(substr(v_root, 2), v_names[2:])
+        when v_root = '$hook' then hotmesh._expression_step('self', array['hook'] || v_names[2:])
+        when v_root like '$%'
+        then hotmesh._expression_step(case v_root
+            when '$item' then format('(e%s.items -> r%s.n)', v_reduce, v_reduce)
+            when '$key' then format('(e%s.keys -> r%s.n)', v_reduce, v_reduce)
+            when '$index' then format('to_jsonb(r%s.n)', v_reduce)
+            when '$input' then format('e%s.input', v_reduce)
+            when '$output' then format('r%s.output', v_reduce) end, v_names[2:])
+        else format('hotmesh._mapping_get(s, %L, %s, d, %s)', v_root,
+            scope -> 'activities' ->> v_root, quote_literal(v_names[2:]::text)) end;
+end
+$$;
+
+-- A value while a pipe runs: NaN is NaN.
+create function hotmesh._expression_raw(value jsonb, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    return case
+        when value is null then 'null::jsonb'
+        when jsonb_typeof(value) = 'string' then hotmesh._expression_word(value #>> '{}', scope)
+        when value::text !~ '"\{|"@pipe"|[]]": ' then hotmesh._expression_literal(value)
+        when value -> '@pipe' is not null
+        then hotmesh._expression_pipe(value -> '@pipe', scope, null)
+        when jsonb_typeof(value) = 'array'
+        then format('to_jsonb(array[%s]::jsonb[])', (
+            select string_agg(hotmesh._expression_stored(e.item, scope), ', ' order by e.n)
+            from jsonb_array_elements(value) with ordinality e (item, n)))
+        else (
+            select format('hotmesh._mapping_%s(%L, array[%s]::jsonb[])',
+                case when bool_or(e.key ~ '\[([0-9]{1,4}|-|_)\]$') then 'gather' else 'object' end,
+                array_agg(e.key order by e.n),
+                string_agg(hotmesh._expression_stored(e.value, scope), ', ' order by e.n))
+            from jsonb_each(value) with ordinality e (key, value, n)) end;
+end
+$$;
+
+-- A value at its end.
+create function hotmesh._expression_stored(value jsonb, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    return format(
+        case when value -> '@pipe' is not null
+                 or jsonb_typeof(value) = 'string'
+                 and (hotmesh._reference_parse(value #>> '{}'))[1] ~ '^(@|\$(item|output|input))'
+             then 'hotmesh._pipe_store(%s)' else '%s' end,
+        hotmesh._expression_raw(value, scope));
+end
+$$;
+
+-- Does the row begin with a function that needs values?
+create function hotmesh._expression_needs(line jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+as $$
+    select coalesce(f.fewest > 0 or f.most is null, false)
+    from (values (hotmesh._reference_parse(line ->> 0))) p (names)
+    left join lateral hotmesh._reference_function(substr(p.names[1], 2), p.names[2]) f
+        on p.names[1] like '@%'
+$$;
+
+-- The cells of a row; values null: its head is not called with values.
+create function hotmesh._expression_row(line jsonb, vals text[], scope jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_names constant text[] := hotmesh._reference_parse(line ->> 0);
+    v_cells constant text[] := array(
+        select hotmesh._expression_raw(e.cell, scope)
+        from jsonb_array_elements(line) with ordinality e (cell, n)
+        order by e.n);
+begin
+    if vals is not null and v_names[1] like '@%' then
+        return hotmesh._expression_call(array_to_string(v_names, '.'), vals) || v_cells[2:];
+    end if;
+    return v_cells;
+end
+$$;
+
+-- The value of a pipe; prior: values that a function at its head is called with.
+create function hotmesh._expression_pipe(rows jsonb, scope jsonb, prior text[])
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_line jsonb;
+    v_cells text[];
+    v_queue text[] := '{}';
+begin
+    for v_line in select e.line from jsonb_array_elements(rows) with ordinality e (line, n)
+                  order by e.n loop
+        if v_line -> '@pipe' is not null then
+            v_queue := v_queue || hotmesh._expression_pipe(
+                v_line -> '@pipe', scope, coalesce(v_cells, prior));
+            continue;
+        elsif jsonb_typeof(v_line) = 'object' then
+            v_cells := array[hotmesh._expression_reduce(
+                v_line -> '@reduce', coalesce(nullif(v_queue, '{}'), v_cells), scope)];
+        else
+            v_cells := hotmesh._expression_row(v_line, coalesce(nullif(v_queue, '{}'), v_cells,
+                case when hotmesh._expression_needs(v_line) then prior end), scope);
+        end if;
+        v_queue := '{}';
+        if length(v_cells[1]) > 1e6 then
+            perform hotmesh._refuse_argument('a pipe is too large',
+                format('Compiled it would take %s bytes.', length(v_cells[1])),
+                'Split it among several activities.');
+        end if;
+    end loop;
+    return coalesce(v_queue[cardinality(v_queue)], v_cells[1]);
+end
+$$;
+
+create function hotmesh._expression_reduce(rows jsonb, vals text[], scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_depth constant integer := coalesce((scope ->> 'reduce')::integer, 0) + 1;
+begin
+    return format(
+        '(with recursive e%1$s (input, items, keys) as materialized ('
+        'select v.input, hotmesh._mapping_items(v.input), hotmesh._mapping_keys(v.input) '
+        'from (select %2$s) v (input)), r%1$s (n, output) as ('
+        'select 0, coalesce(%3$s, ''null'') union all select r%1$s.n + 1, %4$s '
+        'from r%1$s cross join e%1$s where r%1$s.n < jsonb_array_length(e%1$s.items)) '
+        'select r%1$s.output from r%1$s cross join e%1$s '
+        'where r%1$s.n = jsonb_array_length(e%1$s.items))',
+        v_depth, vals[1], coalesce(vals[2], 'null::jsonb'),
+        hotmesh._expression_pipe(
+            rows, scope || jsonb_build_object('reduce', v_depth),
+            array[format('r%s.output', v_depth)]));
+end
+$$;
+
+create function hotmesh._expression_check(value jsonb, scope jsonb, path text)
+returns void
+language plpgsql
+stable
+as $$
+declare
+    v_fault record;
+begin
+    select f.at, f.reason into v_fault
+    from hotmesh._reference_faults(value, scope, path) f
+    limit 1;
+    if found then
+        perform hotmesh._refuse_argument(
+            format('%s: %s', v_fault.at, v_fault.reason),
+            format('The whole value is %s.', left(value::text, 300)),
+            'Correct the document and deploy it again.');
+    end if;
+end
+$$;
+
+-- The SQL of a value of a document; path is its place there.
+create function hotmesh._expression_sql(value jsonb, scope jsonb, path text)
+returns text
+language plpgsql
+stable
+as $$
+begin
+    perform hotmesh._expression_check(value, scope, path);
+    return hotmesh._expression_stored(value, scope);
+end
+$$;
+
+-- actual === expected. What is simple is compared at once.
+create function hotmesh._expression_same(pair jsonb, scope jsonb, path text)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_expected constant jsonb := pair -> 'expected';
+    v_actual text;
+begin
+    perform hotmesh._expression_check(pair, scope, path);
+    v_actual := hotmesh._expression_raw(pair -> 'actual', scope);
+    return case
+        when jsonb_typeof(v_expected) in ('boolean', 'null')
+             or v_expected::text ~ '^(-?[1-9][0-9]{0,14}|"[^{].*)$'
+        then format('coalesce(%s = %s, false)', v_actual, hotmesh._expression_literal(v_expected))
+        else format('hotmesh._value_same(%s, %s)', v_actual,
+            hotmesh._expression_raw(v_expected, scope)) end;
+end
+$$;
+
+-- The SQL, a boolean, of the match of a condition.
+create function hotmesh._expression_condition(
+    condition jsonb, scope jsonb, path text)
+returns text
+language sql
+stable
+as $$
+    select coalesce('(' || string_agg(
+        hotmesh._expression_same(e.pair, scope, format('%s.match[%s]', path, e.n - 1)),
+        case when condition ->> 'gate' = 'or' then ' or ' else ' and ' end order by e.n) || ')',
+        'true')
+    from jsonb_array_elements(condition -> 'match') with ordinality e (pair, n)
+$$;
+
+-- value === true, for emit and persist
+create function hotmesh._expression_true(value jsonb, scope jsonb, path text)
+returns text
+language sql
+stable
+as $$
+    select hotmesh._expression_same(
+        jsonb_build_object('expected', true, 'actual', coalesce(value, 'false')), scope, path)
 $$;
 
 -- 25_retry.sql

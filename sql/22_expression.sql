@@ -1,0 +1,315 @@
+-- 22 expression: values of a document as SQL of type jsonb, over the variables s (instances: {"a":
+-- {",0,0": {…}}}), d (the dimension), self, job. SQL null is undefined. Only calls of the library,
+-- operators and quoted literals are written. Where texts are silent: a negative index counts from
+-- the end; $key of an array is a text; what is no array or object is not iterated; a function at
+-- the head of a nested pipe that needs values takes the row before; expected and actual are
+-- compared as they are, NaN included. Errors: 22023.
+
+--@ state
+
+--@ behaviour
+create or replace function hotmesh._expression_read(s jsonb, name text, depth integer, d text)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select hotmesh._mapping_get(s, name, depth, d, '{}')
+$$;
+
+-- Activity ids that a value mentions.
+create or replace function hotmesh._expression_refs(value jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(array_agg(distinct r.names[1] order by r.names[1]), '{}')
+    from jsonb_path_query(value, 'strict $.** ? (@ starts with "{")') w (word)
+    cross join lateral (values (hotmesh._reference_parse(w.word #>> '{}'))) r (names)
+    where r.names[1] ~ '^[A-Za-z_]'
+$$;
+
+create or replace function hotmesh._expression_literal(value jsonb)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select quote_literal(value::text) || '::jsonb'
+$$;
+
+create or replace function hotmesh._expression_step(base text, names text[])
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when names = '{}' then base
+                else format('(%s #> %s)', base, quote_literal(names::text)) end
+$$;
+
+create or replace function hotmesh._expression_call(name text, args text[])
+returns text
+language sql
+stable
+parallel safe
+as $$
+    select format('%s(%s)', f.target, concat_ws(', ', (
+        select string_agg(coalesce(args[n], 'null::jsonb'), ', ' order by n)
+        from generate_series(1, case when f.most is null then f.fewest
+            else least(greatest(cardinality(args), f.fewest), f.most) end) n),
+        case when f.most is null and cardinality(args) > f.fewest
+             then format('variadic array[%s]::jsonb[]', array_to_string(
+                args[f.fewest + 1:], ', ')) end))
+    from hotmesh._reference_function(
+        substr(split_part(name, '.', 1), 2), split_part(name, '.', 2)) f
+$$;
+
+create or replace function hotmesh._expression_word(word text, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_names constant text[] := hotmesh._reference_parse(word);
+    v_root constant text := v_names[1];
+    v_reduce constant text := scope ->> 'reduce';
+begin
+    return case
+        when v_names is null then hotmesh._expression_literal(to_jsonb(word))
+        when v_root like '@%'
+        then hotmesh._expression_call(array_to_string(v_names, '.'), '{}')
+        when v_root in ('$app', '$graph')
+        then coalesce(hotmesh._expression_literal(
+            scope #> (substr(v_root, 2) || v_names[2:])), 'null::jsonb')
+        when v_root in ('$self', '$job')
+        then hotmesh._expression_step(substr(v_root, 2), v_names[2:])
+        when v_root = '$hook' then hotmesh._expression_step('self', array['hook'] || v_names[2:])
+        when v_root like '$%'
+        then hotmesh._expression_step(case v_root
+            when '$item' then format('(e%s.items -> r%s.n)', v_reduce, v_reduce)
+            when '$key' then format('(e%s.keys -> r%s.n)', v_reduce, v_reduce)
+            when '$index' then format('to_jsonb(r%s.n)', v_reduce)
+            when '$input' then format('e%s.input', v_reduce)
+            when '$output' then format('r%s.output', v_reduce) end, v_names[2:])
+        else format('hotmesh._mapping_get(s, %L, %s, d, %s)', v_root,
+            scope -> 'activities' ->> v_root, quote_literal(v_names[2:]::text)) end;
+end
+$$;
+
+-- A value while a pipe runs: NaN is NaN.
+create or replace function hotmesh._expression_raw(value jsonb, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    return case
+        when value is null then 'null::jsonb'
+        when jsonb_typeof(value) = 'string' then hotmesh._expression_word(value #>> '{}', scope)
+        when value::text !~ '"\{|"@pipe"|[]]": ' then hotmesh._expression_literal(value)
+        when value -> '@pipe' is not null
+        then hotmesh._expression_pipe(value -> '@pipe', scope, null)
+        when jsonb_typeof(value) = 'array'
+        then format('to_jsonb(array[%s]::jsonb[])', (
+            select string_agg(hotmesh._expression_stored(e.item, scope), ', ' order by e.n)
+            from jsonb_array_elements(value) with ordinality e (item, n)))
+        else (
+            select format('hotmesh._mapping_%s(%L, array[%s]::jsonb[])',
+                case when bool_or(e.key ~ '\[([0-9]{1,4}|-|_)\]$') then 'gather' else 'object' end,
+                array_agg(e.key order by e.n),
+                string_agg(hotmesh._expression_stored(e.value, scope), ', ' order by e.n))
+            from jsonb_each(value) with ordinality e (key, value, n)) end;
+end
+$$;
+
+-- A value at its end.
+create or replace function hotmesh._expression_stored(value jsonb, scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+begin
+    return format(
+        case when value -> '@pipe' is not null
+                 or jsonb_typeof(value) = 'string'
+                 and (hotmesh._reference_parse(value #>> '{}'))[1] ~ '^(@|\$(item|output|input))'
+             then 'hotmesh._pipe_store(%s)' else '%s' end,
+        hotmesh._expression_raw(value, scope));
+end
+$$;
+
+-- Does the row begin with a function that needs values?
+create or replace function hotmesh._expression_needs(line jsonb)
+returns boolean
+language sql
+stable
+parallel safe
+as $$
+    select coalesce(f.fewest > 0 or f.most is null, false)
+    from (values (hotmesh._reference_parse(line ->> 0))) p (names)
+    left join lateral hotmesh._reference_function(substr(p.names[1], 2), p.names[2]) f
+        on p.names[1] like '@%'
+$$;
+
+-- The cells of a row; values null: its head is not called with values.
+create or replace function hotmesh._expression_row(line jsonb, vals text[], scope jsonb)
+returns text[]
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_names constant text[] := hotmesh._reference_parse(line ->> 0);
+    v_cells constant text[] := array(
+        select hotmesh._expression_raw(e.cell, scope)
+        from jsonb_array_elements(line) with ordinality e (cell, n)
+        order by e.n);
+begin
+    if vals is not null and v_names[1] like '@%' then
+        return hotmesh._expression_call(array_to_string(v_names, '.'), vals) || v_cells[2:];
+    end if;
+    return v_cells;
+end
+$$;
+
+-- The value of a pipe; prior: values that a function at its head is called with.
+create or replace function hotmesh._expression_pipe(rows jsonb, scope jsonb, prior text[])
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_line jsonb;
+    v_cells text[];
+    v_queue text[] := '{}';
+begin
+    for v_line in select e.line from jsonb_array_elements(rows) with ordinality e (line, n)
+                  order by e.n loop
+        if v_line -> '@pipe' is not null then
+            v_queue := v_queue || hotmesh._expression_pipe(
+                v_line -> '@pipe', scope, coalesce(v_cells, prior));
+            continue;
+        elsif jsonb_typeof(v_line) = 'object' then
+            v_cells := array[hotmesh._expression_reduce(
+                v_line -> '@reduce', coalesce(nullif(v_queue, '{}'), v_cells), scope)];
+        else
+            v_cells := hotmesh._expression_row(v_line, coalesce(nullif(v_queue, '{}'), v_cells,
+                case when hotmesh._expression_needs(v_line) then prior end), scope);
+        end if;
+        v_queue := '{}';
+        if length(v_cells[1]) > 1e6 then
+            perform hotmesh._refuse_argument('a pipe is too large',
+                format('Compiled it would take %s bytes.', length(v_cells[1])),
+                'Split it among several activities.');
+        end if;
+    end loop;
+    return coalesce(v_queue[cardinality(v_queue)], v_cells[1]);
+end
+$$;
+
+create or replace function hotmesh._expression_reduce(rows jsonb, vals text[], scope jsonb)
+returns text
+language plpgsql
+stable
+parallel safe
+as $$
+declare
+    v_depth constant integer := coalesce((scope ->> 'reduce')::integer, 0) + 1;
+begin
+    return format(
+        '(with recursive e%1$s (input, items, keys) as materialized ('
+        'select v.input, hotmesh._mapping_items(v.input), hotmesh._mapping_keys(v.input) '
+        'from (select %2$s) v (input)), r%1$s (n, output) as ('
+        'select 0, coalesce(%3$s, ''null'') union all select r%1$s.n + 1, %4$s '
+        'from r%1$s cross join e%1$s where r%1$s.n < jsonb_array_length(e%1$s.items)) '
+        'select r%1$s.output from r%1$s cross join e%1$s '
+        'where r%1$s.n = jsonb_array_length(e%1$s.items))',
+        v_depth, vals[1], coalesce(vals[2], 'null::jsonb'),
+        hotmesh._expression_pipe(
+            rows, scope || jsonb_build_object('reduce', v_depth),
+            array[format('r%s.output', v_depth)]));
+end
+$$;
+
+create or replace function hotmesh._expression_check(value jsonb, scope jsonb, path text)
+returns void
+language plpgsql
+stable
+as $$
+declare
+    v_fault record;
+begin
+    select f.at, f.reason into v_fault
+    from hotmesh._reference_faults(value, scope, path) f
+    limit 1;
+    if found then
+        perform hotmesh._refuse_argument(
+            format('%s: %s', v_fault.at, v_fault.reason),
+            format('The whole value is %s.', left(value::text, 300)),
+            'Correct the document and deploy it again.');
+    end if;
+end
+$$;
+
+-- The SQL of a value of a document; path is its place there.
+create or replace function hotmesh._expression_sql(value jsonb, scope jsonb, path text)
+returns text
+language plpgsql
+stable
+as $$
+begin
+    perform hotmesh._expression_check(value, scope, path);
+    return hotmesh._expression_stored(value, scope);
+end
+$$;
+
+-- actual === expected. What is simple is compared at once.
+create or replace function hotmesh._expression_same(pair jsonb, scope jsonb, path text)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_expected constant jsonb := pair -> 'expected';
+    v_actual text;
+begin
+    perform hotmesh._expression_check(pair, scope, path);
+    v_actual := hotmesh._expression_raw(pair -> 'actual', scope);
+    return case
+        when jsonb_typeof(v_expected) in ('boolean', 'null')
+             or v_expected::text ~ '^(-?[1-9][0-9]{0,14}|"[^{].*)$'
+        then format('coalesce(%s = %s, false)', v_actual, hotmesh._expression_literal(v_expected))
+        else format('hotmesh._value_same(%s, %s)', v_actual,
+            hotmesh._expression_raw(v_expected, scope)) end;
+end
+$$;
+
+-- The SQL, a boolean, of the match of a condition.
+create or replace function hotmesh._expression_condition(
+    condition jsonb, scope jsonb, path text)
+returns text
+language sql
+stable
+as $$
+    select coalesce('(' || string_agg(
+        hotmesh._expression_same(e.pair, scope, format('%s.match[%s]', path, e.n - 1)),
+        case when condition ->> 'gate' = 'or' then ' or ' else ' and ' end order by e.n) || ')',
+        'true')
+    from jsonb_array_elements(condition -> 'match') with ordinality e (pair, n)
+$$;
+
+-- value === true, for emit and persist
+create or replace function hotmesh._expression_true(value jsonb, scope jsonb, path text)
+returns text
+language sql
+stable
+as $$
+    select hotmesh._expression_same(
+        jsonb_build_object('expected', true, 'actual', coalesce(value, 'false')), scope, path)
+$$;
