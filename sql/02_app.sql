@@ -102,23 +102,30 @@ begin
 end
 $$;
 
--- The role that is asked is the caller's: a door runs as its owner, who may use every app.
+-- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
+-- the app's settings. (The path is assigned to a variable as `perform` would cost a query.)
 create or replace function hotmesh._enter(app text)
-returns void
+returns jsonb
 language plpgsql
 as $$
 declare
     v_schema text;
+    v_settings jsonb;
     v_role name := coalesce(nullif(current_setting('role'), 'none')::name, session_user);
+    v_path text;
 begin
-    select a.schema_name into v_schema from hotmesh.apps a where a.name = app;
+    select a.schema_name, a.settings into v_schema, v_settings
+    from hotmesh.apps a
+    where a.name = app;
     if v_schema is null then
         v_schema := (hotmesh._app_get(app)).schema_name;
+        v_settings := (hotmesh._app_get(app)).settings;
     end if;
     if not has_schema_privilege(v_role, v_schema, 'usage') then
         perform hotmesh._app_refuse_role(app, v_role);
     end if;
-    perform set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
+    v_path := set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
+    return v_settings;
 end
 $$;
 

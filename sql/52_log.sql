@@ -40,6 +40,26 @@ create unique index entity_log_requests on hotmesh.entity_log (job_id, request)
 where request is not null;
 
 --@ behaviour
+create or replace function hotmesh._log_is_on(settings jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select (settings ->> 'entity_log_keep')::bigint is distinct from 0
+$$;
+
+-- Whether one of these versions is due for a snapshot.
+create or replace function hotmesh._log_is_full(settings jsonb, first bigint, last bigint)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select last % greatest(coalesce((settings ->> 'entity_snapshot')::bigint, 16), 1)
+           <= last - first
+$$;
+
 create or replace function hotmesh._log_write(entries hotmesh.entity_log[])
 returns void
 language plpgsql

@@ -26,26 +26,33 @@ begin
 end
 $$;
 
-create or replace function hotmesh._path_parse(path text)
+create or replace function hotmesh._path_split(path text)
 returns text[]
 language plpgsql
 immutable
 parallel safe
 as $$
 begin
-    if path is null then
-        return '{}';
-    elsif octet_length(path) > 10000 or right(path, 1) = '\' then
-        perform hotmesh._path_check(path);
-    end if;
-    if path <> '' and strpos(path, '\') = 0 then
-        return string_to_array(path, '.');
-    end if;
+    perform hotmesh._path_check(path);
     return array(
         select regexp_replace(m.name[1], '\\([\\.])', '\1', 'g')
         from regexp_matches(path || '.', '((?:[^\\.]|\\.)*)\.', 'g') with ordinality m (name, n)
         order by m.n);
 end
+$$;
+
+-- Plain ones as a part of what calls it.
+create or replace function hotmesh._path_parse(path text)
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select case
+        when path is null then '{}'
+        when path = '' or octet_length(path) > 10000 or strpos(path, '\') > 0
+            then hotmesh._path_split(path)
+        else string_to_array(path, '.') end
 $$;
 
 -- The value at a path; null if nothing is there. A json null is there.

@@ -1,7 +1,7 @@
 -- 81 entity: the document of a job, `jobs.context`, shared by its workflow, hooks, agents, people.
--- A change takes the row's lock, patches the document (80), writes it with its next version, and
--- logs it (52). It works on open and closed jobs, until they are archived. A plain UPDATE of the
--- column is a version of its own. Several commands in one call are one change of the row. What
+-- One command is one statement, which patches the document (80) under the row's lock, counts its
+-- version and logs it (52). Several in one call are one change of the row. It works on open and
+-- closed jobs, until they are archived. A plain UPDATE of the column is a version of its own. What
 -- workflow code asks for comes as an effect (88). Limit: the app's setting entity_limit, in bytes.
 -- Errors: MSH83 too large, MSH84 archived; those of 80 and MSH40.
 
@@ -47,16 +47,23 @@ begin
 end
 $$;
 
--- A setting of the app that was entered, or null.
-create or replace function hotmesh._entity_settings()
-returns jsonb
+create or replace function hotmesh._entity_refuse_path(operation text)
+returns text[]
 language plpgsql
-stable
 as $$
 begin
-    return (select a.settings from hotmesh.apps a
-            where a.schema_name = (current_schemas(false))[2]);
+    perform hotmesh._refuse_argument(
+        format('%s needs a path', operation), 'Only set, merge and get take the whole document.',
+        'Name the place: "notes", "counts.open", "items.0.done".');
 end
+$$;
+
+create or replace function hotmesh._entity_role()
+returns text
+language sql
+stable
+as $$
+    select coalesce(nullif(current_setting('role'), 'none'), session_user::text)
 $$;
 
 -- A log entry to start from: who changes it and when, its version and its document as they are.
@@ -76,7 +83,7 @@ begin
     if not found then
         perform hotmesh._entity_refuse_missing(key);
     end if;
-    v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_entry.role := hotmesh._entity_role();
     v_entry.at := hotmesh.now();
     return v_entry;
 end
@@ -96,10 +103,7 @@ begin
             format('no such entity command: %s', coalesce(left(command.operation, 60), 'null')),
             format('Commands: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
     elsif command.path is null and command.operation not in ('set', 'merge', 'get') then
-        perform hotmesh._refuse_argument(
-            format('%s needs a path', command.operation),
-            'Only set, merge and get take the whole document.',
-            'Name the place: "notes", "counts.open", "items.0.done".');
+        perform hotmesh._entity_refuse_path(command.operation);
     end if;
 end
 $$;
@@ -119,42 +123,125 @@ begin
 end
 $$;
 
--- Writes the document of the last entry, and logs all of them.
-create or replace function hotmesh._entity_write(
-    entries hotmesh.entity_log[], document jsonb, settings jsonb)
+-- What there is to do after a change that made the versions from `first` on; mostly nothing.
+create or replace function hotmesh._entity_changed(
+    settings jsonb, job_id bigint, first bigint, size bigint)
 returns void
 language plpgsql
 as $$
 declare
-    v_first hotmesh.entity_log := entries[1];
-    v_last hotmesh.entity_log := entries[cardinality(entries)];
     v_keep bigint := (settings ->> 'entity_log_keep')::bigint;
-    v_step bigint := greatest(coalesce((settings ->> 'entity_snapshot')::bigint, 16), 1);
     v_limit bigint := coalesce((settings ->> 'entity_limit')::bigint, 67108864);
+    v_watched boolean;
+    v_full boolean;
 begin
-    if pg_column_size(document) > v_limit then
-        perform hotmesh._entity_refuse_large(pg_column_size(document), v_limit);
+    if size > v_limit then
+        perform hotmesh._entity_refuse_large(size, v_limit);
     end if;
-    update jobs j
-    set context = document, entity_version = v_last.version, updated_at = v_last.at
-    where j.id = v_last.job_id;
-    perform hotmesh._watch_tell(v_last.job_id, v_last.at);
-    if v_keep = 0 and v_last.request is null then
-        return;
+    select j.watched_until > j.updated_at, hotmesh._log_is_full(settings, first, j.entity_version)
+    into v_watched, v_full
+    from jobs j
+    where j.id = job_id;
+    if v_watched then
+        perform hotmesh._watch_tell(job_id);
     end if;
-    if (v_first.version - 1) / v_step < v_last.version / v_step then
-        entries[cardinality(entries)].document := document;
-        perform hotmesh._log_prune(v_last.job_id, v_last.at - make_interval(secs => v_keep))
-        where v_keep is not null;
+    if v_keep > 0 and v_full then
+        perform hotmesh._log_prune(job_id, hotmesh.now() - make_interval(secs => v_keep));
     end if;
-    perform hotmesh._log_write(entries);
 end
 $$;
 
--- Carries out commands on the job of `entry` and returns their answers. The row is locked.
+-- One command, in one statement: the document, its row of the log, and the answer.
+create or replace function hotmesh._entity_write(
+    settings jsonb, key text, operation text, path text, names text[], argument jsonb,
+    dimension text default null, sequence integer default null)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_id bigint;
+    v_version bigint;
+    v_size bigint;
+    v_watched boolean;
+    v_answer jsonb;
+begin
+    with changed as (
+        update jobs j
+        set context = hotmesh._patch(j.context, operation, names, argument),
+            entity_version = j.entity_version + 1, updated_at = hotmesh.now()
+        where j.key = _entity_write.key
+        returning j.id, j.entity_version as version, j.updated_at as at, j.context as document,
+                  hotmesh._patch_answer(j.context, operation, names) as answer,
+                  coalesce(j.watched_until > j.updated_at, false) as watched),
+    logged as (
+        insert into entity_log (
+            job_id, version, operation, path, argument, role,
+            dimension, sequence, at, document)
+        select c.id, c.version, operation, _entity_write.path, argument, hotmesh._entity_role(),
+               dimension, sequence, c.at,
+               case when hotmesh._log_is_full(settings, c.version, c.version) then c.document end
+        from changed c
+        where hotmesh._log_is_on(settings))
+    select c.id, c.version, pg_column_size(c.document), c.watched, c.answer
+    into v_id, v_version, v_size, v_watched, v_answer
+    from changed c;
+    if v_watched is null then
+        perform hotmesh._entity_refuse_missing(key);
+    elsif v_watched or v_size > 67108864 or settings ?| '{entity_log_keep,entity_limit}' then
+        perform hotmesh._entity_changed(settings, v_id, v_version, v_size);
+    end if;
+    return v_answer;
+end
+$$;
+
+-- The same for whoever comes with a key: SQL, Python from outside.
+create or replace function hotmesh._entity_do(
+    settings jsonb, key text, operation text, path text, argument jsonb, request text)
+returns jsonb
+language plpgsql
+as $$
+begin
+    if path is null and operation not in ('set', 'merge') then
+        perform hotmesh._entity_refuse_path(operation);
+    elsif request is not null then
+        return hotmesh._entity_apply(
+            settings, key, array[(operation, path, argument)::hotmesh.entity_command],
+            request) -> 0;
+    end if;
+    return hotmesh._entity_write(
+        settings, key, operation, path, hotmesh._path_parse(path), argument);
+end
+$$;
+
+-- Several commands: the document of the last entry, and all of them.
+create or replace function hotmesh._entity_write_all(
+    settings jsonb, entries hotmesh.entity_log[], document jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_first bigint := entries[1].version;
+    v_last hotmesh.entity_log := entries[cardinality(entries)];
+begin
+    update jobs j
+    set context = document, entity_version = v_last.version, updated_at = v_last.at
+    where j.id = v_last.job_id;
+    if hotmesh._log_is_full(settings, v_first, v_last.version) then
+        entries[cardinality(entries)].document := document;
+    end if;
+    if hotmesh._log_is_on(settings) or v_last.request is not null then
+        perform hotmesh._log_write(entries);
+    end if;
+    perform hotmesh._entity_changed(
+        settings, v_last.job_id, v_first, pg_column_size(document));
+end
+$$;
+
+-- Carries out commands on the job of `entry`, as one change, and returns their answers. The row is
+-- locked.
 create or replace function hotmesh._entity_change(
-    entry hotmesh.entity_log, commands hotmesh.entity_command[], request text default null)
-returns jsonb[]
+    settings jsonb, entry hotmesh.entity_log, commands hotmesh.entity_command[], request text)
+returns jsonb
 language plpgsql
 as $$
 declare
@@ -185,16 +272,16 @@ begin
             v_entries[cardinality(v_entries)].request := request;
             v_entries[cardinality(v_entries)].answer := to_jsonb(v_answers);
         end if;
-        perform hotmesh._entity_write(v_entries, v_document, hotmesh._entity_settings());
+        perform hotmesh._entity_write_all(settings, v_entries, v_document);
     end if;
-    return v_answers;
+    return to_jsonb(v_answers);
 end
 $$;
 
--- For those who come with a key: SQL, and Python from outside.
+-- Several commands, all or none; with an idempotency key, what the first call answered.
 create or replace function hotmesh._entity_apply(
-    key text, commands hotmesh.entity_command[], request text)
-returns jsonb[]
+    settings jsonb, key text, commands hotmesh.entity_command[], request text)
+returns jsonb
 language plpgsql
 as $$
 declare
@@ -204,29 +291,8 @@ begin
     if request is not null then
         perform hotmesh._entity_check_request(request);
         v_answers := hotmesh._log_answer(v_entry.job_id, request);
-        if v_answers is not null then
-            return array(
-                select e.answer
-                from jsonb_array_elements(v_answers) with ordinality e (answer, place)
-                order by e.place);
-        end if;
     end if;
-    return hotmesh._entity_change(v_entry, commands, request);
-end
-$$;
-
-create or replace function hotmesh._entity_do(
-    key text, operation text, path text, argument jsonb, request text)
-returns jsonb
-language plpgsql
-as $$
-declare
-    v_command hotmesh.entity_command;
-begin
-    v_command.operation := operation;
-    v_command.path := path;
-    v_command.argument := coalesce(argument, 'null');
-    return (hotmesh._entity_apply(key, array[v_command], request))[1];
+    return coalesce(v_answers, hotmesh._entity_change(settings, v_entry, commands, request));
 end
 $$;
 
@@ -260,32 +326,24 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_entry hotmesh.entity_log;
+    v_settings jsonb := (
+        select a.settings from hotmesh.apps a where a.schema_name = hotmesh._app_here());
+    v_key text := (select j.key from jobs j where j.id = step.job_id);
     v_command hotmesh.entity_command;
 begin
-    v_entry := hotmesh._entity_lock((select j.key from jobs j where j.id = step.job_id));
-    v_entry.dimension := step.dimension;
-    v_entry.sequence := step.sequence;
     v_command.operation := step.name;
     v_command.path := step.value ->> 'path';
     v_command.argument := coalesce(step.value -> 'value', 'null');
-    return coalesce((hotmesh._entity_change(v_entry, array[v_command]))[1], 'null');
-end
-$$;
-
--- The document that a new job takes over from another.
-create or replace function hotmesh._entity_begin(key text, document jsonb)
-returns void
-language plpgsql
-as $$
-declare
-    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
-begin
-    v_entry.version := 1;
-    v_entry.operation := 'fork';
-    v_entry.argument := document;
-    v_entry.document := null;
-    perform hotmesh._entity_write(array[v_entry], document, hotmesh._entity_settings());
+    perform hotmesh._entity_check(v_command);
+    if step.name = 'get' then
+        return coalesce((
+            select j.context #> hotmesh._path_parse(v_command.path)
+            from jobs j where j.id = step.job_id), 'null');
+    end if;
+    return coalesce(hotmesh._entity_write(
+        v_settings, v_key, v_command.operation, v_command.path,
+        hotmesh._path_parse(v_command.path), v_command.argument, step.dimension, step.sequence),
+        'null');
 end
 $$;
 
@@ -299,6 +357,9 @@ as $$
 declare
     v_entry hotmesh.entity_log;
 begin
+    if new.context is not distinct from old.context then
+        return new;
+    end if;
     perform set_config(
         'search_path', format('pg_catalog, %I, hotmesh, pg_temp', tg_table_schema), true);
     new.entity_version := old.entity_version + 1;
@@ -306,9 +367,11 @@ begin
     v_entry.version := new.entity_version;
     v_entry.operation := 'update';
     v_entry.argument := new.context;
-    v_entry.role := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_entry.role := hotmesh._entity_role();
     v_entry.at := hotmesh.now();
-    perform hotmesh._watch_tell(v_entry.job_id, v_entry.at);
+    if new.watched_until > v_entry.at then
+        perform hotmesh._watch_tell(v_entry.job_id);
+    end if;
     if hotmesh._setting('entity_log_keep', 1) <> 0 then
         perform hotmesh._log_write(array[v_entry]);
     end if;
@@ -316,6 +379,5 @@ begin
 end
 $$;
 create or replace trigger version_context before update of context on hotmesh.jobs
-for each row when (
-    old.entity_version = new.entity_version and old.context is distinct from new.context)
+for each row when (old.entity_version = new.entity_version)
 execute function hotmesh._entity_updated();

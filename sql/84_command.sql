@@ -14,9 +14,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return to_jsonb(
-        hotmesh._entity_apply(key, hotmesh._entity_commands(commands), request));
+    return hotmesh._entity_apply(
+        hotmesh._enter(app), key, hotmesh._entity_commands(commands), request);
 end
 $$;
 comment on function hotmesh.entity_apply(text, text, jsonb, text) is
@@ -59,8 +58,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'set', path, value, request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'set', path, coalesce(value, 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_set(text, text, text, jsonb, text) is
@@ -73,8 +72,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'set', null, value, null);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'set', null, coalesce(value, 'null'), null);
 end
 $$;
 comment on function hotmesh.entity_set(text, text, jsonb) is
@@ -88,8 +87,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'merge', path, value, request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'merge', path, coalesce(value, 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_merge(text, text, text, jsonb, text) is
@@ -103,8 +102,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'merge', null, value, null);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'merge', null, coalesce(value, 'null'), null);
 end
 $$;
 comment on function hotmesh.entity_merge(text, text, jsonb) is
@@ -118,8 +117,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'append', path, value, request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'append', path, coalesce(value, 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_append(text, text, text, jsonb, text) is
@@ -133,8 +132,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'prepend', path, value, request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'prepend', path, coalesce(value, 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_prepend(text, text, text, jsonb, text) is
@@ -148,8 +147,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'remove', path, to_jsonb(index), request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'remove', path, coalesce(to_jsonb(index), 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_remove(text, text, text, integer, text) is
@@ -164,8 +163,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'increment', path, to_jsonb(amount), request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'increment', path, coalesce(to_jsonb(amount), 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_increment(text, text, text, numeric, text) is
@@ -179,8 +178,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'toggle', path, 'null', request);
+    return hotmesh._entity_do(hotmesh._enter(app), key, 'toggle', path, 'null', request);
 end
 $$;
 comment on function hotmesh.entity_toggle(text, text, text, text) is
@@ -194,8 +192,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'set_if_not_exists', path, value, request);
+    return hotmesh._entity_do(
+        hotmesh._enter(app), key, 'set_if_not_exists', path, coalesce(value, 'null'), request);
 end
 $$;
 comment on function hotmesh.entity_set_if_not_exists(text, text, text, jsonb, text) is
@@ -209,8 +207,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform hotmesh._enter(app);
-    return hotmesh._entity_do(key, 'delete', path, 'null', request);
+    return hotmesh._entity_do(hotmesh._enter(app), key, 'delete', path, 'null', request);
 end
 $$;
 comment on function hotmesh.entity_delete(text, text, text, text) is

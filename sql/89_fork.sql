@@ -37,12 +37,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_settings jsonb;
     v_from hotmesh.entity_log;
     v_document jsonb;
     v_request hotmesh.job_request;
     v_job hotmesh.jobs;
 begin
-    perform hotmesh._enter(app);
+    v_settings := hotmesh._enter(app);
     v_from := hotmesh._history_job(key);
     version := coalesce(version, v_from.version);
     v_document := hotmesh._history_at(key, v_from, version);
@@ -56,7 +57,8 @@ begin
         hotmesh._fork_request(key, v_request), hotmesh._setting('value_limit', 16777216));
     v_request.id := (hotmesh._start_open(array[v_request]))[1];
     if (hotmesh._job_find(v_request.key)).entity_version = 0 then
-        perform hotmesh._entity_begin(v_request.key, v_document);
+        perform hotmesh._entity_write(
+            v_settings, v_request.key, 'fork', null, '{}', v_document);
         perform hotmesh._attribute_facts(
             array[v_request.id], '{forked_from}',
             array[jsonb_build_object('key', key, 'version', version)]);

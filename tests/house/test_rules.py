@@ -39,7 +39,7 @@ EXTRA_PREFIXES = {
 CONDUCTORS = {"engine", "turn", "claim"}  # they act for every noun
 WRITES_ELSEWHERE = {
     "archive": {"jobs", "jobs_attributes", "entity_log", "streams"},
-    "entity": {"jobs"},  # the column context, which is the entity
+    "entity": {"jobs", "entity_log"},  # the document, and its row of the log in one statement
     "inbox": {"streams"},  # events are messages
     "lease": {"streams"},
     "limit": {"streams"},  # slots are a column of the messages
@@ -51,7 +51,7 @@ MAY_EXECUTE = {
     "_find_rows",  # its text is made of operators and numbers; paths and values are bound
 }
 MAY_CALL_RUN = {"app", "archive", "index", "grant"}
-STANDARD_CODES = {"22023", "42501", "40001", "0A000"}
+STANDARD_CODES = {"22023", "42501", "40001", "0A000", "23514"}
 CLOCKS = {
     *("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),
     *("current_date", "current_time", "localtime", "localtimestamp"),
@@ -660,14 +660,21 @@ def doors(of: Sequence[Room]) -> Iterator[str]:
 
 
 def _first_call(each: Function) -> tuple[str, str]:
-    body = next(each.steps("stmt_block"), {}).get("body", [])
-    if not body or "PLpgSQL_stmt_perform" not in body[0]:
+    """What the first statement calls before anything else: arguments come before their function."""
+    body = next(each.steps("stmt_block"), {}).get("body", [{}])
+    statement = next(iter(body[0].values()), {}) if body else {}
+    if "expr" not in statement:
         return ("", "")
-    text = body[0]["PLpgSQL_stmt_perform"]["expr"]["PLpgSQL_expr"]["query"]
-    calls = [
-        node for node in walk(pglast.parse_sql(text)[0].stmt) if isinstance(node, ast.FuncCall)
-    ]
-    return name_of(calls[0].funcname) if calls else ("", "")
+    text = statement["expr"]["PLpgSQL_expr"]["query"]
+    if "PLpgSQL_stmt_perform" not in body[0]:
+        text = f"select {text.split(':=')[-1]}"
+    call = next(
+        (node for node in walk(pglast.parse_sql(text)[0].stmt) if isinstance(node, ast.FuncCall)),
+        None,
+    )
+    while call is not None and call.args and isinstance(call.args[0], ast.FuncCall):
+        call = call.args[0]
+    return name_of(call.funcname) if call else ("", "")
 
 
 @rule(

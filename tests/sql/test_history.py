@@ -245,9 +245,6 @@ def test_who_watches_is_told_and_nobody_else(
     call(caller, "toggle", "x")
     assert not list(db.notifies(timeout=0.2))
     assert one(caller, "select version from hotmesh.entity_watch('my-app', 'a')") == 3
-    clock.advance("2 hours")
-    one(caller, "select version from hotmesh.entity_watch('my-app', 'b')")
-    assert one(db, "select count(*) from my_app.entity_watches") == 1
 
 
 # --- plans ----------------------------------------------------------------------------------------
