@@ -191,10 +191,12 @@ create table hotmesh.limits (
     begun jsonb not null default '{}',
     created_at timestamptz not null,
     updated_at timestamptz not null,
+    throttle integer,
     constraint limits_pkey primary key (queue, kind),
     constraint limited_kind_is_known check (kind in ('workflow', 'activity')),
     constraint limits_are_above_zero check (concurrency > 0 and per_key > 0 and rate > 0),
-    constraint a_rate_has_a_time check ((rate is null) = (per is null))
+    constraint a_rate_has_a_time check ((rate is null) = (per is null)),
+    constraint throttle_is_a_delay_or_a_stop check (throttle > 0 or throttle = -1)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
 comment on table hotmesh.limits is
 'One row per queue and kind of message that is, or was, limited.';
@@ -211,6 +213,8 @@ comment on column hotmesh.limits.begun is
 'How many began in each sixtieth of `per`, by its number, as far as it still counts.';
 comment on column hotmesh.limits.created_at is 'When it was set first.';
 comment on column hotmesh.limits.updated_at is 'When it was set, or when something was claimed.';
+comment on column hotmesh.limits.throttle is
+'Milliseconds from one beginning to the next; -1: nothing begins.';
 
 -- 34_lane.sql
 create table hotmesh.lanes (
@@ -710,7 +714,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-edaad34d-fd3b3e22'
+    select '0.1.0-5497ee14-abec97be'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6862,6 +6866,15 @@ as $$
               - floor(extract(epoch from hotmesh.now()) / hotmesh._limit_slice(lim.per))) <= 60
 $$;
 
+-- Seconds until the throttle lets something begin again; zero or less: now.
+create function hotmesh._limit_pause(lim hotmesh.limits)
+returns double precision
+language sql
+stable
+as $$
+    select lim.throttle / 1000.0 - extract(epoch from hotmesh.now() - lim.updated_at)
+$$;
+
 -- How many more may begin now; the caller who means to take them holds the row's lock.
 create function hotmesh._limit_free(lim hotmesh.limits)
 returns integer
@@ -6874,7 +6887,9 @@ begin
             from streams s
             where s.kind = lim.kind and s.queue = lim.queue and s.slot = 2) end,
         lim.rate - case when lim.rate is not null then (
-            select coalesce(sum(b.number), 0) from hotmesh._limit_begun(lim) b) end),
+            select coalesce(sum(b.number), 0) from hotmesh._limit_begun(lim) b) end,
+        case when lim.throttle is not null then (
+            lim.throttle > 0 and hotmesh._limit_pause(lim) <= 0)::integer end),
         2147483647);
 end
 $$;
@@ -6888,7 +6903,7 @@ declare
     v_slice text := floor(extract(epoch from v_now) / hotmesh._limit_slice(lim.per))::text;
 begin
     update limits l
-    set updated_at = v_now,
+    set updated_at = case when number > 0 then v_now else l.updated_at end,
         begun = case when lim.rate is null then '{}' else coalesce((
                 select jsonb_object_agg(b.slice, b.number) from hotmesh._limit_begun(lim) b), '{}')
             || case when number > 0 then jsonb_build_object(
@@ -6907,7 +6922,7 @@ begin
         select (l::hotmesh.limits)
         from limits l
         where l.queue = any (queues) and l.kind = _limit_of.kind
-          and (l.concurrency is not null or l.per_key is not null or l.rate is not null));
+          and coalesce(l.concurrency, l.per_key, l.rate, l.throttle) is not null);
 end
 $$;
 
@@ -7057,17 +7072,20 @@ begin
 end
 $$;
 
--- Seconds until a full rate lets something begin again.
+-- Seconds until a full rate and a throttle let something begin again; null if they do, or never.
 create function hotmesh._limit_opens(lim hotmesh.limits)
 returns double precision
 language sql
 stable
 as $$
-    select greatest(0, (min(b.slice) + 61) * hotmesh._limit_slice(lim.per)
-                       - extract(epoch from hotmesh.now()))
-    from hotmesh._limit_begun(lim) b
-    where lim.rate is not null
-    having sum(b.number) >= lim.rate
+    select greatest(
+        (select greatest(0, (min(b.slice) + 61) * hotmesh._limit_slice(lim.per)
+                            - extract(epoch from hotmesh.now()))
+         from hotmesh._limit_begun(lim) b
+         where lim.rate is not null
+         having sum(b.number) >= lim.rate),
+        nullif(greatest(hotmesh._limit_pause(lim), 0), 0))
+    where lim.throttle is distinct from -1
 $$;
 
 -- Sets or, with nulls, lifts the limits of a queue. What is under way counts from now on; each lane
@@ -7100,6 +7118,21 @@ begin
         where m.queue = lim.queue and m.kind = lim.kind and m.state = 'ready' and m.slot is null
           and m.concurrency_key is not null
         for update skip locked));
+end
+$$;
+
+-- Sets or, with null, lifts the throttle of a queue.
+create function hotmesh._limit_throttle(queue text, kind text, throttle integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into limits as l (queue, kind, throttle, created_at, updated_at)
+    values (queue, kind, throttle, v_now, v_now)
+    on conflict on constraint limits_pkey do update
+    set throttle = _limit_throttle.throttle, updated_at = v_now;
 end
 $$;
 
@@ -7606,7 +7639,7 @@ as $$
 declare
     v_limit hotmesh.limits := (
         queue, kind, concurrency, per_key, rate,
-        coalesce(per, case when rate is not null then interval '1 s' end), null, null, null);
+        coalesce(per, case when rate is not null then interval '1 s' end), null, null, null, null);
 begin
     perform hotmesh._enter(app);
     perform hotmesh._queue_check(v_limit);
@@ -7627,18 +7660,46 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null));
-    perform hotmesh._queue_set((queue, kind, null, null, null, null, null, null, null));
+    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null, null));
+    perform hotmesh._queue_set((queue, kind, null, null, null, null, null, null, null, null));
 end
 $$;
 comment on function hotmesh.queue_unlimit(text, text, text) is
 'Lift the limits of a queue, of one kind (workflow or activity) or of both. Nothing happens if it
 has none.';
 
+create function hotmesh.queue_throttle(
+    app text, queue text, delay integer, kind text default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_kind text;
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null, null));
+    if delay is null or delay not between -1 and 86400000 then
+        perform hotmesh._queue_refuse(queue, 'delay is from -1 to 86400000 milliseconds');
+    end if;
+    foreach v_kind in array array['workflow', 'activity'] loop
+        if v_kind = coalesce(kind, v_kind) then
+            perform hotmesh._limit_throttle(queue, v_kind, nullif(delay, 0));
+        end if;
+    end loop;
+    perform hotmesh._worker_wake_useful('');
+end
+$$;
+comment on function hotmesh.queue_throttle(text, text, integer, text) is
+'Let so many milliseconds pass from one beginning to the next in this queue, whoever serves it; -1:
+nothing begins any more, 0: as if nothing had been said. What is under way goes on, and limits stay.
+kind: workflow or activity, null for both. Raises 22023.';
+
 create function hotmesh.queue_list(app text)
 returns table (
     queue text, kind text, concurrency integer, per_key integer, rate integer, per interval,
-    under_way bigint, held bigint)
+    under_way bigint, held bigint, throttle integer)
 language plpgsql
 stable
 security definer
@@ -7651,15 +7712,16 @@ begin
            (select count(*) from streams s
             where s.kind = l.kind and s.queue = l.queue and s.slot = 2),
            (select count(*) from streams s
-            where s.kind = l.kind and s.queue = l.queue and s.state = 'held')
+            where s.kind = l.kind and s.queue = l.queue and s.state = 'held'),
+           l.throttle
     from limits l
-    where l.concurrency is not null or l.per_key is not null or l.rate is not null
+    where coalesce(l.concurrency, l.per_key, l.rate, l.throttle) is not null
     order by l.queue, l.kind;
 end
 $$;
 comment on function hotmesh.queue_list(text) is
 'The queues that have limits, what is under way in each, and how many messages are held because
-their key has no free slot.';
+their key has no free slot. throttle: milliseconds between two beginnings, -1: nothing begins.';
 
 create function hotmesh.queue_stats(app text)
 returns table (
@@ -15314,7 +15376,7 @@ as $$
         ('client', 'schedule_trigger schedule_backfill'),
         ('reader', 'schedule_list now version protocol build'),
         ('reader', 'job_status job_result job_results job_state job_export'),
-        ('reader', 'job_list job_history job_describe worker_list queue_stats'),
+        ('reader', 'job_list job_history job_describe worker_list queue_stats queue_list'),
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
@@ -15327,7 +15389,7 @@ as $$
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune entity_prune stream_revive'),
-        ('operator', 'queue_limit queue_unlimit queue_list')
+        ('operator', 'queue_limit queue_unlimit queue_throttle')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)
 $$;

@@ -1,8 +1,9 @@
 -- 33 limit: how much of a queue may be under way (workflows from their first claim until they
--- close, activities while they run), in all and per concurrency key, and how many may begin in a
--- time. Claims of a limited queue lock its row in `limits`, so they come one after another, and
--- count slots, a column of the messages: whatever becomes of one gives its slot back (34). A queue
--- that is full is not looked at. Beginnings are counted in sixtieths of the time of the rate.
+-- close, activities while they run), in all and per concurrency key, how many may begin in a time,
+-- and how long after each other. Claims of a limited queue lock its row in `limits`, so they come
+-- one after another, and count slots, a column of the messages: whatever becomes of one gives its
+-- slot back (34). A queue that is full is not looked at. Beginnings are counted in sixtieths of the
+-- time of the rate.
 
 --@ state
 create table hotmesh.limits (
@@ -15,10 +16,12 @@ create table hotmesh.limits (
     begun jsonb not null default '{}',
     created_at timestamptz not null,
     updated_at timestamptz not null,
+    throttle integer,
     constraint limits_pkey primary key (queue, kind),
     constraint limited_kind_is_known check (kind in ('workflow', 'activity')),
     constraint limits_are_above_zero check (concurrency > 0 and per_key > 0 and rate > 0),
-    constraint a_rate_has_a_time check ((rate is null) = (per is null))
+    constraint a_rate_has_a_time check ((rate is null) = (per is null)),
+    constraint throttle_is_a_delay_or_a_stop check (throttle > 0 or throttle = -1)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200);
 comment on table hotmesh.limits is
 'One row per queue and kind of message that is, or was, limited.';
@@ -35,6 +38,8 @@ comment on column hotmesh.limits.begun is
 'How many began in each sixtieth of `per`, by its number, as far as it still counts.';
 comment on column hotmesh.limits.created_at is 'When it was set first.';
 comment on column hotmesh.limits.updated_at is 'When it was set, or when something was claimed.';
+comment on column hotmesh.limits.throttle is
+'Milliseconds from one beginning to the next; -1: nothing begins.';
 
 --@ behaviour
 -- Seconds of one of the sixty slices in which beginnings are counted. A message counts until the
@@ -60,6 +65,15 @@ as $$
               - floor(extract(epoch from hotmesh.now()) / hotmesh._limit_slice(lim.per))) <= 60
 $$;
 
+-- Seconds until the throttle lets something begin again; zero or less: now.
+create or replace function hotmesh._limit_pause(lim hotmesh.limits)
+returns double precision
+language sql
+stable
+as $$
+    select lim.throttle / 1000.0 - extract(epoch from hotmesh.now() - lim.updated_at)
+$$;
+
 -- How many more may begin now; the caller who means to take them holds the row's lock.
 create or replace function hotmesh._limit_free(lim hotmesh.limits)
 returns integer
@@ -72,7 +86,9 @@ begin
             from streams s
             where s.kind = lim.kind and s.queue = lim.queue and s.slot = 2) end,
         lim.rate - case when lim.rate is not null then (
-            select coalesce(sum(b.number), 0) from hotmesh._limit_begun(lim) b) end),
+            select coalesce(sum(b.number), 0) from hotmesh._limit_begun(lim) b) end,
+        case when lim.throttle is not null then (
+            lim.throttle > 0 and hotmesh._limit_pause(lim) <= 0)::integer end),
         2147483647);
 end
 $$;
@@ -86,7 +102,7 @@ declare
     v_slice text := floor(extract(epoch from v_now) / hotmesh._limit_slice(lim.per))::text;
 begin
     update limits l
-    set updated_at = v_now,
+    set updated_at = case when number > 0 then v_now else l.updated_at end,
         begun = case when lim.rate is null then '{}' else coalesce((
                 select jsonb_object_agg(b.slice, b.number) from hotmesh._limit_begun(lim) b), '{}')
             || case when number > 0 then jsonb_build_object(
@@ -105,7 +121,7 @@ begin
         select (l::hotmesh.limits)
         from limits l
         where l.queue = any (queues) and l.kind = _limit_of.kind
-          and (l.concurrency is not null or l.per_key is not null or l.rate is not null));
+          and coalesce(l.concurrency, l.per_key, l.rate, l.throttle) is not null);
 end
 $$;
 
@@ -255,17 +271,20 @@ begin
 end
 $$;
 
--- Seconds until a full rate lets something begin again.
+-- Seconds until a full rate and a throttle let something begin again; null if they do, or never.
 create or replace function hotmesh._limit_opens(lim hotmesh.limits)
 returns double precision
 language sql
 stable
 as $$
-    select greatest(0, (min(b.slice) + 61) * hotmesh._limit_slice(lim.per)
-                       - extract(epoch from hotmesh.now()))
-    from hotmesh._limit_begun(lim) b
-    where lim.rate is not null
-    having sum(b.number) >= lim.rate
+    select greatest(
+        (select greatest(0, (min(b.slice) + 61) * hotmesh._limit_slice(lim.per)
+                            - extract(epoch from hotmesh.now()))
+         from hotmesh._limit_begun(lim) b
+         where lim.rate is not null
+         having sum(b.number) >= lim.rate),
+        nullif(greatest(hotmesh._limit_pause(lim), 0), 0))
+    where lim.throttle is distinct from -1
 $$;
 
 -- Sets or, with nulls, lifts the limits of a queue. What is under way counts from now on; each lane
@@ -298,5 +317,20 @@ begin
         where m.queue = lim.queue and m.kind = lim.kind and m.state = 'ready' and m.slot is null
           and m.concurrency_key is not null
         for update skip locked));
+end
+$$;
+
+-- Sets or, with null, lifts the throttle of a queue.
+create or replace function hotmesh._limit_throttle(queue text, kind text, throttle integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into limits as l (queue, kind, throttle, created_at, updated_at)
+    values (queue, kind, throttle, v_now, v_now)
+    on conflict on constraint limits_pkey do update
+    set throttle = _limit_throttle.throttle, updated_at = v_now;
 end
 $$;

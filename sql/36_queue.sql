@@ -71,7 +71,7 @@ as $$
 declare
     v_limit hotmesh.limits := (
         queue, kind, concurrency, per_key, rate,
-        coalesce(per, case when rate is not null then interval '1 s' end), null, null, null);
+        coalesce(per, case when rate is not null then interval '1 s' end), null, null, null, null);
 begin
     perform hotmesh._enter(app);
     perform hotmesh._queue_check(v_limit);
@@ -92,18 +92,46 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null));
-    perform hotmesh._queue_set((queue, kind, null, null, null, null, null, null, null));
+    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null, null));
+    perform hotmesh._queue_set((queue, kind, null, null, null, null, null, null, null, null));
 end
 $$;
 comment on function hotmesh.queue_unlimit(text, text, text) is
 'Lift the limits of a queue, of one kind (workflow or activity) or of both. Nothing happens if it
 has none.';
 
+create or replace function hotmesh.queue_throttle(
+    app text, queue text, delay integer, kind text default null)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_kind text;
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._queue_check((queue, kind, 1, null, null, null, null, null, null, null));
+    if delay is null or delay not between -1 and 86400000 then
+        perform hotmesh._queue_refuse(queue, 'delay is from -1 to 86400000 milliseconds');
+    end if;
+    foreach v_kind in array array['workflow', 'activity'] loop
+        if v_kind = coalesce(kind, v_kind) then
+            perform hotmesh._limit_throttle(queue, v_kind, nullif(delay, 0));
+        end if;
+    end loop;
+    perform hotmesh._worker_wake_useful('');
+end
+$$;
+comment on function hotmesh.queue_throttle(text, text, integer, text) is
+'Let so many milliseconds pass from one beginning to the next in this queue, whoever serves it; -1:
+nothing begins any more, 0: as if nothing had been said. What is under way goes on, and limits stay.
+kind: workflow or activity, null for both. Raises 22023.';
+
 create or replace function hotmesh.queue_list(app text)
 returns table (
     queue text, kind text, concurrency integer, per_key integer, rate integer, per interval,
-    under_way bigint, held bigint)
+    under_way bigint, held bigint, throttle integer)
 language plpgsql
 stable
 security definer
@@ -116,15 +144,16 @@ begin
            (select count(*) from streams s
             where s.kind = l.kind and s.queue = l.queue and s.slot = 2),
            (select count(*) from streams s
-            where s.kind = l.kind and s.queue = l.queue and s.state = 'held')
+            where s.kind = l.kind and s.queue = l.queue and s.state = 'held'),
+           l.throttle
     from limits l
-    where l.concurrency is not null or l.per_key is not null or l.rate is not null
+    where coalesce(l.concurrency, l.per_key, l.rate, l.throttle) is not null
     order by l.queue, l.kind;
 end
 $$;
 comment on function hotmesh.queue_list(text) is
 'The queues that have limits, what is under way in each, and how many messages are held because
-their key has no free slot.';
+their key has no free slot. throttle: milliseconds between two beginnings, -1: nothing begins.';
 
 create or replace function hotmesh.queue_stats(app text)
 returns table (

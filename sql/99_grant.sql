@@ -20,7 +20,7 @@ as $$
         ('client', 'schedule_trigger schedule_backfill'),
         ('reader', 'schedule_list now version protocol build'),
         ('reader', 'job_status job_result job_results job_state job_export'),
-        ('reader', 'job_list job_history job_describe worker_list queue_stats'),
+        ('reader', 'job_list job_history job_describe worker_list queue_stats queue_list'),
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
@@ -33,7 +33,7 @@ as $$
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
         ('operator', 'job_archive job_prune entity_prune stream_revive'),
-        ('operator', 'queue_limit queue_unlimit queue_list')
+        ('operator', 'queue_limit queue_unlimit queue_throttle')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)
 $$;

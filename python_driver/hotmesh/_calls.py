@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Job",
     "Message",
     "Outcome",
-    "QueueLimit",
     "app_create",
     "app_drop",
     "app_grant",
@@ -41,9 +40,6 @@ __all__ = [
     "job_state",
     "job_status",
     "protocol",
-    "queue_limit",
-    "queue_list",
-    "queue_unlimit",
     "stream_claim",
     "stream_complete",
     "stream_extend",
@@ -131,19 +127,6 @@ class Delivery(NamedTuple):
     due: float | None
     signal: str | None
     base: int | None
-
-
-class QueueLimit(NamedTuple):
-    """The limits of one kind of message in a queue, and how much is under way and held there."""
-
-    queue: str
-    kind: str
-    concurrency: int | None
-    per_key: int | None
-    rate: int | None
-    per: timedelta | None
-    under_way: int
-    held: int
 
 
 class Message(NamedTuple):
@@ -491,58 +474,6 @@ def stream_revive(app: str, id: int) -> Call[None]:
         {"app": app, "id": id},
         _nothing,
     )
-
-
-# --- limits ---------------------------------------------------------------------------------------
-
-_QUEUE_LIMIT = """
-select queue_limit from hotmesh.queue_limit(
-    app => %(app)s::text, queue => %(queue)s::text, concurrency => %(concurrency)s::integer,
-    per_key => %(per_key)s::integer, rate => %(rate)s::integer,
-    per => make_interval(secs => %(per)s::double precision), kind => %(kind)s::text)
-"""
-
-
-def queue_limit(
-    app: str,
-    queue: str,
-    concurrency: int | None = None,
-    per_key: int | None = None,
-    rate: int | None = None,
-    per: float | None = None,
-    kind: str | None = None,
-) -> Call[None]:
-    """Set the limits of a queue; `per` is in seconds, `kind` workflow, activity or None for both."""
-    params = {
-        "app": app,
-        "queue": queue,
-        "concurrency": concurrency,
-        "per_key": per_key,
-        "rate": rate,
-        "per": per,
-        "kind": kind,
-    }
-    return Call(_QUEUE_LIMIT, params, _nothing).repeatable()
-
-
-def queue_unlimit(app: str, queue: str, kind: str | None = None) -> Call[None]:
-    """Lift the limits of a queue, of one kind or of both."""
-    return Call(
-        "select queue_unlimit from hotmesh.queue_unlimit("
-        "app => %(app)s::text, queue => %(queue)s::text, kind => %(kind)s::text)",
-        {"app": app, "queue": queue, "kind": kind},
-        _nothing,
-    ).repeatable()
-
-
-def queue_list(app: str) -> Call[list[QueueLimit]]:
-    """The queues that have limits."""
-    return Call(
-        "select queue, kind, concurrency, per_key, rate, per, under_way, held "
-        "from hotmesh.queue_list(app => %(app)s::text)",
-        {"app": app},
-        lambda rows: [QueueLimit._make(row) for row in rows],
-    ).repeatable()
 
 
 # --- workers --------------------------------------------------------------------------------------

@@ -365,7 +365,8 @@ class Execution:
         what = f'result of activity "{self.context.activity_name}"'
         text = _payload.written(value, what)
         self.value = value if type(value) in (str, int) else _codec.stored(text)
-        self.output = _payload.seal(text, what)
+        openly = getattr(self.function, "answers_openly", False)  # the engine has to read it
+        self.output = text if openly else _payload.seal(text, what)
 
     def fail(self, error: BaseException) -> None:
         """Its outcome is this error, whatever it was before; unless its time was over by then."""

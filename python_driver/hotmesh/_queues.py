@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from . import _calls, _codec, durations
-from ._calls import Call, QueueLimit
+from . import _calls_view, _codec, durations
+from ._calls import Call
+from ._calls_view import QueueLimit
 from ._session import AsyncSession, SyncSession
 from .durations import Duration
 from .errors import InvalidArgumentError
 
-__all__ = ["Kind", "QueueClient", "SyncQueueClient"]
+__all__ = ["Kind", "QueueClient", "SyncQueueClient", "throttle"]
 
 Kind = Literal["workflow", "activity"]
 LARGEST = 2**31 - 1
+DAY = 86_400_000
+"""In milliseconds: the longest that a throttle lets pass."""
 
 
 def _limit(
@@ -25,7 +28,7 @@ def _limit(
     per: Duration | None,
     kind: Kind | None,
 ) -> Call[None]:
-    return _calls.queue_limit(
+    return _calls_view.queue_limit(
         app,
         _codec.text(task_queue, "task_queue"),
         _number(concurrency, "concurrency"),
@@ -37,7 +40,14 @@ def _limit(
 
 
 def _unlimit(app: str, task_queue: str, kind: Kind | None) -> Call[None]:
-    return _calls.queue_unlimit(app, _codec.text(task_queue, "task_queue"), _kind(kind))
+    return _calls_view.queue_unlimit(app, _codec.text(task_queue, "task_queue"), _kind(kind))
+
+
+def throttle(app: str, task_queue: str, delay: int, kind: Kind | None) -> Call[None]:
+    """The call, checked."""
+    name = _codec.text(task_queue, "task_queue")
+    told = _codec.whole(delay, "throttle", -1, DAY)
+    return _calls_view.queue_throttle(app, name, told, _kind(kind))
 
 
 def _number(value: object, what: str) -> int | None:
@@ -88,9 +98,18 @@ class QueueClient:
         """Lift the limits of a queue, of one kind or of both."""
         await self._session.run(_unlimit(self._session.app_id, task_queue, kind))
 
+    async def throttle(
+        self, task_queue: str, milliseconds: int, *, kind: Kind | None = None
+    ) -> None:
+        """Let so much time pass from one beginning to the next; -1: nothing begins, 0 lifts it.
+
+        It holds for whoever serves the queue, until it is lifted; what is under way goes on.
+        """
+        await self._session.run(throttle(self._session.app_id, task_queue, milliseconds, kind))
+
     async def list(self) -> list[QueueLimit]:
         """The queues that have limits, with how much is under way and held in each."""
-        return await self._session.run(_calls.queue_list(self._session.app_id))
+        return await self._session.run(_calls_view.queue_list(self._session.app_id))
 
 
 class SyncQueueClient:
@@ -117,6 +136,10 @@ class SyncQueueClient:
         """Lift the limits of a queue; see :meth:`QueueClient.unlimit`."""
         self._session.run(_unlimit(self._session.app_id, task_queue, kind))
 
+    def throttle(self, task_queue: str, milliseconds: int, *, kind: Kind | None = None) -> None:
+        """Slow a queue down, pause or resume it; see :meth:`QueueClient.throttle`."""
+        self._session.run(throttle(self._session.app_id, task_queue, milliseconds, kind))
+
     def list(self) -> list[QueueLimit]:
         """The queues that have limits; see :meth:`QueueClient.list`."""
-        return self._session.run(_calls.queue_list(self._session.app_id))
+        return self._session.run(_calls_view.queue_list(self._session.app_id))

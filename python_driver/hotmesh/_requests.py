@@ -50,6 +50,7 @@ __all__ = [
     "entity_text",
     "export",
     "fork",
+    "guarded",
     "hook_start",
     "interrupt_options",
     "job_interrupt",
@@ -201,7 +202,7 @@ def start(app: str, request: StartRequest) -> Call[Job]:
         _optional(request.get("entity"), "entity"),
         _codec.dumps(options, "options"),
     )
-    return _guarded(call, app, key, options.get("on_conflict") == "existing")
+    return guarded(call, app, key, options.get("on_conflict") == "existing")
 
 
 def fork(app: str, source: str, version: int | None, request: StartRequest) -> Call[Job]:
@@ -221,10 +222,10 @@ def fork(app: str, source: str, version: int | None, request: StartRequest) -> C
     if version is not None:
         version = _codec.whole(version, "version", 0, 2**63 - 1)
     call = _calls_entity.entity_fork(app, _codec.text(source, "source"), version, told)
-    return _guarded(call, app, key, options.get("on_conflict") == "existing")
+    return guarded(call, app, key, options.get("on_conflict") == "existing")
 
 
-def _guarded(call: Call[T], app: str, key: str, idempotent: bool) -> Call[T]:
+def guarded(call: Call[T], app: str, key: str, idempotent: bool) -> Call[T]:
     """The call, with what to do when its answer is lost."""
     if idempotent:
         return call.repeatable()
@@ -251,7 +252,7 @@ def start_many(app: str, requests: Iterable[StartRequest]) -> tuple[Call[list[Jo
         keys.append(key)
         idempotent = idempotent and options.get("on_conflict") == "existing"
     call = _calls.job_start_many(app, f"[{','.join(written)}]")
-    return _guarded(call, app, keys[0] if keys else "", idempotent), keys
+    return guarded(call, app, keys[0] if keys else "", idempotent), keys
 
 
 KNOWN = frozenset(typing.get_type_hints(StartRequest))

@@ -20,6 +20,7 @@ import click
 
 from . import __version__, _calls, _calls_view, durations, embedded
 from . import install as engine
+from ._calls_view import QueueLimit
 from ._cli import care, orders, schedules, screen, watching
 from ._cli import jobs as looks
 from ._cli.entities import entity
@@ -410,6 +411,27 @@ def queue_list(place: Place) -> None:
     _show_queues(place)
 
 
+@queue.command(name="throttle")
+@click.argument("name")
+@click.argument("delay", metavar="DURATION|pause|resume")
+@click.option("--kind", type=KIND, help="Only its workflows or activities.")
+@placed
+def queue_throttle(place: Place, name: str, delay: str, kind: Any) -> None:
+    """Let so much time pass from one beginning to the next; or pause the queue, or resume it."""
+    pace = {"pause": -1, "resume": 0}.get(delay)
+    if pace is None:
+        pace = round(1000 * durations.above_zero(delay, "the delay"))
+    with place.client() as client:
+        client.queue.throttle(name, pace, kind=kind)
+    _show_queues(place)
+
+
+def _pace(one: QueueLimit) -> str:
+    rate = f"{one.rate} in {one.per}" if one.rate else ""
+    throttle = {None: "", -1: "paused"}.get(one.throttle, f"{one.throttle} ms apart")
+    return ", ".join(part for part in (rate, throttle) if part)
+
+
 def _show_queues(place: Place) -> None:
     with place.client() as client:
         found = client.queue.list()
@@ -421,7 +443,7 @@ def _show_queues(place: Place) -> None:
     heads = ("queue", "kind", "concurrency", "per key", "rate", "under way", "held")
     place.screen.table(heads, ([
         one.queue, one.kind, str(one.concurrency or ""), str(one.per_key or ""),
-        f"{one.rate} in {one.per}" if one.rate else "", str(one.under_way), str(one.held),
+        _pace(one), str(one.under_way), str(one.held),
     ] for one in found))  # fmt: skip
 
 

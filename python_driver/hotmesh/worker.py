@@ -7,11 +7,12 @@ import contextlib
 import inspect
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 from . import _codec, durations
+from ._callbacks import Topic
 from ._execution import name_of, named
 from ._pump import Pump
 from ._session import AsyncSession
@@ -174,6 +175,21 @@ async def register_activity_worker(
     return Worker(await _pump(connection, app_id, {}, queues, policy, slots, lease))
 
 
+async def answering(
+    connection: object,
+    app_id: str,
+    topics: Iterable[Topic],
+    max_concurrent: int,
+    lease: Duration | None,
+) -> Worker:
+    """Start a worker for the callbacks of a `HotMesh`: each topic is a queue with one activity."""
+    served = list(topics)
+    queues = {topic.name: {topic.name: topic.function} for topic in served}
+    policies = {topic.name: topic.policy for topic in served}
+    slots = (0, max_concurrent)
+    return Worker(await _pump(connection, app_id, {}, queues, policies, slots, lease))
+
+
 def _stop_all() -> None:
     """A signal is for the whole process: every worker stops."""
     for worker in list(_OPEN):
@@ -192,7 +208,7 @@ async def _pump(
     app_id: str,
     workflows: dict[tuple[str, str], Callable[..., Any]],
     activities: Mapping[str, Mapping[str, Callable[..., Any]]],
-    policy: str,
+    policy: str | Mapping[str, str],
     slots: tuple[int, int],
     lease: Duration | None,
 ) -> Pump:
@@ -208,7 +224,8 @@ async def _pump(
     )
     pump.server.transactions = Transactions(session)
     for queue, functions in activities.items():
-        pump.server.add(queue, functions, policy)
+        told = policy if isinstance(policy, str) else policy[queue]
+        pump.server.add(queue, functions, told)
     try:
         await pump.start()
     except BaseException:

@@ -404,6 +404,10 @@ def test_limits_of_queues_are_set_listed_and_lifted(
     )  # fmt: skip
     [left] = queue("unlimit", "mail", "--kind", "activity", "--json").document
     assert left["kind"] == "workflow"
+    assert "1000 ms apart" in queue("throttle", "letters", "1 s").out
+    assert "paused" in queue("throttle", "letters", "pause").out
+    assert "letters" not in queue("throttle", "letters", "resume").out
+    only_a_sentence(queue("throttle", "letters", "soon"), 1, "soon")
     only_a_sentence(queue("limit", "mail"), 1, "nothing is limited")
     assert queue("limit", "mail", "--rate", "0").status == 2
 

@@ -97,6 +97,35 @@ async def test_no_more_of_a_key_run_than_it_may(house: House) -> None:
     assert gauge.most["*"] > 1
 
 
+async def test_a_throttle_keeps_the_beginnings_apart_whoever_serves(house: House) -> None:
+    loop, begun = asyncio.get_running_loop(), []
+
+    async def visit(key: str) -> str:
+        begun.append(loop.time())
+        return key
+
+    await house.client.queue.throttle("acts", 50, kind="activity")
+    await house.worker(fan)
+    await house.activity_worker(visit)
+    await house.activity_worker(visit)
+    assert len(await house.run(fan, 6, 2)) == 6
+    assert begun[-1] - begun[0] > 0.2, "five times 50 ms, and a bit for the last to be told"
+
+
+async def test_what_is_paused_goes_on_when_it_is_resumed(house: House) -> None:
+    await house.client.queue.throttle("acts", -1)
+    await house.worker(one)
+    await house.activity_worker(visit)
+    handle = await house.start(one, "k")
+    ready = "select count(*) from my_app.streams where kind = 'activity' and state = 'ready'"
+    await wait_for(lambda: house.one(ready) == 1, what="an activity that waits")
+    assert gauge.most == {}
+    [limit] = [one for one in await house.client.queue.list() if one.kind == "activity"]
+    assert (limit.queue, limit.throttle) == ("acts", -1)
+    await house.client.queue.throttle("acts", 0)
+    assert await handle.result(timeout=10) == "k"
+
+
 async def test_an_activity_of_a_limited_queue_is_not_run_inline(house: House) -> None:
     """The control: without a limit the same worker runs it inline, and no message is ever laid."""
     house.db.execute(
@@ -204,6 +233,9 @@ async def test_the_blocking_client_does_the_same(dsn: str) -> None:
         client.queue.limit("acts", rate=5, per="1 minute", kind="activity")
         [limits] = client.queue.list()
         assert (limits.rate, limits.per and limits.per.total_seconds()) == (5, 60)
+        client.queue.throttle("acts", 7)
+        assert [one.throttle for one in client.queue.list()] == [7, 7]
+        client.queue.throttle("acts", 0)
         client.queue.unlimit("acts")
         assert client.queue.list() == []
 
