@@ -103,7 +103,8 @@ create table hotmesh.streams (
     concurrency_key text,
     slot smallint,
     constraint streams_pkey primary key (id),
-    constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
+    constraint kind_is_known check (
+        kind in ('workflow', 'activity', 'event', 'signal', 'timer')),
     constraint state_is_known check (
         state in ('delayed', 'held', 'ready', 'leased', 'waiting', 'dead')),
     constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
@@ -118,8 +119,8 @@ comment on table hotmesh.streams is
 'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
 comment on column hotmesh.streams.id is 'The message. Handed to whoever claims it.';
 comment on column hotmesh.streams.kind is
-'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm
-that becomes an event.';
+'workflow: run or resume a function; activity: call one; event: news for a job; signal: one that was
+sent to a job and waits for its wait, which makes it an event; timer: an alarm that becomes one.';
 comment on column hotmesh.streams.state is
 'delayed, held (its key has no free slot, see limits), ready, leased, waiting (for news, or in a
 job''s inbox) or dead (a dead letter, or a parked workflow).';
@@ -163,7 +164,7 @@ where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
-create index streams_by_job on hotmesh.streams (job_id, kind, dimension, sequence)
+create index streams_by_job on hotmesh.streams (job_id, kind, dimension, sequence, id)
 where job_id is not null;
 create index streams_slots on hotmesh.streams (kind, queue, slot, concurrency_key)
 where slot > 0;
@@ -172,7 +173,7 @@ where state = 'held';
 create index streams_resumed on hotmesh.streams (queue, name, priority desc, id)
 where state = 'ready' and kind = 'workflow' and slot <> 1;
 create index streams_news on hotmesh.streams (name, job_id)
-where kind = 'event' and state = 'ready';
+where kind in ('event', 'signal') and state = 'ready';
 
 -- 31_inbox.sql
 
@@ -714,7 +715,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-5497ee14-abec97be'
+    select '0.1.0-9bd8762d-f4bd4e61'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6319,32 +6320,46 @@ begin
 end
 $$;
 
--- Jobs for which there is news to file, each found by one look, however much there is for one.
-create function hotmesh._inbox_unfiled(names text[], take integer)
+-- Jobs behind this one for which there is news to file, each found by one look, however much there
+-- is for one.
+create function hotmesh._inbox_unfiled(
+    names text[], take integer, after bigint default 0)
 returns bigint[]
 language plpgsql
 as $$
 begin
     if not exists (
         select from streams s
-        where s.kind = 'event' and s.state = 'ready' and s.name = any (names))
+        where s.kind in ('event', 'signal') and s.state = 'ready' and s.name = any (names))
     then
         return '{}';
     end if;
     return array(
         with recursive found (name, job_id) as (
-            select n.name, (
-                select min(s.job_id) from streams s
-                where s.kind = 'event' and s.state = 'ready' and s.name = n.name)
-            from unnest(names) n (name)
+            select n.name, after from unnest(names) n (name)
             union all
             select f.name, (
                 select min(s.job_id) from streams s
-                where s.kind = 'event' and s.state = 'ready' and s.name = f.name
+                where s.kind in ('event', 'signal') and s.state = 'ready' and s.name = f.name
                   and s.job_id > f.job_id)
             from found f
             where f.job_id is not null)
-        select f.job_id from found f where f.job_id is not null limit take);
+        select f.job_id from found f where f.job_id > after limit take);
+end
+$$;
+
+-- The last of them.
+create function hotmesh._inbox_last(names text[])
+returns bigint
+language plpgsql
+as $$
+begin
+    return (
+        select max(l.job_id)
+        from unnest(names) n (name)
+        cross join lateral (
+            select max(s.job_id) as job_id from streams s
+            where s.kind in ('event', 'signal') and s.state = 'ready' and s.name = n.name) l);
 end
 $$;
 
@@ -6355,8 +6370,9 @@ language plpgsql
 as $$
 begin
     insert into streams (id, kind, name, state, job_id, dimension, args, visible_at, created_at)
-    values (coalesce(id, nextval('hotmesh.ids')), 'event', name, 'ready', job_id, dimension, args,
-            hotmesh.now(), hotmesh.now());
+    values (coalesce(id, nextval('hotmesh.ids')),
+            case name when 'signal' then name else 'event' end,
+            name, 'ready', job_id, dimension, args, hotmesh.now(), hotmesh.now());
 end
 $$;
 
@@ -6400,17 +6416,24 @@ begin
 end
 $$;
 
--- Signals that met their waits become those steps' results.
+-- Signals that met their waits become those steps' results: new rows, since one that was locked in
+-- a subtransaction and deleted outside of it stays in the way of every look until it is vacuumed.
 create function hotmesh._inbox_answer(
     ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
 begin
-    update streams s
-    set name = 'result', state = 'ready', dimension = a.dimension, sequence = a.sequence
-    from unnest(ids, dimensions, sequences) as a (id, dimension, sequence)
-    where s.id = a.id;
+    with met as (
+        delete from streams s
+        using unnest(ids, dimensions, sequences) as a (id, dimension, sequence)
+        where s.id = any (ids) and s.id = a.id
+        returning s.id, s.job_id, a.dimension, a.sequence, s.args, s.visible_at, s.created_at)
+    insert into streams (
+        id, kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    select m.id, 'event', 'result', 'ready', m.job_id, m.dimension, m.sequence, m.args,
+           m.visible_at, m.created_at
+    from met m;
 end
 $$;
 
@@ -6482,6 +6505,7 @@ begin
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
         where m.state <> 'dead'
           and case m.kind when 'event' then m.name in ('result', 'effect')
+                          when 'signal' then false
                           when 'workflow' then activations
                           when 'timer' then m.name <> 'interrupt'
                           else true end
@@ -7875,6 +7899,24 @@ begin
 end
 $$;
 
+-- Jobs for which there is news to file, `take` of them. If most of those are locked by somebody, as
+-- many again, from anywhere behind them: whoever sits on the oldest holds up nobody else.
+create function hotmesh._job_news(names text[], take integer)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := hotmesh._inbox_unfiled(names, take);
+begin
+    if cardinality(v_jobs) = take and cardinality(hotmesh._job_lock(v_jobs)) < take / 2 then
+        v_jobs := v_jobs || hotmesh._inbox_unfiled(
+            names, take,
+            (v_jobs[1] + random() * (hotmesh._inbox_last(names) - v_jobs[1]))::bigint - 1);
+    end if;
+    return v_jobs;
+end
+$$;
+
 create function hotmesh._job_find(key text)
 returns hotmesh.jobs
 language plpgsql
@@ -9010,9 +9052,8 @@ as $$
 declare
     v_sent bigint[] := array(
         select m.id from streams m
-        where m.job_id = step.job_id and m.kind = 'event' and m.name = 'signal'
-          and m.dimension = step.name
-        order by m.id
+        where m.job_id = step.job_id and m.kind = 'signal' and m.dimension = step.name
+        order by m.sequence, m.id
         limit 1
         for update skip locked);
 begin
@@ -9075,7 +9116,7 @@ begin
     if not exists (
         select from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'event' and m.state = 'ready')
+          and m.kind = 'signal' and m.state = 'ready')
     then
         return;
     end if;
@@ -9084,7 +9125,7 @@ begin
         select m.job_id, m.args ->> 'signal' as name, array_agg(m.id order by m.id) as ids
         from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'event' and m.state = 'ready'
+          and m.kind = 'signal' and m.state = 'ready'
         group by 1, 2) s
     cross join lateral unnest(
         s.ids, hotmesh._signal_waits(s.job_id, s.name, cardinality(s.ids))) as p (sent, wait)
@@ -9095,7 +9136,7 @@ begin
     perform hotmesh._inbox_file(array(
         select m.id from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'event' and m.state = 'ready'
+          and m.kind = 'signal' and m.state = 'ready'
           and not exists (
               select from signals w
               where w.job_id = m.job_id and w.name = m.args ->> 'signal')));
@@ -14522,7 +14563,7 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unfiled('{report}', take);
+    v_jobs bigint[] := hotmesh._job_news('{report}', take);
     v_locked bigint[];
 begin
     if v_jobs = '{}' then
@@ -14785,7 +14826,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unfiled(
+    v_jobs bigint[] := hotmesh._job_news(
         '{result,query,signal,hook,cancel,interrupt,update,effect}', 200);
     v_locked bigint[];
     v_open bigint[];
@@ -14898,7 +14939,7 @@ as $$
 begin
     return exists (
         select from streams s
-        where s.kind = 'event' and s.state = 'ready'
+        where s.kind in ('event', 'signal') and s.state = 'ready'
           and s.name in (
               'result', 'signal', 'hook', 'cancel', 'interrupt', 'update', 'effect'))
         or exists (select from signals s where s.state = 'new');
@@ -15318,7 +15359,7 @@ begin
         'signals', (
             select coalesce(jsonb_agg(e.args ->> 'signal' order by e.id), '[]')
             from streams e
-            where e.job_id = _view_news.job_id and e.kind = 'event' and e.name = 'signal'),
+            where e.job_id = _view_news.job_id and e.kind = 'signal'),
         'orders', (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'order', e.name, 'given_at', e.created_at) order by e.id), '[]')

@@ -1,7 +1,7 @@
 -- 30 stream: the one queue. A message is work (activity, workflow), news of a job (event) or an
 -- alarm (timer). delayed -> ready -> leased -> deleted, or delayed again for a retry, or dead.
 -- `visible_at` says when a delayed one is due and when a leased one is given up. A workflow message
--- lives as long as its function: it is `waiting` while there is nothing to do. An event is `ready`
+-- lives as long as its function: it is `waiting` while there is nothing to do. News is `ready`
 -- until its job was told, then `waiting` in the inbox. A claim raises `token`: a report with an old
 -- one is stale. Errors: MSH30.
 
@@ -29,7 +29,8 @@ create table hotmesh.streams (
     concurrency_key text,
     slot smallint,
     constraint streams_pkey primary key (id),
-    constraint kind_is_known check (kind in ('workflow', 'activity', 'event', 'timer')),
+    constraint kind_is_known check (
+        kind in ('workflow', 'activity', 'event', 'signal', 'timer')),
     constraint state_is_known check (
         state in ('delayed', 'held', 'ready', 'leased', 'waiting', 'dead')),
     constraint leased_messages_have_a_worker check (state <> 'leased' or worker is not null),
@@ -44,8 +45,8 @@ comment on table hotmesh.streams is
 'One row per message that is due or will be: for a queue, for a job''s inbox, or an alarm.';
 comment on column hotmesh.streams.id is 'The message. Handed to whoever claims it.';
 comment on column hotmesh.streams.kind is
-'workflow: run or resume a function; activity: call one; event: news for a job; timer: an alarm
-that becomes an event.';
+'workflow: run or resume a function; activity: call one; event: news for a job; signal: one that was
+sent to a job and waits for its wait, which makes it an event; timer: an alarm that becomes one.';
 comment on column hotmesh.streams.state is
 'delayed, held (its key has no free slot, see limits), ready, leased, waiting (for news, or in a
 job''s inbox) or dead (a dead letter, or a parked workflow).';
@@ -89,7 +90,7 @@ where state = 'ready';
 -- The second condition keeps it out of looks by id: a plan made on an empty app might prefer it.
 create index streams_due on hotmesh.streams (visible_at)
 where state in ('delayed', 'leased') and visible_at > '-infinity';
-create index streams_by_job on hotmesh.streams (job_id, kind, dimension, sequence)
+create index streams_by_job on hotmesh.streams (job_id, kind, dimension, sequence, id)
 where job_id is not null;
 create index streams_slots on hotmesh.streams (kind, queue, slot, concurrency_key)
 where slot > 0;
@@ -98,7 +99,7 @@ where state = 'held';
 create index streams_resumed on hotmesh.streams (queue, name, priority desc, id)
 where state = 'ready' and kind = 'workflow' and slot <> 1;
 create index streams_news on hotmesh.streams (name, job_id)
-where kind = 'event' and state = 'ready';
+where kind in ('event', 'signal') and state = 'ready';
 
 --@ behaviour
 -- What has a concurrency key is then held where its queue has a limit per key (34).

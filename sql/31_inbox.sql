@@ -1,9 +1,9 @@
--- 31 inbox: news for a job are event rows of `streams`. An event is `ready` until its job was told
--- of it, then `waiting` in the job's inbox until the run's next report or claim takes it. Whoever
--- writes an event needs no lock on the job: any later turn files what is still ready.
--- By name: `result` (a step's answer), `signal` (60), `report` (a whole report of a worker whose
--- job was locked by somebody else), `query` (63), and the orders `hook`, `cancel`,
--- `interrupt`, `update` (87).
+-- 31 inbox: news for a job are rows of `streams`. An event is `ready` until its job was told of it,
+-- then `waiting` in the job's inbox until the run's next report or claim takes it. Who writes it
+-- needs no lock on the job: any later turn files what is still ready. By name: `result` (a step's
+-- answer), `report` (all of a worker whose job was locked by somebody else), `query` (63), the
+-- orders `hook`, `cancel`, `interrupt`, `update` (87). A `signal` (60) is of a kind of its own
+-- until it has met its wait, so that looks for events pass over what is kept.
 
 --@ state
 
@@ -123,32 +123,46 @@ begin
 end
 $$;
 
--- Jobs for which there is news to file, each found by one look, however much there is for one.
-create or replace function hotmesh._inbox_unfiled(names text[], take integer)
+-- Jobs behind this one for which there is news to file, each found by one look, however much there
+-- is for one.
+create or replace function hotmesh._inbox_unfiled(
+    names text[], take integer, after bigint default 0)
 returns bigint[]
 language plpgsql
 as $$
 begin
     if not exists (
         select from streams s
-        where s.kind = 'event' and s.state = 'ready' and s.name = any (names))
+        where s.kind in ('event', 'signal') and s.state = 'ready' and s.name = any (names))
     then
         return '{}';
     end if;
     return array(
         with recursive found (name, job_id) as (
-            select n.name, (
-                select min(s.job_id) from streams s
-                where s.kind = 'event' and s.state = 'ready' and s.name = n.name)
-            from unnest(names) n (name)
+            select n.name, after from unnest(names) n (name)
             union all
             select f.name, (
                 select min(s.job_id) from streams s
-                where s.kind = 'event' and s.state = 'ready' and s.name = f.name
+                where s.kind in ('event', 'signal') and s.state = 'ready' and s.name = f.name
                   and s.job_id > f.job_id)
             from found f
             where f.job_id is not null)
-        select f.job_id from found f where f.job_id is not null limit take);
+        select f.job_id from found f where f.job_id > after limit take);
+end
+$$;
+
+-- The last of them.
+create or replace function hotmesh._inbox_last(names text[])
+returns bigint
+language plpgsql
+as $$
+begin
+    return (
+        select max(l.job_id)
+        from unnest(names) n (name)
+        cross join lateral (
+            select max(s.job_id) as job_id from streams s
+            where s.kind in ('event', 'signal') and s.state = 'ready' and s.name = n.name) l);
 end
 $$;
 
@@ -159,8 +173,9 @@ language plpgsql
 as $$
 begin
     insert into streams (id, kind, name, state, job_id, dimension, args, visible_at, created_at)
-    values (coalesce(id, nextval('hotmesh.ids')), 'event', name, 'ready', job_id, dimension, args,
-            hotmesh.now(), hotmesh.now());
+    values (coalesce(id, nextval('hotmesh.ids')),
+            case name when 'signal' then name else 'event' end,
+            name, 'ready', job_id, dimension, args, hotmesh.now(), hotmesh.now());
 end
 $$;
 
@@ -204,17 +219,24 @@ begin
 end
 $$;
 
--- Signals that met their waits become those steps' results.
+-- Signals that met their waits become those steps' results: new rows, since one that was locked in
+-- a subtransaction and deleted outside of it stays in the way of every look until it is vacuumed.
 create or replace function hotmesh._inbox_answer(
     ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
 begin
-    update streams s
-    set name = 'result', state = 'ready', dimension = a.dimension, sequence = a.sequence
-    from unnest(ids, dimensions, sequences) as a (id, dimension, sequence)
-    where s.id = a.id;
+    with met as (
+        delete from streams s
+        using unnest(ids, dimensions, sequences) as a (id, dimension, sequence)
+        where s.id = any (ids) and s.id = a.id
+        returning s.id, s.job_id, a.dimension, a.sequence, s.args, s.visible_at, s.created_at)
+    insert into streams (
+        id, kind, name, state, job_id, dimension, sequence, args, visible_at, created_at)
+    select m.id, 'event', 'result', 'ready', m.job_id, m.dimension, m.sequence, m.args,
+           m.visible_at, m.created_at
+    from met m;
 end
 $$;
 
@@ -286,6 +308,7 @@ begin
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
         where m.state <> 'dead'
           and case m.kind when 'event' then m.name in ('result', 'effect')
+                          when 'signal' then false
                           when 'workflow' then activations
                           when 'timer' then m.name <> 'interrupt'
                           else true end

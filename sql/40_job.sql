@@ -149,6 +149,24 @@ begin
 end
 $$;
 
+-- Jobs for which there is news to file, `take` of them. If most of those are locked by somebody, as
+-- many again, from anywhere behind them: whoever sits on the oldest holds up nobody else.
+create or replace function hotmesh._job_news(names text[], take integer)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := hotmesh._inbox_unfiled(names, take);
+begin
+    if cardinality(v_jobs) = take and cardinality(hotmesh._job_lock(v_jobs)) < take / 2 then
+        v_jobs := v_jobs || hotmesh._inbox_unfiled(
+            names, take,
+            (v_jobs[1] + random() * (hotmesh._inbox_last(names) - v_jobs[1]))::bigint - 1);
+    end if;
+    return v_jobs;
+end
+$$;
+
 create or replace function hotmesh._job_find(key text)
 returns hotmesh.jobs
 language plpgsql

@@ -116,9 +116,8 @@ as $$
 declare
     v_sent bigint[] := array(
         select m.id from streams m
-        where m.job_id = step.job_id and m.kind = 'event' and m.name = 'signal'
-          and m.dimension = step.name
-        order by m.id
+        where m.job_id = step.job_id and m.kind = 'signal' and m.dimension = step.name
+        order by m.sequence, m.id
         limit 1
         for update skip locked);
 begin
@@ -181,7 +180,7 @@ begin
     if not exists (
         select from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'event' and m.state = 'ready')
+          and m.kind = 'signal' and m.state = 'ready')
     then
         return;
     end if;
@@ -190,7 +189,7 @@ begin
         select m.job_id, m.args ->> 'signal' as name, array_agg(m.id order by m.id) as ids
         from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'event' and m.state = 'ready'
+          and m.kind = 'signal' and m.state = 'ready'
         group by 1, 2) s
     cross join lateral unnest(
         s.ids, hotmesh._signal_waits(s.job_id, s.name, cardinality(s.ids))) as p (sent, wait)
@@ -201,7 +200,7 @@ begin
     perform hotmesh._inbox_file(array(
         select m.id from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'event' and m.state = 'ready'
+          and m.kind = 'signal' and m.state = 'ready'
           and not exists (
               select from signals w
               where w.job_id = m.job_id and w.name = m.args ->> 'signal')));

@@ -144,7 +144,7 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unfiled('{report}', take);
+    v_jobs bigint[] := hotmesh._job_news('{report}', take);
     v_locked bigint[];
 begin
     if v_jobs = '{}' then

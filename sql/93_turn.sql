@@ -13,7 +13,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := hotmesh._inbox_unfiled(
+    v_jobs bigint[] := hotmesh._job_news(
         '{result,query,signal,hook,cancel,interrupt,update,effect}', 200);
     v_locked bigint[];
     v_open bigint[];
@@ -126,7 +126,7 @@ as $$
 begin
     return exists (
         select from streams s
-        where s.kind = 'event' and s.state = 'ready'
+        where s.kind in ('event', 'signal') and s.state = 'ready'
           and s.name in (
               'result', 'signal', 'hook', 'cancel', 'interrupt', 'update', 'effect'))
         or exists (select from signals s where s.state = 'new');

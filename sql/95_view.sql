@@ -142,7 +142,7 @@ begin
         'signals', (
             select coalesce(jsonb_agg(e.args ->> 'signal' order by e.id), '[]')
             from streams e
-            where e.job_id = _view_news.job_id and e.kind = 'event' and e.name = 'signal'),
+            where e.job_id = _view_news.job_id and e.kind = 'signal'),
         'orders', (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'order', e.name, 'given_at', e.created_at) order by e.id), '[]')

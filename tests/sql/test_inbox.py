@@ -253,6 +253,27 @@ def test_what_a_locked_job_keeps_does_not_hold_up_what_others_keep(
     assert one(caller, "select hotmesh.job_status('my-app', 'other')") == 0
 
 
+def test_whoever_locks_hundreds_of_jobs_holds_up_the_news_of_no_other(
+    db: Connection, caller: Connection, locker: Session
+) -> None:
+    db.execute(
+        "select hotmesh.job_start_many('my-app', jsonb_agg(jsonb_build_object("
+        "'workflow', 'order', 'key', 'k' || n))) from generate_series(1, 500) n"
+    )
+    start(db, "free")
+    hand = Hand(caller)
+    for task in hand.claim(take=501):
+        hand.report(task, commands=[{"sequence": 1, "kind": "wait", "name": "s"}])
+    locker.begin()
+    locker.run("select from my_app.jobs where key <> 'free' for update")
+    db.execute("select hotmesh.job_signal('my-app', j.key, 's') from my_app.jobs j order by j.id")
+    for _ in range(40):
+        turns(caller, 1)
+        if ("workflow", "ready") in messages(db):
+            return
+    pytest.fail("the news of the job that nobody holds was not looked at")
+
+
 def test_results_of_a_locked_job_are_kept_and_numbered_when_it_is_free(
     db: Connection, caller: Connection, locker: Session, time: Clock
 ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
 import pytest
 
-from support.hand import Hand, one, start
+from support.hand import Hand, body, one, start
 
 Connection = psycopg.Connection[Any]
 
@@ -50,3 +51,40 @@ def test_only_the_waits_that_are_answered_are_touched(db: Connection, caller: Co
     hand.turn()
     after = db.execute("select id, xmin, xmax from my_app.signals order by id").fetchall()
     assert after == before[1:]
+
+
+@pytest.mark.parametrize("scope", ["app", "job"])
+def test_taking_a_kept_signal_touches_as_much_however_many_were_taken(
+    db: Connection, admin: Connection, scope: str
+) -> None:
+    hand = Hand(admin)
+    start(db, "p")
+    send = {
+        "app": "hotmesh.signal_send('my-app', 's', to_jsonb(n))",
+        "job": "hotmesh.job_signal('my-app', 'p', 's', to_jsonb(n))",
+    }[scope]
+    db.execute(f"select {send} from generate_series(1, 900) n".encode())
+    task = hand.take(lease=600)
+    touched: list[int] = []
+    for n in range(1, 801):
+        report = body(
+            task, running=True, cursor=task.cursor + n - 1, commands=[wait(n, "s")]
+        )  # fmt: skip
+        if n % 100 == 0:
+            touched.append(buffers(admin, hand, report))
+        else:
+            [row] = [row for row in hand.turn(report) if row.answer == "events"]
+            assert [step[4] for step in row.history] == [n]
+    assert max(touched[4:]) <= 1.5 * min(touched[:3]), touched
+
+
+def buffers(connection: Connection, hand: Hand, report: dict[str, Any]) -> int:
+    """Pages that a turn with this report touches."""
+    row = connection.execute(
+        "explain (analyze, buffers, timing off, format json)"
+        " select * from hotmesh.turn('my-app', %s, %s, %s)",
+        [hand.name, json.dumps([report]), json.dumps(hand.serves)],
+    ).fetchone()
+    assert row
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
