@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-9bd8762d-f4bd4e61
+-- build 0.1.0-dad4ab47-07cf5bdb
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -77,6 +77,15 @@ comment on column hotmesh.apps.created_at is 'When it was created.';
 
 
 -- 20_mapping.sql
+
+
+-- 21_fault.sql
+
+
+-- 21_field.sql
+
+
+-- 21_flow.sql
 
 
 -- 21_reference.sql
@@ -728,7 +737,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9bd8762d-f4bd4e61'
+    select '0.1.0-dad4ab47-07cf5bdb'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5112,6 +5121,776 @@ as $$
            else '[]' end
 $$;
 
+-- 21_fault.sql
+-- Transitions and rules as lists of {"to": …}.
+create or replace function hotmesh._fault_normal_lists(lists jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(lists) <> 'object' then lists
+                else (
+        select coalesce(jsonb_object_agg(e.key, case
+            when jsonb_typeof(e.value) = 'array' then (
+                select coalesce(jsonb_agg(
+                    case when jsonb_typeof(i.item) = 'string'
+                         then jsonb_build_object('to', i.item) else i.item end order by i.n), '[]')
+                from jsonb_array_elements(e.value) with ordinality i (item, n))
+            when jsonb_typeof(e.value) = 'string'
+            then jsonb_build_array(jsonb_build_object('to', e.value))
+            when e.value -> 'to' is not null then jsonb_build_array(e.value)
+            else e.value end), '{}')
+        from jsonb_each(lists) e
+        where e.value not in ('null', '[]')) end
+$$;
+
+create or replace function hotmesh._fault_normal_graph(graph jsonb, subscribes text)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(graph) <> 'object' then graph
+                else graph - '{inputs,outputs}'::text[]
+                    || jsonb_strip_nulls(jsonb_build_object('subscribes', coalesce(
+                        nullif(graph -> 'subscribes', 'null'), to_jsonb(subscribes))))
+                    || jsonb_build_object(
+                        'transitions', coalesce(hotmesh._fault_normal_lists(
+                            nullif(graph -> 'transitions', 'null')), '{}'),
+                        'hooks', coalesce(hotmesh._fault_normal_lists(
+                            nullif(graph -> 'hooks', 'null')), '{}'))
+                    || case when jsonb_typeof(graph -> 'activities') is distinct from 'object'
+                            then '{}' else jsonb_build_object('activities', (
+                        select coalesce(jsonb_object_agg(a.key,
+                            case when a.value -> 'type' = '"activity"'
+                                 then a.value || '{"type": "hook"}' else a.value end), '{}')
+                        from jsonb_each(graph -> 'activities') a)) end end
+$$;
+
+-- {"app": {"id", "version", "settings", "graphs": [...]}}. A bare graph has neither id nor version;
+-- it may be given its topic.
+create or replace function hotmesh._fault_normal(document jsonb, subscribes text)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_app jsonb := document -> 'app';
+    v_own constant text[] := '{id, version, graphs, settings, title, description, metadata,
+        telemetry}';
+begin
+    if jsonb_typeof(document) <> 'object' then
+        return document;
+    elsif v_app is null and document -> 'graphs' is null then
+        return jsonb_build_object('app', jsonb_build_object(
+            'id', document -> 'id', 'version', document -> 'version',
+            'settings', coalesce(document -> 'settings', '{}'),
+            'graphs', jsonb_build_array(hotmesh._fault_normal_graph(
+                document - '{id, version, settings}'::text[], coalesce(subscribes, '')))));
+    end if;
+    v_app := coalesce(v_app, document);
+    if jsonb_typeof(v_app) <> 'object' then
+        return document;
+    elsif v_app -> 'graphs' is null and v_app -> 'activities' is not null then
+        v_app := v_app - array(
+                select k.name from jsonb_object_keys(v_app) k (name) where k.name <> all (v_own))
+            || jsonb_build_object('graphs', jsonb_build_array(v_app - v_own));
+    elsif v_app #> '{graphs,activities}' is not null then
+        v_app := v_app || jsonb_build_object('graphs', jsonb_build_array(v_app -> 'graphs'));
+    end if;
+    if jsonb_typeof(v_app -> 'graphs') = 'array' then
+        v_app := v_app || jsonb_build_object('graphs', (
+            select coalesce(jsonb_agg(hotmesh._fault_normal_graph(
+                g.graph, case when jsonb_array_length(v_app -> 'graphs') = 1 then subscribes end)
+                order by g.n), '[]')
+            from jsonb_array_elements(v_app -> 'graphs') with ordinality g (graph, n)));
+    end if;
+    return case when document -> 'app' is null then '{}' else document end
+        || jsonb_build_object('app', v_app);
+end
+$$;
+
+create or replace function hotmesh._fault_graphs(document jsonb)
+returns table (graph jsonb, n integer, path text)
+language sql
+immutable
+as $$
+    select g.graph, g.n::integer - 1, format('app.graphs[%s]', g.n - 1)
+    from jsonb_array_elements(
+        case when jsonb_typeof(document #> '{app,graphs}') = 'array'
+             then document #> '{app,graphs}' else '[]' end) with ordinality g (graph, n)
+$$;
+
+-- What the values of a graph may mention.
+create or replace function hotmesh._fault_scope(document jsonb, graph jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'app', (document -> 'app') - 'graphs', 'graph', graph,
+        'activities', (
+            select coalesce(jsonb_object_agg(a.id, 0), '{}')
+            from hotmesh._flow_activities(graph) a),
+        'types', (
+            select coalesce(jsonb_object_agg(a.id, coalesce(a.type, '')), '{}')
+            from hotmesh._flow_activities(graph) a),
+        'awaited', (
+            select coalesce(jsonb_agg(hotmesh._field_topic(
+                coalesce(g.graph ->> 'subscribes', ''), document -> 'app')), '[]')
+            from hotmesh._fault_graphs(document) g),
+        'signalled', (
+            select coalesce(jsonb_agg(hotmesh._field_topic(h.topic, document -> 'app')), '[]')
+            from hotmesh._fault_graphs(document) g
+            cross join lateral jsonb_object_keys(
+                hotmesh._flow_part(g.graph, 'hooks')) h (topic)))
+$$;
+
+create or replace function hotmesh._fault_types()
+returns text[]
+language sql
+immutable
+as $$
+    select '{trigger, worker, await, hook, cycle, signal, interrupt, sql}'::text[]
+$$;
+
+create or replace function hotmesh._fault_activity(
+    id text, about jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    if id !~ '^[A-Za-z_][A-Za-z0-9_-]{0,99}$' then
+        return query select path,
+            'an id is letters, digits, _ and -, begins with a letter or _, and has at most 100';
+    end if;
+    if jsonb_typeof(about) = 'object'
+        and coalesce(about ->> 'type' <> all (hotmesh._fault_types()), true)
+    then
+        return query select path || '.type',
+            case when about ->> 'type' is null then 'it is missing; it is one of '
+                else format('there is no type %s; near to it: %s; there are ',
+                    hotmesh._field_shown(about -> 'type'), hotmesh._flow_nearest(
+                        about ->> 'type', hotmesh._fault_types())) end
+            || array_to_string(hotmesh._fault_types(), ', ');
+        return;
+    end if;
+    return query
+        select f.at, f.reason
+        from hotmesh._field_object(array['activity', about ->> 'type'], about, scope, path) f
+        union all
+        select path || '.topic', 'it is missing: the topic of a graph, or a workflow beside it'
+        where about ->> 'type' = 'await'
+          and coalesce(about ->> 'topic', about ->> 'workflow') is null;
+end
+$$;
+
+create or replace function hotmesh._fault_graph(graph jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    return query
+        select f.at, f.reason
+        from hotmesh._field_object('{graph}', graph, scope, path) f
+        union all
+        select path || '.activities', format('it is %s, but has to be an object of activities',
+            hotmesh._field_shown(graph -> 'activities'))
+        where graph -> 'activities' = '{}' or jsonb_typeof(graph -> 'activities') <> 'object'
+        union all
+        select f.at, f.reason
+        from hotmesh._flow_activities(graph) a
+        cross join lateral hotmesh._fault_activity(
+            a.id, a.about, scope, format('%s.activities.%s', path, left(a.id, 60))) f
+        union all
+        select f.at, f.reason
+        from hotmesh._flow_faults(graph, path) f
+        where hotmesh._flow_part(graph, 'activities') <> '{}';
+end
+$$;
+
+-- What there is twice.
+create or replace function hotmesh._fault_doubles(document jsonb)
+returns table (at text, reason text)
+language sql
+immutable
+as $$
+    select format('app.graphs[%s].subscribes', d.n), format(
+        'app.graphs[%s] subscribes to %s too; give each graph a topic of its own',
+        d.first, to_json(d.topic))
+    from (
+        select g.n, g.graph ->> 'subscribes' as topic,
+               min(g.n) over (partition by g.graph ->> 'subscribes') as first
+        from hotmesh._fault_graphs(document) g) d
+    where d.n > d.first and d.topic is not null
+    union all
+    select format('app.graphs[%s].activities.%s', d.n, d.id), format(
+        'app.graphs[%s] has an activity %s too; give each an id of its own', d.first, d.id)
+    from (
+        select g.n, a.id, min(g.n) over (partition by a.id) as first
+        from hotmesh._fault_graphs(document) g
+        cross join lateral hotmesh._flow_activities(g.graph) a) d
+    where d.n > d.first
+$$;
+
+-- What can't be read further.
+create or replace function hotmesh._fault_form(document jsonb)
+returns table (at text, reason text)
+language plpgsql
+immutable
+as $$
+begin
+    if jsonb_typeof(document) is distinct from 'object' then
+        return query select '', 'a document is an object: {"app": {…}} or a bare graph';
+    elsif length(document::text) > 4000000 then
+        return query select '', 'it takes more than 4000000 characters';
+    elsif jsonb_path_exists(document, 'strict $.**{64}') then
+        return query select '', 'it is nested more than 64 deep';
+    elsif jsonb_typeof(document -> 'app') is distinct from 'object' then
+        return query select 'app', 'it has to be an object with id, version and graphs';
+    elsif coalesce(jsonb_typeof(document #> '{app,graphs}') <> 'array'
+        or document #> '{app,graphs}' = '[]', true)
+    then
+        return query select 'app.graphs', 'it has to be a list of graphs';
+    end if;
+    return query
+        select g.path || '.activities', 'there are more than 500'
+        from hotmesh._fault_graphs(document) g
+        where (select count(*) from hotmesh._flow_activities(g.graph)) > 500
+        union all
+        select g.path || '.transitions', 'there are more than 5000'
+        from hotmesh._fault_graphs(document) g
+        where (select count(*) from hotmesh._flow_edges(g.graph)) > 5000;
+end
+$$;
+
+-- Everything that is wrong with the normal form of a document.
+create or replace function hotmesh._fault_list(document jsonb)
+returns table (path text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    return query select f.at, f.reason from hotmesh._fault_form(document) f;
+    if found then
+        return;
+    end if;
+    return query
+        select distinct ltrim(f.at, '.'), f.reason
+        from (
+            select o.at, o.reason
+            from hotmesh._field_object('{document}', document, '{}', '') o
+            union all
+            select a.at, a.reason
+            from hotmesh._field_object('{app}', document -> 'app', '{}', 'app') a
+            where a.at not in ('app.id', 'app.version')
+               or not document -> 'app' @> '{"id": null, "version": null}'
+            union all
+            select g.at, g.reason
+            from hotmesh._fault_graphs(document) d
+            cross join lateral hotmesh._fault_graph(
+                d.graph, hotmesh._fault_scope(document, d.graph), d.path) g
+            union all
+            select d.at, d.reason from hotmesh._fault_doubles(document) d) f
+        order by 1, 2;
+end
+$$;
+
+-- 21_field.sql
+-- name:kind; `!` has to be there. `free` is not read.
+create or replace function hotmesh._field_catalogue()
+returns table (place text, fields text)
+language sql
+immutable
+as $$
+    values
+        ('document', 'app:free!'),
+        ('app', 'id:id! version:version! settings:free graphs:graphs! title:free description:free '
+            'metadata:free telemetry:free'),
+        ('graph', 'subscribes:subscribes! publishes:topic expire:expire persistent:flag input:free '
+            'output:free activities:activities! transitions:transitions hooks:hooks title:free '
+            'description:free metadata:free settings:free telemetry:free'),
+        ('activity', 'type:free title:free description:free metadata:free settings:free '
+            'statusThreshold:number input:section output:section job:section hook:section '
+            'emit:flag persist:flag sleep:duration cycle:flag expire:expire retry:retry '
+            'telemetry:value entity:value escalation:value'),
+        ('trigger', 'stats:stats'),
+        ('worker', 'topic:topic! task_queue:value'),
+        ('await', 'topic:awaited await:flag workflow:topic task_queue:value id:value'),
+        ('hook', ''),
+        ('cycle', 'ancestor:text!'),
+        ('signal', 'topic:signalled! subtype:subtype status:value code:number signal:section '
+            'key_name:value key_value:value resolver:section scrub:flag'),
+        ('interrupt', 'target:value topic:awaited reason:value throw:flag code:number descend:flag '
+            'stack:value'),
+        ('sql', 'function:text!'),
+        ('stats', 'id:value key:value parent:value adjacent:value granularity:granularity '
+            'measures:measures'),
+        ('measure', 'measure:measure! target:value!'),
+        ('edge', 'to:target! conditions:conditions'),
+        ('rule', 'to:waiting! conditions:conditions!'),
+        ('conditions', 'gate:gate code:code match:match'),
+        ('match', 'expected:value! actual:value!'),
+        ('policy', 'maximum_attempts:attempts initial_interval:duration '
+            'backoff_coefficient:number maximum_interval:duration non_retryable_error_types:free')
+$$;
+
+create or replace function hotmesh._field_known(places text[])
+returns table (name text, kind text, needed boolean)
+language sql
+immutable
+as $$
+    select split_part(w.word, ':', 1), rtrim(split_part(w.word, ':', 2), '!'), w.word like '%!'
+    from hotmesh._field_catalogue() f
+    cross join lateral regexp_split_to_table(f.fields, ' ') w (word)
+    where f.place = any (places) and w.word <> ''
+$$;
+
+-- A value as it is shown.
+create or replace function hotmesh._field_shown(value jsonb)
+returns text
+language sql
+immutable
+as $$
+    select case when length(value::text) > 60 then left(value::text, 60) || '…'
+                else value::text end
+$$;
+
+-- Is it found out only while a job runs?
+create or replace function hotmesh._field_is_dynamic(value jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select value -> '@pipe' is not null
+        or jsonb_typeof(value) = 'string'
+           and coalesce(value #>> '{}' ~ '^\{.*\}$', false)
+$$;
+
+create or replace function hotmesh._field_is_duration(value jsonb)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    perform hotmesh._duration(value, 'it');
+    return true;
+exception when invalid_parameter_value or datetime_field_overflow then
+    return false;
+end
+$$;
+
+create or replace function hotmesh._field_choices(kind text)
+returns text[]
+language sql
+immutable
+as $$
+    select (jsonb_build_object(
+        'subtype', '{one, all}', 'gate', '{and, or}',
+        'granularity', '{5m, 10m, 15m, 30m, 1h, infinity}',
+        'measure', '{count, sum, avg, mdn, max, min, index}') ->> kind)::text[]
+$$;
+
+-- What a value that stands as it is must be; null: it is.
+create or replace function hotmesh._field_rule(kind text, value jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_text constant text := case when jsonb_typeof(value) = 'string' then value #>> '{}' end;
+begin
+    return case
+        when kind in ('text', 'topic', 'awaited', 'signalled', 'target', 'waiting', 'subscribes')
+        then case when coalesce(v_text !~ '^([^[:cntrl:][:space:]]|[^[:cntrl:]]{0,250}\S)?$'
+                or v_text ~ '^\s' or v_text = '' and kind <> 'subscribes', true)
+                  then 'a text on one line, of at most 250 characters, not padded' end
+        when kind = 'flag' and jsonb_typeof(value) <> 'boolean' then 'true, false or a @pipe'
+        when kind = 'number' and jsonb_typeof(value) <> 'number' then 'a number or a @pipe'
+        when kind = 'duration' and not hotmesh._field_is_duration(value)
+        then 'seconds, a duration such as "30 days" or "1.5h", or a @pipe'
+        when kind = 'expire' and value <> '-1' and not hotmesh._field_is_duration(value)
+        then 'seconds, a duration such as "30 days", a @pipe, or -1 for ever'
+        when kind = 'attempts' and value::text !~ '^[1-9][0-9]{0,5}$'
+        then 'a whole number from 1 to 999999: it counts executions'
+        when kind = 'id' and coalesce(v_text !~ '^[A-Za-z][A-Za-z0-9_-]{0,62}$', true)
+        then 'the name of an app: letters, digits, - and _'
+        when kind = 'version' and jsonb_typeof(value) = 'number'
+        then 'a text: put it in quotes, as 1.10 is read as 1.1'
+        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,9}([.][0-9]{1,9})?$', true)
+        then 'a number in quotes, such as "1" or "2.5"'
+        when v_text <> all (hotmesh._field_choices(kind))
+            or v_text is null and hotmesh._field_choices(kind) is not null
+        then 'one of ' || array_to_string(hotmesh._field_choices(kind), ', ')
+        when kind = 'code' and coalesce(value::text, '') !~ '^([0-9]{1,6}|"[0-9*|().[\]-]{1,40}")$'
+        then 'a code such as 500, a pattern such as "5**", or a list of them' end;
+end
+$$;
+
+-- A topic as it is heard: one that begins with a dot is the app's own.
+create or replace function hotmesh._field_topic(topic text, app jsonb)
+returns text
+language sql
+immutable
+as $$
+    select case when topic like '.%' then coalesce(app ->> 'id', '') else '' end || topic
+$$;
+
+-- What is wrong with a name that means something else in the document.
+create or replace function hotmesh._field_name(kind text, value jsonb, scope jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_name constant text := value #>> '{}';
+    v_type constant text := scope #>> array['types', v_name];
+    v_known constant text[] := array(select jsonb_array_elements_text(scope -> kind));
+begin
+    if kind in ('target', 'waiting') and v_type is null then
+        return format('there is no activity %s in this graph; near to it: %s', left(v_name, 60),
+            hotmesh._flow_nearest(v_name, array(select jsonb_object_keys(scope -> 'types'))));
+    elsif kind = 'waiting' and v_type <> 'hook' then
+        return format('%s is of type %s; signals are for activities of type hook', v_name, v_type);
+    elsif kind in ('awaited', 'signalled') and '' <> all (v_known)
+        and hotmesh._field_topic(v_name, scope -> 'app') <> all (v_known)
+    then
+        return format(
+            case kind when 'awaited'
+                 then 'no graph of the document subscribes to %s; near to it: %s'
+                 else 'no hooks of the document wait for %s; near to it: %s' end,
+            left(v_name, 60), hotmesh._flow_nearest(v_name, v_known));
+    end if;
+    return null;
+end
+$$;
+
+-- A value of one of the kinds without parts.
+create or replace function hotmesh._field_plain(kind text, value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+declare
+    v_rule text;
+begin
+    if kind in ('topic', 'awaited', 'signalled', 'flag', 'number', 'duration', 'expire', 'value')
+        and (kind = 'value' or hotmesh._field_is_dynamic(value))
+    then
+        return query select f.at, f.reason from hotmesh._reference_faults(value, scope, path) f;
+        return;
+    end if;
+    v_rule := hotmesh._field_rule(kind, value);
+    return query
+        select path, f.reason
+        from (values (case when v_rule is null then hotmesh._field_name(kind, value, scope)
+            else format('it is %s, but has to be %s', hotmesh._field_shown(value), v_rule)
+            end)) f (reason)
+        where f.reason is not null;
+end
+$$;
+
+-- {"schema": …, "maps": {…}}; what stands under a code is documentation.
+create or replace function hotmesh._field_section(value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language sql
+stable
+as $$
+    select path, format('it is %s, but has to be an object with schema and maps',
+        hotmesh._field_shown(value))
+    where jsonb_typeof(value) <> 'object'
+    union all
+    select path || '.' || left(e.key, 60), case e.key
+        when 'maps' then format('it is %s, but has to be an object of fields',
+            hotmesh._field_shown(e.value))
+        else 'unknown field; there are schema and maps' end
+    from jsonb_each(hotmesh._flow_part(jsonb_build_object('v', value), 'v')) e
+    where e.key !~ '^(schema|maps|title|description|[0-9]{3})$'
+       or e.key = 'maps' and jsonb_typeof(e.value) not in ('object', 'null')
+          and not hotmesh._field_is_dynamic(e.value)
+    union all
+    select f.at, f.reason
+    from hotmesh._reference_faults(value -> 'maps', scope, path || '.maps') f
+$$;
+
+-- {"500": [3]}: at most three retries; or a policy.
+create or replace function hotmesh._field_retry(value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    if jsonb_typeof(value) <> 'object' or value = '{}' or not exists (
+        select from jsonb_object_keys(value) k (code) where k.code !~ '^[0-9*|().^$[\]-]+$')
+    then
+        return query
+            select path, format('it is %s, but has to be {"500": [3]} or a policy such as '
+                '{"maximum_attempts": 3}', hotmesh._field_shown(value))
+            where jsonb_typeof(value) <> 'object' or exists (
+                select from jsonb_each(value) e
+                where jsonb_typeof(e.value) <> 'array'
+                   or coalesce((e.value -> 0)::text !~ '^[0-9]{1,6}$', true));
+        return;
+    end if;
+    return query
+        select f.at, f.reason from hotmesh._field_object('{policy}', value, scope, path) f;
+end
+$$;
+
+create or replace function hotmesh._field_items(place text, value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    if jsonb_typeof(value) <> 'array' or value = '[]' then
+        return query select path, format('it is %s, but has to be a list of objects',
+            hotmesh._field_shown(value));
+        return;
+    end if;
+    return query
+        select f.at, f.reason
+        from jsonb_array_elements(value) with ordinality e (item, n)
+        cross join lateral hotmesh._field_object(
+            array[place], e.item, scope, format('%s[%s]', path, e.n - 1)) f;
+end
+$$;
+
+-- Lists by the name of an activity (transitions) or of a topic (hooks).
+create or replace function hotmesh._field_lists(kind text, value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+declare
+    v_name constant text := case kind when 'hooks' then 'topic' else 'target' end;
+    v_item constant text := case kind when 'hooks' then 'rule' else 'edge' end;
+begin
+    if jsonb_typeof(value) <> 'object' then
+        return query select path, format('it is %s, but has to be an object of lists',
+            hotmesh._field_shown(value));
+        return;
+    end if;
+    return query
+        select f.at, f.reason
+        from jsonb_each(value) e
+        cross join lateral (values (path || '.' || left(e.key, 60))) p (path)
+        cross join lateral (
+            select n.at, n.reason
+            from hotmesh._field_plain(v_name, to_jsonb(e.key), scope, p.path) n
+            union all
+            select i.at, i.reason
+            from hotmesh._field_items(v_item, e.value, scope, p.path) i) f;
+end
+$$;
+
+-- A value of any kind.
+create or replace function hotmesh._field_value(kind text, value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    if kind = 'free' or value is null or value = 'null' and kind <> 'value' then
+        return;
+    end if;
+    return query select f.at, f.reason
+        from hotmesh._field_plain(kind, value, scope, path) f
+        where kind not in ('section', 'retry', 'stats', 'conditions', 'measures', 'match',
+            'transitions', 'hooks', 'activities', 'graphs') and not (
+                kind = 'code' and jsonb_typeof(value) = 'array' and value <> '[]')
+        union all
+        select f.at, f.reason
+        from jsonb_path_query(value, 'strict $[*]', silent => true) c (code)
+        cross join lateral hotmesh._field_plain(kind, c.code, scope, path) f
+        where kind = 'code'
+        union all
+        select f.at, f.reason from hotmesh._field_section(value, scope, path) f
+        where kind = 'section'
+        union all
+        select f.at, f.reason from hotmesh._field_retry(value, scope, path) f
+        where kind = 'retry'
+        union all
+        select f.at, f.reason from hotmesh._field_object(array[kind], value, scope, path) f
+        where kind in ('stats', 'conditions')
+        union all
+        select f.at, f.reason
+        from hotmesh._field_items(rtrim(kind, 's'), value, scope, path) f
+        where kind in ('measures', 'match')
+        union all
+        select f.at, f.reason from hotmesh._field_lists(kind, value, scope, path) f
+        where kind in ('transitions', 'hooks');
+end
+$$;
+
+-- The fields of an object.
+create or replace function hotmesh._field_object(
+    places text[], value jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language plpgsql
+stable
+as $$
+begin
+    if jsonb_typeof(value) <> 'object' then
+        return query select path, format('it is %s, but has to be an object',
+            hotmesh._field_shown(value));
+        return;
+    end if;
+    return query
+        select path || '.' || left(e.key, 60), format('unknown field; near to it: %s',
+            hotmesh._flow_nearest(e.key, array(select k.name from hotmesh._field_known(places) k)))
+        from jsonb_each(value) e
+        where not exists (
+            select from hotmesh._field_known(places) k where k.name = e.key)
+        union all
+        select path || '.' || k.name, 'it is missing'
+        from hotmesh._field_known(places) k
+        where k.needed and (
+            value -> k.name is null or value -> k.name = 'null' and k.kind <> 'value')
+        union all
+        select f.at, f.reason
+        from hotmesh._field_known(places) k
+        cross join lateral hotmesh._field_value(
+            k.kind, value -> k.name, scope, path || '.' || k.name) f;
+end
+$$;
+
+-- 21_flow.sql
+-- A part of an object, if it is an object too.
+create or replace function hotmesh._flow_part(value jsonb, name text)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(value -> name) = 'object' then value -> name else '{}' end
+$$;
+
+create or replace function hotmesh._flow_nearest(word text, words text[])
+returns text
+language sql
+immutable
+as $$
+    select coalesce(min(n.word), 'nothing')
+    from (
+        select w.word from unnest(words) w (word)
+        order by hotmesh._pipe_distance(
+            lower(left(_flow_nearest.word, 40)), lower(left(w.word, 40))), 1
+        limit 1) n
+$$;
+
+create or replace function hotmesh._flow_edges(graph jsonb)
+returns table (origin text, target text, place integer)
+language sql
+immutable
+as $$
+    select t.key, e.edge ->> 'to', e.n::integer - 1
+    from jsonb_each(hotmesh._flow_part(graph, 'transitions')) t
+    cross join lateral jsonb_array_elements(
+        case when jsonb_typeof(t.value) = 'array' then t.value else '[]' end)
+        with ordinality e (edge, n)
+    where jsonb_typeof(e.edge -> 'to') = 'string'
+$$;
+
+create or replace function hotmesh._flow_activities(graph jsonb)
+returns table (id text, type text, about jsonb)
+language sql
+immutable
+as $$
+    select a.key, a.value ->> 'type', a.value
+    from jsonb_each(hotmesh._flow_part(graph, 'activities')) a
+$$;
+
+-- Every way, however long, from an activity to another one.
+create or replace function hotmesh._flow_ways(graph jsonb)
+returns table (origin text, target text)
+language sql
+immutable
+as $$
+    with recursive edges as materialized (
+        select distinct e.origin, e.target from hotmesh._flow_edges(graph) e
+    ), ways as (
+        select e.origin, e.target from edges e
+        union
+        select w.origin, e.target from ways w join edges e on e.origin = w.target
+    )
+    select w.origin, w.target from ways w
+$$;
+
+create or replace function hotmesh._flow_trigger_faults(graph jsonb, path text)
+returns table (at text, reason text)
+language sql
+immutable
+as $$
+    select path || '.activities', case when count(*) = 0
+        then 'a graph begins with one activity of type trigger; this one has none'
+        else format('a graph has one trigger; these are %s: %s',
+            count(*), string_agg(a.id, ', ' order by a.id)) end
+    from hotmesh._flow_activities(graph) a
+    where a.type = 'trigger'
+    having count(*) <> 1
+$$;
+
+create or replace function hotmesh._flow_cycle_faults(graph jsonb, path text)
+returns table (at text, reason text)
+language sql
+immutable
+as $$
+    select format('%s.activities.%s.ancestor', path, a.id), case
+        when n.id is null
+        then format('there is no activity %s; near to it: %s', a.about ->> 'ancestor',
+            hotmesh._flow_nearest(a.about ->> 'ancestor', array(
+                select i.id from hotmesh._flow_activities(graph) i)))
+        when n.type = 'trigger'
+        then 'a cycle can''t go back to the trigger; let it go back to a hook after it'
+        else format('%s is no ancestor of %s: no transitions lead from it to here',
+            n.id, a.id) end
+    from hotmesh._flow_activities(graph) a
+    left join hotmesh._flow_activities(graph) n on n.id = a.about ->> 'ancestor'
+    where a.type = 'cycle' and jsonb_typeof(a.about -> 'ancestor') = 'string'
+      and (n.id is null or n.type = 'trigger' or not exists (
+          select from hotmesh._flow_ways(graph) w
+          where w.origin = n.id and w.target = a.id))
+    union all
+    select format('%s.transitions.%s', path, a.id),
+           'a cycle goes on at its ancestor; it has no transitions of its own'
+    from hotmesh._flow_activities(graph) a
+    where a.type = 'cycle' and exists (
+        select from hotmesh._flow_edges(graph) e where e.origin = a.id)
+$$;
+
+create or replace function hotmesh._flow_faults(graph jsonb, path text)
+returns table (at text, reason text)
+language sql
+immutable
+as $$
+    with activities as (select a.id, a.type from hotmesh._flow_activities(graph) a),
+    ways as materialized (select w.origin, w.target from hotmesh._flow_ways(graph) w)
+    select path || '.transitions', format(
+        'transitions lead back: %s; only an activity of type cycle goes back',
+        string_agg(w.origin, ', ' order by w.origin))
+    from ways w
+    where w.origin = w.target
+    having count(*) > 0
+    union all
+    select format('%s.activities.%s', path, a.id),
+           'no transition leads here from the trigger'
+    from activities a
+    where a.type <> 'trigger' and exists (select from activities t where t.type = 'trigger')
+      and not exists (
+          select from ways w join activities t on t.id = w.origin and t.type = 'trigger'
+          where w.target = a.id)
+    union all
+    select f.at, f.reason from hotmesh._flow_trigger_faults(graph, path) f
+    union all
+    select f.at, f.reason from hotmesh._flow_cycle_faults(graph, path) f
+    union all
+    select format('%s.transitions.%s[%s].to', path, e.origin, e.place),
+           'nothing leads to a trigger: it is where the graph begins'
+    from hotmesh._flow_edges(graph) e
+    join activities a on a.id = e.target and a.type = 'trigger'
+$$;
+
 -- 21_reference.sql
 -- The names of a reference; null: the text is none.
 create or replace function hotmesh._reference_parse(word text)
@@ -5164,12 +5943,17 @@ begin
     elsif v_root like '$%' then
         return case when v_root not in ('$self', '$job', '$hook', '$app', '$graph')
                     then format('there is no %s; a reference begins with an activity, $self, '
-                        '$job, $hook, $app or $graph', word) end;
+                        '$job, $hook, $app or $graph', word)
+                    when v_root in ('$app', '$graph')
+                        and scope #> (substr(v_root, 2) || v_names[2:]) is null
+                    then format('%s finds nothing in the document', word) end;
     elsif not scope -> 'activities' ? v_root then
         return format('%s mentions the activity %s, which is not in this graph', word, v_root);
     end if;
-    return case when v_names[2] not in ('output', 'input', 'hook', 'job', 'metadata')
-                then format('%s finds nothing: an activity has output, input and hook', word) end;
+    return case when v_names[2] not in ('output', 'input', 'hook')
+                    or v_names[3] not in ('data', 'metadata')
+                then format('%s finds nothing: an activity has output, input and hook, and each '
+                    'has data and metadata', word) end;
 end
 $$;
 

@@ -56,12 +56,17 @@ begin
     elsif v_root like '$%' then
         return case when v_root not in ('$self', '$job', '$hook', '$app', '$graph')
                     then format('there is no %s; a reference begins with an activity, $self, '
-                        '$job, $hook, $app or $graph', word) end;
+                        '$job, $hook, $app or $graph', word)
+                    when v_root in ('$app', '$graph')
+                        and scope #> (substr(v_root, 2) || v_names[2:]) is null
+                    then format('%s finds nothing in the document', word) end;
     elsif not scope -> 'activities' ? v_root then
         return format('%s mentions the activity %s, which is not in this graph', word, v_root);
     end if;
-    return case when v_names[2] not in ('output', 'input', 'hook', 'job', 'metadata')
-                then format('%s finds nothing: an activity has output, input and hook', word) end;
+    return case when v_names[2] not in ('output', 'input', 'hook')
+                    or v_names[3] not in ('data', 'metadata')
+                then format('%s finds nothing: an activity has output, input and hook, and each '
+                    'has data and metadata', word) end;
 end
 $$;
 
