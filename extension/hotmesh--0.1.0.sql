@@ -724,7 +724,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-dad4ab47-07cf5bdb'
+    select '0.1.0-dad4ab47-a192da6e'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1146,27 +1146,46 @@ begin
 end
 $$;
 
+-- The app of a name or a schema, which the caller may use.
+create function hotmesh._app_admit(app text, role name)
+returns hotmesh.apps
+language plpgsql
+stable
+as $$
+declare
+    v_app hotmesh.apps := hotmesh._app_get(app);
+begin
+    if not has_schema_privilege(role, v_app.schema_name, 'usage') then
+        perform hotmesh._app_refuse_role(app, role);
+    end if;
+    return v_app;
+end
+$$;
+
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
--- the app's settings. (The path is assigned to a variable as `perform` would cost a query.)
+-- the app's settings. Each expression counts here, as every door begins with it; the path is
+-- assigned to a variable, for `perform` would cost a query.
 create function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
 as $$
 declare
+    v_app hotmesh.apps;
     v_schema text;
     v_settings jsonb;
-    v_role name := coalesce(nullif(current_setting('role'), 'none')::name, session_user);
     v_path text;
 begin
     select a.schema_name, a.settings into v_schema, v_settings
     from hotmesh.apps a
     where a.name = app;
-    if v_schema is null then
-        v_schema := (hotmesh._app_get(app)).schema_name;
-        v_settings := (hotmesh._app_get(app)).settings;
-    end if;
-    if not has_schema_privilege(v_role, v_schema, 'usage') then
-        perform hotmesh._app_refuse_role(app, v_role);
+    if has_schema_privilege(
+        coalesce(nullif(current_setting('role'), 'none')::name, session_user), v_schema, 'usage')
+        is not true
+    then
+        v_app := hotmesh._app_admit(
+            app, coalesce(nullif(current_setting('role'), 'none')::name, session_user));
+        v_schema := v_app.schema_name;
+        v_settings := v_app.settings;
     end if;
     v_path := set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
     return v_settings;
@@ -11092,6 +11111,17 @@ begin
 end
 $$;
 
+create function hotmesh._patch_refuse_whole(operation text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('%s needs a path', operation), 'Only set, merge and get take the whole document.',
+        'Name the place: "notes", "counts.open", "items.0.done".');
+end
+$$;
+
 -- Every level takes 8 bytes, so that small values need no look.
 create function hotmesh._patch_check_depth(path text[], value jsonb)
 returns void
@@ -11272,6 +11302,9 @@ as $$
 declare
     v_document jsonb;
 begin
+    if path = '{}' and operation not in ('set', 'merge', 'update', 'fork') then
+        perform hotmesh._patch_refuse_whole(operation);
+    end if;
     perform hotmesh._patch_check_depth(path, argument);
     case operation
         when 'set', 'update', 'fork' then
@@ -11365,17 +11398,6 @@ begin
 end
 $$;
 
-create function hotmesh._entity_refuse_path(operation text)
-returns text[]
-language plpgsql
-as $$
-begin
-    perform hotmesh._refuse_argument(
-        format('%s needs a path', operation), 'Only set, merge and get take the whole document.',
-        'Name the place: "notes", "counts.open", "items.0.done".');
-end
-$$;
-
 create function hotmesh._entity_role()
 returns text
 language sql
@@ -11420,8 +11442,6 @@ begin
         perform hotmesh._refuse_argument(
             format('no such entity command: %s', coalesce(left(command.operation, 60), 'null')),
             format('Commands: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
-    elsif command.path is null and command.operation not in ('set', 'merge', 'get') then
-        perform hotmesh._entity_refuse_path(command.operation);
     end if;
 end
 $$;
@@ -11443,7 +11463,7 @@ $$;
 
 -- What there is to do after a change that made the versions from `first` on; mostly nothing.
 create function hotmesh._entity_changed(
-    settings jsonb, job_id bigint, first bigint, size bigint)
+    settings jsonb, key text, job_id bigint, first bigint, size bigint)
 returns void
 language plpgsql
 as $$
@@ -11453,7 +11473,9 @@ declare
     v_watched boolean;
     v_full boolean;
 begin
-    if size > v_limit then
+    if job_id is null then
+        perform hotmesh._entity_refuse_missing(key);
+    elsif size > v_limit then
         perform hotmesh._entity_refuse_large(size, v_limit);
     end if;
     select j.watched_until > j.updated_at, hotmesh._log_is_full(settings, first, j.entity_version)
@@ -11470,32 +11492,38 @@ end
 $$;
 
 -- One command, in one statement: the document, its row of the log, and the answer.
-create function hotmesh._entity_write(
-    settings jsonb, key text, operation text, path text, names text[], argument jsonb,
+create function hotmesh._entity_do(
+    settings jsonb, key text, operation text, path text, argument jsonb, request text,
     dimension text default null, sequence integer default null)
 returns jsonb
 language plpgsql
 as $$
 declare
+    v_names text[] := hotmesh._path_parse(path);
     v_id bigint;
     v_version bigint;
     v_size bigint;
     v_watched boolean;
     v_answer jsonb;
 begin
+    if request is not null then
+        return hotmesh._entity_apply(
+            settings, key, array[(operation, path, argument)::hotmesh.entity_command],
+            request) -> 0;
+    end if;
     with changed as (
         update jobs j
-        set context = hotmesh._patch(j.context, operation, names, argument),
+        set context = hotmesh._patch(j.context, operation, v_names, argument),
             entity_version = j.entity_version + 1, updated_at = hotmesh.now()
-        where j.key = _entity_write.key
+        where j.key = _entity_do.key
         returning j.id, j.entity_version as version, j.updated_at as at, j.context as document,
-                  hotmesh._patch_answer(j.context, operation, names) as answer,
+                  hotmesh._patch_answer(j.context, operation, v_names) as answer,
                   coalesce(j.watched_until > j.updated_at, false) as watched),
     logged as (
         insert into entity_log (
             job_id, version, operation, path, argument, role,
             dimension, sequence, at, document)
-        select c.id, c.version, operation, _entity_write.path, argument, hotmesh._entity_role(),
+        select c.id, c.version, operation, _entity_do.path, argument, hotmesh._entity_role(),
                dimension, sequence, c.at,
                case when hotmesh._log_is_full(settings, c.version, c.version) then c.document end
         from changed c
@@ -11503,31 +11531,12 @@ begin
     select c.id, c.version, pg_column_size(c.document), c.watched, c.answer
     into v_id, v_version, v_size, v_watched, v_answer
     from changed c;
-    if v_watched is null then
-        perform hotmesh._entity_refuse_missing(key);
-    elsif v_watched or v_size > 67108864 or settings ?| '{entity_log_keep,entity_limit}' then
-        perform hotmesh._entity_changed(settings, v_id, v_version, v_size);
+    if v_id is null or v_watched or v_size > 67108864
+        or settings ?| '{entity_log_keep,entity_limit}'
+    then
+        perform hotmesh._entity_changed(settings, key, v_id, v_version, v_size);
     end if;
     return v_answer;
-end
-$$;
-
--- The same for whoever comes with a key: SQL, Python from outside.
-create function hotmesh._entity_do(
-    settings jsonb, key text, operation text, path text, argument jsonb, request text)
-returns jsonb
-language plpgsql
-as $$
-begin
-    if path is null and operation not in ('set', 'merge') then
-        perform hotmesh._entity_refuse_path(operation);
-    elsif request is not null then
-        return hotmesh._entity_apply(
-            settings, key, array[(operation, path, argument)::hotmesh.entity_command],
-            request) -> 0;
-    end if;
-    return hotmesh._entity_write(
-        settings, key, operation, path, hotmesh._path_parse(path), argument);
 end
 $$;
 
@@ -11551,7 +11560,7 @@ begin
         perform hotmesh._log_write(entries);
     end if;
     perform hotmesh._entity_changed(
-        settings, v_last.job_id, v_first, pg_column_size(document));
+        settings, null, v_last.job_id, v_first, pg_column_size(document));
 end
 $$;
 
@@ -11658,10 +11667,9 @@ begin
             select j.context #> hotmesh._path_parse(v_command.path)
             from jobs j where j.id = step.job_id), 'null');
     end if;
-    return coalesce(hotmesh._entity_write(
-        v_settings, v_key, v_command.operation, v_command.path,
-        hotmesh._path_parse(v_command.path), v_command.argument, step.dimension, step.sequence),
-        'null');
+    return coalesce(hotmesh._entity_do(
+        v_settings, v_key, v_command.operation, v_command.path, v_command.argument, null,
+        step.dimension, step.sequence), 'null');
 end
 $$;
 
@@ -14502,8 +14510,8 @@ begin
         hotmesh._fork_request(key, v_request), hotmesh._setting('value_limit', 16777216));
     v_request.id := (hotmesh._start_open(array[v_request]))[1];
     if (hotmesh._job_find(v_request.key)).entity_version = 0 then
-        perform hotmesh._entity_write(
-            v_settings, v_request.key, 'fork', null, '{}', v_document);
+        perform hotmesh._entity_do(
+            v_settings, v_request.key, 'fork', null, v_document, null);
         perform hotmesh._attribute_facts(
             array[v_request.id], '{forked_from}',
             array[jsonb_build_object('key', key, 'version', version)]);

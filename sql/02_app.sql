@@ -102,27 +102,46 @@ begin
 end
 $$;
 
+-- The app of a name or a schema, which the caller may use.
+create or replace function hotmesh._app_admit(app text, role name)
+returns hotmesh.apps
+language plpgsql
+stable
+as $$
+declare
+    v_app hotmesh.apps := hotmesh._app_get(app);
+begin
+    if not has_schema_privilege(role, v_app.schema_name, 'usage') then
+        perform hotmesh._app_refuse_role(app, role);
+    end if;
+    return v_app;
+end
+$$;
+
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
--- the app's settings. (The path is assigned to a variable as `perform` would cost a query.)
+-- the app's settings. Each expression counts here, as every door begins with it; the path is
+-- assigned to a variable, for `perform` would cost a query.
 create or replace function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
 as $$
 declare
+    v_app hotmesh.apps;
     v_schema text;
     v_settings jsonb;
-    v_role name := coalesce(nullif(current_setting('role'), 'none')::name, session_user);
     v_path text;
 begin
     select a.schema_name, a.settings into v_schema, v_settings
     from hotmesh.apps a
     where a.name = app;
-    if v_schema is null then
-        v_schema := (hotmesh._app_get(app)).schema_name;
-        v_settings := (hotmesh._app_get(app)).settings;
-    end if;
-    if not has_schema_privilege(v_role, v_schema, 'usage') then
-        perform hotmesh._app_refuse_role(app, v_role);
+    if has_schema_privilege(
+        coalesce(nullif(current_setting('role'), 'none')::name, session_user), v_schema, 'usage')
+        is not true
+    then
+        v_app := hotmesh._app_admit(
+            app, coalesce(nullif(current_setting('role'), 'none')::name, session_user));
+        v_schema := v_app.schema_name;
+        v_settings := v_app.settings;
     end if;
     v_path := set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
     return v_settings;

@@ -66,6 +66,17 @@ begin
 end
 $$;
 
+create or replace function hotmesh._patch_refuse_whole(operation text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        format('%s needs a path', operation), 'Only set, merge and get take the whole document.',
+        'Name the place: "notes", "counts.open", "items.0.done".');
+end
+$$;
+
 -- Every level takes 8 bytes, so that small values need no look.
 create or replace function hotmesh._patch_check_depth(path text[], value jsonb)
 returns void
@@ -246,6 +257,9 @@ as $$
 declare
     v_document jsonb;
 begin
+    if path = '{}' and operation not in ('set', 'merge', 'update', 'fork') then
+        perform hotmesh._patch_refuse_whole(operation);
+    end if;
     perform hotmesh._patch_check_depth(path, argument);
     case operation
         when 'set', 'update', 'fork' then

@@ -47,17 +47,6 @@ begin
 end
 $$;
 
-create or replace function hotmesh._entity_refuse_path(operation text)
-returns text[]
-language plpgsql
-as $$
-begin
-    perform hotmesh._refuse_argument(
-        format('%s needs a path', operation), 'Only set, merge and get take the whole document.',
-        'Name the place: "notes", "counts.open", "items.0.done".');
-end
-$$;
-
 create or replace function hotmesh._entity_role()
 returns text
 language sql
@@ -102,8 +91,6 @@ begin
         perform hotmesh._refuse_argument(
             format('no such entity command: %s', coalesce(left(command.operation, 60), 'null')),
             format('Commands: %s.', array_to_string(v_known, ', ')), 'Check the spelling.');
-    elsif command.path is null and command.operation not in ('set', 'merge', 'get') then
-        perform hotmesh._entity_refuse_path(command.operation);
     end if;
 end
 $$;
@@ -125,7 +112,7 @@ $$;
 
 -- What there is to do after a change that made the versions from `first` on; mostly nothing.
 create or replace function hotmesh._entity_changed(
-    settings jsonb, job_id bigint, first bigint, size bigint)
+    settings jsonb, key text, job_id bigint, first bigint, size bigint)
 returns void
 language plpgsql
 as $$
@@ -135,7 +122,9 @@ declare
     v_watched boolean;
     v_full boolean;
 begin
-    if size > v_limit then
+    if job_id is null then
+        perform hotmesh._entity_refuse_missing(key);
+    elsif size > v_limit then
         perform hotmesh._entity_refuse_large(size, v_limit);
     end if;
     select j.watched_until > j.updated_at, hotmesh._log_is_full(settings, first, j.entity_version)
@@ -152,32 +141,38 @@ end
 $$;
 
 -- One command, in one statement: the document, its row of the log, and the answer.
-create or replace function hotmesh._entity_write(
-    settings jsonb, key text, operation text, path text, names text[], argument jsonb,
+create or replace function hotmesh._entity_do(
+    settings jsonb, key text, operation text, path text, argument jsonb, request text,
     dimension text default null, sequence integer default null)
 returns jsonb
 language plpgsql
 as $$
 declare
+    v_names text[] := hotmesh._path_parse(path);
     v_id bigint;
     v_version bigint;
     v_size bigint;
     v_watched boolean;
     v_answer jsonb;
 begin
+    if request is not null then
+        return hotmesh._entity_apply(
+            settings, key, array[(operation, path, argument)::hotmesh.entity_command],
+            request) -> 0;
+    end if;
     with changed as (
         update jobs j
-        set context = hotmesh._patch(j.context, operation, names, argument),
+        set context = hotmesh._patch(j.context, operation, v_names, argument),
             entity_version = j.entity_version + 1, updated_at = hotmesh.now()
-        where j.key = _entity_write.key
+        where j.key = _entity_do.key
         returning j.id, j.entity_version as version, j.updated_at as at, j.context as document,
-                  hotmesh._patch_answer(j.context, operation, names) as answer,
+                  hotmesh._patch_answer(j.context, operation, v_names) as answer,
                   coalesce(j.watched_until > j.updated_at, false) as watched),
     logged as (
         insert into entity_log (
             job_id, version, operation, path, argument, role,
             dimension, sequence, at, document)
-        select c.id, c.version, operation, _entity_write.path, argument, hotmesh._entity_role(),
+        select c.id, c.version, operation, _entity_do.path, argument, hotmesh._entity_role(),
                dimension, sequence, c.at,
                case when hotmesh._log_is_full(settings, c.version, c.version) then c.document end
         from changed c
@@ -185,31 +180,12 @@ begin
     select c.id, c.version, pg_column_size(c.document), c.watched, c.answer
     into v_id, v_version, v_size, v_watched, v_answer
     from changed c;
-    if v_watched is null then
-        perform hotmesh._entity_refuse_missing(key);
-    elsif v_watched or v_size > 67108864 or settings ?| '{entity_log_keep,entity_limit}' then
-        perform hotmesh._entity_changed(settings, v_id, v_version, v_size);
+    if v_id is null or v_watched or v_size > 67108864
+        or settings ?| '{entity_log_keep,entity_limit}'
+    then
+        perform hotmesh._entity_changed(settings, key, v_id, v_version, v_size);
     end if;
     return v_answer;
-end
-$$;
-
--- The same for whoever comes with a key: SQL, Python from outside.
-create or replace function hotmesh._entity_do(
-    settings jsonb, key text, operation text, path text, argument jsonb, request text)
-returns jsonb
-language plpgsql
-as $$
-begin
-    if path is null and operation not in ('set', 'merge') then
-        perform hotmesh._entity_refuse_path(operation);
-    elsif request is not null then
-        return hotmesh._entity_apply(
-            settings, key, array[(operation, path, argument)::hotmesh.entity_command],
-            request) -> 0;
-    end if;
-    return hotmesh._entity_write(
-        settings, key, operation, path, hotmesh._path_parse(path), argument);
 end
 $$;
 
@@ -233,7 +209,7 @@ begin
         perform hotmesh._log_write(entries);
     end if;
     perform hotmesh._entity_changed(
-        settings, v_last.job_id, v_first, pg_column_size(document));
+        settings, null, v_last.job_id, v_first, pg_column_size(document));
 end
 $$;
 
@@ -340,10 +316,9 @@ begin
             select j.context #> hotmesh._path_parse(v_command.path)
             from jobs j where j.id = step.job_id), 'null');
     end if;
-    return coalesce(hotmesh._entity_write(
-        v_settings, v_key, v_command.operation, v_command.path,
-        hotmesh._path_parse(v_command.path), v_command.argument, step.dimension, step.sequence),
-        'null');
+    return coalesce(hotmesh._entity_do(
+        v_settings, v_key, v_command.operation, v_command.path, v_command.argument, null,
+        step.dimension, step.sequence), 'null');
 end
 $$;
 

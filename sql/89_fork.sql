@@ -57,8 +57,8 @@ begin
         hotmesh._fork_request(key, v_request), hotmesh._setting('value_limit', 16777216));
     v_request.id := (hotmesh._start_open(array[v_request]))[1];
     if (hotmesh._job_find(v_request.key)).entity_version = 0 then
-        perform hotmesh._entity_write(
-            v_settings, v_request.key, 'fork', null, '{}', v_document);
+        perform hotmesh._entity_do(
+            v_settings, v_request.key, 'fork', null, v_document, null);
         perform hotmesh._attribute_facts(
             array[v_request.id], '{forked_from}',
             array[jsonb_build_object('key', key, 'version', version)]);

@@ -69,8 +69,8 @@ def _documents(conn: psycopg.Connection[Any], app: str, many: int, size: int) ->
 
 
 def _verbs(conn: psycopg.Connection[Any], app: str) -> dict[str, Change]:
-    merge = "select 1 from hotmesh.entity_merge(%s, %s, null, %s::jsonb)"
-    increment = "select 1 from hotmesh.entity_increment(%s, %s, 'n', %s)"
+    merge = "select hotmesh.entity_merge(%s, %s, null, %s::jsonb) is null"
+    increment = "select hotmesh.entity_increment(%s, %s, 'n', %s) is null"
     return {
         "merge": lambda key, n: conn.execute(merge, [app, key, f'{{"stage": "s{n % 10}"}}']),
         "increment": lambda key, n: conn.execute(increment, [app, key, 1]),
