@@ -724,7 +724,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-dad4ab47-a192da6e'
+    select '0.1.0-dad4ab47-427b80a9'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8103,9 +8103,6 @@ as $$
 declare
     v_limit hotmesh.limits;
 begin
-    if not exists (select from lanes) then
-        return;
-    end if;
     foreach v_limit in array array(
         select (l::hotmesh.limits)
         from limits l
@@ -8772,16 +8769,16 @@ end
 $$;
 
 -- Closes obligations of jobs: `ended` is how many, `cursors` the main function's if it is among
--- them. Returns the jobs that closed by it.
+-- them. `closed` are the jobs that closed by it, `awaited` those of them that a parent waits for.
 create function hotmesh._job_settle(
     ids bigint[], ended integer[], cursors bigint[], failed boolean[])
-returns bigint[]
+returns table (closed bigint[], awaited bigint[])
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
-    v_closed bigint[];
 begin
+    return query
     with settled as (
         update jobs j
         set status = j.status - case when s.failed then 1000000000 else s.ended end,
@@ -8790,10 +8787,11 @@ begin
             expire_at = case when s.failed or j.status <= s.ended then v_now + j.expire_after end
         from unnest(ids, ended, cursors, failed) as s (id, ended, cursor, failed)
         where j.id = any (ids) and j.id = s.id
-        returning j.id, j.closed_at)
-    select coalesce(array_agg(s.id) filter (where s.closed_at is not null), '{}') into v_closed
-    from settled s;
-    return v_closed;
+        returning j.id, j.closed_at, j.parent_sequence)
+    select coalesce(array_agg(s.id), '{}'),
+           coalesce(array_agg(s.id) filter (where s.parent_sequence is not null), '{}')
+    from settled s
+    where s.closed_at is not null;
 end
 $$;
 
@@ -12126,15 +12124,23 @@ returns void
 language plpgsql
 as $$
 declare
-    v_closed bigint[] := hotmesh._job_settle(ids, ended, cursors, failed);
+    v_closed bigint[];
+    v_awaited bigint[];
 begin
-    if v_closed <> '{}' then
-        perform hotmesh._close_tell(v_closed);
+    select s.closed, s.awaited into v_closed, v_awaited
+    from hotmesh._job_settle(ids, ended, cursors, failed) s;
+    if v_closed = '{}' then
+        return;
+    end if;
+    if v_awaited <> '{}' then
+        perform hotmesh._close_tell(v_awaited);
+    end if;
+    if exists (select from jobs j where j.parent_id = any (v_closed)) then
         perform hotmesh._close_order(
             v_closed, 'terminate', 'interrupt', '{"reason": "its parent has closed"}');
         perform hotmesh._close_order(v_closed, 'cancel', 'cancel', '{}');
-        perform hotmesh._close_clear(v_closed);
     end if;
+    perform hotmesh._close_clear(v_closed);
 end
 $$;
 
@@ -14722,8 +14728,7 @@ as $$
 declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
     v_dimensions text[];
-    v_cursors bigint[] := array(
-        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_cursors bigint[];
     v_news hotmesh.jobs_attributes[];
 begin
     if hotmesh._inbox_jobs(v_jobs, '{result,query}') = '{}' then
@@ -14732,6 +14737,8 @@ begin
                 r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
             from unnest(reports) r);
     end if;
+    v_cursors := array(
+        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
     v_dimensions := array(
         select case when not (hotmesh._progress_ends(r) or coalesce(r.outcome ? 'again', false))
                     then r.dimension end
@@ -14810,38 +14817,51 @@ begin
         return query select (c).* from hotmesh._progress_command(reports, worker, lease) c;
     end if;
     v_after := hotmesh._progress_fold(reports);
-    perform hotmesh._progress_conclude(v_after);
-    return query
-    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
-           r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
-           null::double precision, extract(epoch from hotmesh.now())::double precision,
-           null::text, null::integer
-    from unnest(v_after) r
-    where r.outcome is null and r.news is not null;
+    if hotmesh._progress_conclude(v_after) then
+        return query
+        select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
+               r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
+               null::double precision, extract(epoch from hotmesh.now())::double precision,
+               null::text, null::integer
+        from unnest(v_after) r
+        where r.outcome is null and r.news is not null;
+    end if;
 end
 $$;
 
 -- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
+-- Returns whether there is news for some that go on.
 create function hotmesh._progress_conclude(reports hotmesh.report[])
-returns void
+returns boolean
 language plpgsql
 as $$
+declare
+    v_told boolean;
+    v_alive bigint[];
+    v_resting boolean;
+    v_ending hotmesh.report[];
 begin
     perform hotmesh._progress_advance(reports);
-    perform hotmesh._lease_alive(array_agg(r.id))
-    from unnest(reports) r
-    where r.running and r.attempt > 1
-    having count(*) > 0;
-    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
-    from unnest(reports) r
-    where r.outcome is null and not r.running and r.news is null
-    having count(*) > 0;
-    perform hotmesh._again_run(r)
-    from unnest(reports) r
-    where r.outcome is not null and not r.ends;
-    if exists (select from unnest(reports) r where r.ends) then
-        perform hotmesh._progress_end(array(select r from unnest(reports) r where r.ends));
+    select coalesce(bool_or(r.outcome is null and r.news is not null), false),
+           array_agg(r.id) filter (where r.running and r.attempt > 1),
+           bool_or(r.outcome is null and not r.running and r.news is null),
+           array_agg(r) filter (where r.outcome is not null)
+    into v_told, v_alive, v_resting, v_ending
+    from unnest(reports) r;
+    if v_alive is not null then
+        perform hotmesh._lease_alive(v_alive);
     end if;
+    if v_resting then
+        perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+        from unnest(reports) r
+        where r.outcome is null and not r.running and r.news is null;
+    end if;
+    if v_ending is not null then
+        perform hotmesh._again_run(r) from unnest(v_ending) r where not r.ends;
+        v_ending := array(select r from unnest(v_ending) r where r.ends);
+        perform hotmesh._progress_end(v_ending) where v_ending <> '{}';
+    end if;
+    return v_told;
 end
 $$;
 
@@ -14849,17 +14869,26 @@ create function hotmesh._progress_advance(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
+declare
+    v_jobs bigint[];
+    v_cursors bigint[];
+    v_hooks boolean;
 begin
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    select array_agg(r.job_id) filter (where r.dimension = ''),
+           array_agg(r.cursor) filter (where r.dimension = ''), bool_or(r.dimension <> '')
+    into v_jobs, v_cursors, v_hooks
     from unnest(reports) r
-    where not r.ends and r.dimension = ''
-    having count(*) > 0;
-    perform hotmesh._attribute_advance(
-        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
-        array_agg('open'::text))
-    from unnest(reports) r
-    where not r.ends and r.dimension <> ''
-    having count(*) > 0;
+    where not r.ends;
+    if v_jobs is not null then
+        perform hotmesh._job_advance(v_jobs, v_cursors);
+    end if;
+    if v_hooks then
+        perform hotmesh._attribute_advance(
+            array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
+            array_agg('open'::text))
+        from unnest(reports) r
+        where not r.ends and r.dimension <> '';
+    end if;
 end
 $$;
 
@@ -15249,6 +15278,22 @@ begin
 end
 $$;
 
+-- Locks the messages that a report finishes or lays to rest; null when there is none.
+create function hotmesh._report_held(reports hotmesh.report[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+    v_tokens integer[];
+begin
+    select array_agg(r.id), array_agg(r.token) into v_ids, v_tokens
+    from unnest(reports) r
+    where r.kind = 'activity' or not r.running;
+    return case when v_ids is not null then hotmesh._lease_held(v_ids, v_tokens) end;
+end
+$$;
+
 -- What becomes of each report; `quiet` is a holder that only asks for news. Takes the locks of the
 -- jobs concerned, and of the messages that a report finishes or lays to rest.
 create function hotmesh._report_judge(reports hotmesh.report[])
@@ -15256,24 +15301,24 @@ returns text[]
 language plpgsql
 as $$
 declare
-    v_held bigint[];
+    v_held bigint[] := hotmesh._report_held(reports);
     v_inbox bigint[] := '{}';
     v_locked bigint[];
     v_cursors bigint[];
     v_kept bigint[];
-    v_all bigint[] := array(
-        select distinct r.job_id from unnest(reports) r where r.job_id is not null);
+    v_all bigint[];
+    v_told bigint[];
 begin
-    select hotmesh._lease_held(array_agg(r.id), array_agg(r.token)) into v_held
-    from unnest(reports) r
-    where r.kind = 'activity' or not r.running;
-    if exists (select from unnest(reports) r where r.verdict = 'quiet') then
+    select array_agg(r.job_id),
+           array_agg(r.job_id) filter (where r.verdict is distinct from 'quiet')
+    into v_all, v_told
+    from unnest(reports) r;
+    if v_told is distinct from v_all then
         v_inbox := hotmesh._inbox_jobs(v_all, '{result,query}')
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+        v_told := v_told || v_inbox;
     end if;
-    v_locked := hotmesh._job_lock(array(
-        select r.job_id from unnest(reports) r
-        where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
+    v_locked := hotmesh._job_lock(v_told);
     v_cursors := array(select j.cursor from jobs j where j.id = any (v_locked) order by j.id);
     v_kept := hotmesh._inbox_jobs(v_all, '{report}');
     return array(
@@ -15499,6 +15544,7 @@ as $$
 declare
     v_locked bigint[];
     v_runs hotmesh.report[];
+    v_told hotmesh.report[];
     v_now double precision := extract(epoch from hotmesh.now());
     v_size bigint := 8388608 / cardinality(ids);
 begin
@@ -15506,8 +15552,8 @@ begin
     perform hotmesh._delivery_put_back(array(
         select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     v_runs := hotmesh._delivery_fold(ids, v_locked);
-    perform hotmesh._progress_advance(array(
-        select r from unnest(v_runs) r where r.news is not null));
+    v_told := array(select r from unnest(v_runs) r where r.news is not null);
+    perform hotmesh._progress_advance(v_told) where v_told <> '{}';
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
@@ -15600,7 +15646,7 @@ as $$
 declare
     v_ids bigint[];
 begin
-    perform hotmesh._lane_admit();
+    perform hotmesh._lane_admit() where exists (select from lanes);
     v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;
@@ -15777,6 +15823,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_brief boolean := coalesce(want ->> 'brief' = 'true', false);
     v_lease interval;
     v_given bigint;
 begin
@@ -15784,7 +15831,7 @@ begin
     perform hotmesh._worker_check(worker);
     perform set_config('hotmesh.turning', 'on', true);
     v_lease := hotmesh._turn_lease(want);
-    perform hotmesh._turn_kept(worker, v_lease);
+    perform hotmesh._turn_kept(worker, v_lease) where not v_brief;
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
@@ -15798,7 +15845,7 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
             v_lease);
     end if;
-    if want ->> 'brief' is distinct from 'true' then
+    if not v_brief then
         perform hotmesh._turn_sweep();
         return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     end if;
@@ -15808,10 +15855,9 @@ begin
         perform hotmesh._archive_expired(200);
     end if;
     if want ? 'seen' then
-        perform hotmesh._worker_seen(
-            worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
+        perform hotmesh._worker_seen(worker, want, v_given = 0 and want @> '{"idle": true}');
     end if;
-    perform hotmesh._worker_wake_useful(worker) where want ->> 'brief' is distinct from 'true';
+    perform hotmesh._worker_wake_useful(worker) where not v_brief;
     if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;

@@ -160,9 +160,6 @@ as $$
 declare
     v_limit hotmesh.limits;
 begin
-    if not exists (select from lanes) then
-        return;
-    end if;
     foreach v_limit in array array(
         select (l::hotmesh.limits)
         from limits l

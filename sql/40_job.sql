@@ -219,16 +219,16 @@ end
 $$;
 
 -- Closes obligations of jobs: `ended` is how many, `cursors` the main function's if it is among
--- them. Returns the jobs that closed by it.
+-- them. `closed` are the jobs that closed by it, `awaited` those of them that a parent waits for.
 create or replace function hotmesh._job_settle(
     ids bigint[], ended integer[], cursors bigint[], failed boolean[])
-returns bigint[]
+returns table (closed bigint[], awaited bigint[])
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
-    v_closed bigint[];
 begin
+    return query
     with settled as (
         update jobs j
         set status = j.status - case when s.failed then 1000000000 else s.ended end,
@@ -237,10 +237,11 @@ begin
             expire_at = case when s.failed or j.status <= s.ended then v_now + j.expire_after end
         from unnest(ids, ended, cursors, failed) as s (id, ended, cursor, failed)
         where j.id = any (ids) and j.id = s.id
-        returning j.id, j.closed_at)
-    select coalesce(array_agg(s.id) filter (where s.closed_at is not null), '{}') into v_closed
-    from settled s;
-    return v_closed;
+        returning j.id, j.closed_at, j.parent_sequence)
+    select coalesce(array_agg(s.id), '{}'),
+           coalesce(array_agg(s.id) filter (where s.parent_sequence is not null), '{}')
+    from settled s
+    where s.closed_at is not null;
 end
 $$;
 

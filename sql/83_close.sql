@@ -70,15 +70,23 @@ returns void
 language plpgsql
 as $$
 declare
-    v_closed bigint[] := hotmesh._job_settle(ids, ended, cursors, failed);
+    v_closed bigint[];
+    v_awaited bigint[];
 begin
-    if v_closed <> '{}' then
-        perform hotmesh._close_tell(v_closed);
+    select s.closed, s.awaited into v_closed, v_awaited
+    from hotmesh._job_settle(ids, ended, cursors, failed) s;
+    if v_closed = '{}' then
+        return;
+    end if;
+    if v_awaited <> '{}' then
+        perform hotmesh._close_tell(v_awaited);
+    end if;
+    if exists (select from jobs j where j.parent_id = any (v_closed)) then
         perform hotmesh._close_order(
             v_closed, 'terminate', 'interrupt', '{"reason": "its parent has closed"}');
         perform hotmesh._close_order(v_closed, 'cancel', 'cancel', '{}');
-        perform hotmesh._close_clear(v_closed);
     end if;
+    perform hotmesh._close_clear(v_closed);
 end
 $$;
 

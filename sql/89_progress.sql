@@ -202,8 +202,7 @@ as $$
 declare
     v_jobs bigint[] := array(select r.job_id from unnest(reports) r);
     v_dimensions text[];
-    v_cursors bigint[] := array(
-        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_cursors bigint[];
     v_news hotmesh.jobs_attributes[];
 begin
     if hotmesh._inbox_jobs(v_jobs, '{result,query}') = '{}' then
@@ -212,6 +211,8 @@ begin
                 r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
             from unnest(reports) r);
     end if;
+    v_cursors := array(
+        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
     v_dimensions := array(
         select case when not (hotmesh._progress_ends(r) or coalesce(r.outcome ? 'again', false))
                     then r.dimension end
@@ -290,38 +291,51 @@ begin
         return query select (c).* from hotmesh._progress_command(reports, worker, lease) c;
     end if;
     v_after := hotmesh._progress_fold(reports);
-    perform hotmesh._progress_conclude(v_after);
-    return query
-    select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
-           r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
-           null::double precision, extract(epoch from hotmesh.now())::double precision,
-           null::text, null::integer
-    from unnest(v_after) r
-    where r.outcome is null and r.news is not null;
+    if hotmesh._progress_conclude(v_after) then
+        return query
+        select 'events', r.id, r.token, 'workflow', null::text, null::text, r.job_id, null::text,
+               r.dimension, null::integer, null::integer, null::jsonb, r.cursor, r.news,
+               null::double precision, extract(epoch from hotmesh.now())::double precision,
+               null::text, null::integer
+        from unnest(v_after) r
+        where r.outcome is null and r.news is not null;
+    end if;
 end
 $$;
 
 -- Moves the cursors of runs that go on, lays to rest those that only wait, settles those that end.
+-- Returns whether there is news for some that go on.
 create or replace function hotmesh._progress_conclude(reports hotmesh.report[])
-returns void
+returns boolean
 language plpgsql
 as $$
+declare
+    v_told boolean;
+    v_alive bigint[];
+    v_resting boolean;
+    v_ending hotmesh.report[];
 begin
     perform hotmesh._progress_advance(reports);
-    perform hotmesh._lease_alive(array_agg(r.id))
-    from unnest(reports) r
-    where r.running and r.attempt > 1
-    having count(*) > 0;
-    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
-    from unnest(reports) r
-    where r.outcome is null and not r.running and r.news is null
-    having count(*) > 0;
-    perform hotmesh._again_run(r)
-    from unnest(reports) r
-    where r.outcome is not null and not r.ends;
-    if exists (select from unnest(reports) r where r.ends) then
-        perform hotmesh._progress_end(array(select r from unnest(reports) r where r.ends));
+    select coalesce(bool_or(r.outcome is null and r.news is not null), false),
+           array_agg(r.id) filter (where r.running and r.attempt > 1),
+           bool_or(r.outcome is null and not r.running and r.news is null),
+           array_agg(r) filter (where r.outcome is not null)
+    into v_told, v_alive, v_resting, v_ending
+    from unnest(reports) r;
+    if v_alive is not null then
+        perform hotmesh._lease_alive(v_alive);
     end if;
+    if v_resting then
+        perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+        from unnest(reports) r
+        where r.outcome is null and not r.running and r.news is null;
+    end if;
+    if v_ending is not null then
+        perform hotmesh._again_run(r) from unnest(v_ending) r where not r.ends;
+        v_ending := array(select r from unnest(v_ending) r where r.ends);
+        perform hotmesh._progress_end(v_ending) where v_ending <> '{}';
+    end if;
+    return v_told;
 end
 $$;
 
@@ -329,17 +343,26 @@ create or replace function hotmesh._progress_advance(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
+declare
+    v_jobs bigint[];
+    v_cursors bigint[];
+    v_hooks boolean;
 begin
-    perform hotmesh._job_advance(array_agg(r.job_id), array_agg(r.cursor))
+    select array_agg(r.job_id) filter (where r.dimension = ''),
+           array_agg(r.cursor) filter (where r.dimension = ''), bool_or(r.dimension <> '')
+    into v_jobs, v_cursors, v_hooks
     from unnest(reports) r
-    where not r.ends and r.dimension = ''
-    having count(*) > 0;
-    perform hotmesh._attribute_advance(
-        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
-        array_agg('open'::text))
-    from unnest(reports) r
-    where not r.ends and r.dimension <> ''
-    having count(*) > 0;
+    where not r.ends;
+    if v_jobs is not null then
+        perform hotmesh._job_advance(v_jobs, v_cursors);
+    end if;
+    if v_hooks then
+        perform hotmesh._attribute_advance(
+            array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
+            array_agg('open'::text))
+        from unnest(reports) r
+        where not r.ends and r.dimension <> '';
+    end if;
 end
 $$;
 

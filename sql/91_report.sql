@@ -38,6 +38,22 @@ begin
 end
 $$;
 
+-- Locks the messages that a report finishes or lays to rest; null when there is none.
+create or replace function hotmesh._report_held(reports hotmesh.report[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+    v_tokens integer[];
+begin
+    select array_agg(r.id), array_agg(r.token) into v_ids, v_tokens
+    from unnest(reports) r
+    where r.kind = 'activity' or not r.running;
+    return case when v_ids is not null then hotmesh._lease_held(v_ids, v_tokens) end;
+end
+$$;
+
 -- What becomes of each report; `quiet` is a holder that only asks for news. Takes the locks of the
 -- jobs concerned, and of the messages that a report finishes or lays to rest.
 create or replace function hotmesh._report_judge(reports hotmesh.report[])
@@ -45,24 +61,24 @@ returns text[]
 language plpgsql
 as $$
 declare
-    v_held bigint[];
+    v_held bigint[] := hotmesh._report_held(reports);
     v_inbox bigint[] := '{}';
     v_locked bigint[];
     v_cursors bigint[];
     v_kept bigint[];
-    v_all bigint[] := array(
-        select distinct r.job_id from unnest(reports) r where r.job_id is not null);
+    v_all bigint[];
+    v_told bigint[];
 begin
-    select hotmesh._lease_held(array_agg(r.id), array_agg(r.token)) into v_held
-    from unnest(reports) r
-    where r.kind = 'activity' or not r.running;
-    if exists (select from unnest(reports) r where r.verdict = 'quiet') then
+    select array_agg(r.job_id),
+           array_agg(r.job_id) filter (where r.verdict is distinct from 'quiet')
+    into v_all, v_told
+    from unnest(reports) r;
+    if v_told is distinct from v_all then
         v_inbox := hotmesh._inbox_jobs(v_all, '{result,query}')
             || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+        v_told := v_told || v_inbox;
     end if;
-    v_locked := hotmesh._job_lock(array(
-        select r.job_id from unnest(reports) r
-        where r.verdict is distinct from 'quiet' or r.job_id = any (v_inbox)));
+    v_locked := hotmesh._job_lock(v_told);
     v_cursors := array(select j.cursor from jobs j where j.id = any (v_locked) order by j.id);
     v_kept := hotmesh._inbox_jobs(v_all, '{report}');
     return array(

@@ -97,6 +97,7 @@ as $$
 declare
     v_locked bigint[];
     v_runs hotmesh.report[];
+    v_told hotmesh.report[];
     v_now double precision := extract(epoch from hotmesh.now());
     v_size bigint := 8388608 / cardinality(ids);
 begin
@@ -104,8 +105,8 @@ begin
     perform hotmesh._delivery_put_back(array(
         select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     v_runs := hotmesh._delivery_fold(ids, v_locked);
-    perform hotmesh._progress_advance(array(
-        select r from unnest(v_runs) r where r.news is not null));
+    v_told := array(select r from unnest(v_runs) r where r.news is not null);
+    perform hotmesh._progress_advance(v_told) where v_told <> '{}';
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
@@ -198,7 +199,7 @@ as $$
 declare
     v_ids bigint[];
 begin
-    perform hotmesh._lane_admit();
+    perform hotmesh._lane_admit() where exists (select from lanes);
     v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;

@@ -172,6 +172,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_brief boolean := coalesce(want ->> 'brief' = 'true', false);
     v_lease interval;
     v_given bigint;
 begin
@@ -179,7 +180,7 @@ begin
     perform hotmesh._worker_check(worker);
     perform set_config('hotmesh.turning', 'on', true);
     v_lease := hotmesh._turn_lease(want);
-    perform hotmesh._turn_kept(worker, v_lease);
+    perform hotmesh._turn_kept(worker, v_lease) where not v_brief;
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
@@ -193,7 +194,7 @@ begin
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
             v_lease);
     end if;
-    if want ->> 'brief' is distinct from 'true' then
+    if not v_brief then
         perform hotmesh._turn_sweep();
         return query select (l).* from hotmesh._delivery_limits(want -> 'limits') l;
     end if;
@@ -203,10 +204,9 @@ begin
         perform hotmesh._archive_expired(200);
     end if;
     if want ? 'seen' then
-        perform hotmesh._worker_seen(
-            worker, want, v_given = 0 and coalesce((want ->> 'idle')::boolean, false));
+        perform hotmesh._worker_seen(worker, want, v_given = 0 and want @> '{"idle": true}');
     end if;
-    perform hotmesh._worker_wake_useful(worker) where want ->> 'brief' is distinct from 'true';
+    perform hotmesh._worker_wake_useful(worker) where not v_brief;
     if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;

@@ -33,6 +33,10 @@ class AsyncGenerators:
         self._begun: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
         self._kept: list[AsyncGenerator[Any, Any]] = []
 
+    def __bool__(self) -> bool:
+        """Whether there are any that may have to be finished."""
+        return bool(self._kept or self._begun)
+
     def begin(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Remember a generator from its first step on."""
         if self._begun is None:

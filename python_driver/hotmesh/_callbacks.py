@@ -112,10 +112,10 @@ def _activity(topic: str, callback: Callback) -> Callback:
 
 def _told(message: dict[str, Any]) -> dict[str, Any]:
     """The message, with how often it was tried before."""
-    context = _context.in_activity.get()
-    if context is None:
+    attempt = _context.in_attempt.get()
+    if attempt is None:
         return message
-    metadata = {**(message.get("metadata") or {}), "try": context.attempt - 1}
+    metadata = {**(message.get("metadata") or {}), "try": attempt.context.attempt - 1}
     return {**message, "metadata": metadata}
 
 

@@ -16,7 +16,6 @@ __all__ = [
     "current_activity",
     "current_attempt",
     "current_run",
-    "in_activity",
     "in_attempt",
     "in_run",
     "is_unsafe",
@@ -24,7 +23,6 @@ __all__ = [
 ]
 
 in_run: ContextVar[Run | None] = ContextVar("hotmesh_run", default=None)
-in_activity: ContextVar[ActivityContext | None] = ContextVar("hotmesh_activity", default=None)
 in_attempt: ContextVar[Execution | None] = ContextVar("hotmesh_attempt", default=None)
 is_unsafe: ContextVar[bool] = ContextVar("hotmesh_unsafe", default=False)
 
@@ -58,10 +56,7 @@ def current_run(call: str) -> Run:
 
 def current_activity(call: str) -> ActivityContext:
     """The activity that is running; `call` is named in the error when there is none."""
-    context = in_activity.get()
-    if context is None:
-        raise _outside(call)
-    return context
+    return current_attempt(call).context
 
 
 def current_attempt(call: str) -> Execution:

@@ -20,7 +20,7 @@ from typing import Any
 
 from . import _codec, _interceptors, _payload, errors
 from ._bounds import Bounds, Pulse
-from ._context import in_activity, in_attempt, in_run
+from ._context import in_attempt, in_run
 from ._runner import Runner, Running
 from ._transaction import AsyncTransaction, SyncTransaction, Transactions
 from .activity import ActivityContext
@@ -125,7 +125,7 @@ class Execution:
         done: Callable[[Execution], None],
         sequence: int = 0,
     ) -> None:
-        if headers := _payload.headers_of(args):
+        if args and type(args[-1]) is dict and (headers := _payload.headers_of(args)):
             context = context._replace(headers=headers)
         self.server = server
         self.function = function
@@ -291,7 +291,6 @@ class Execution:
     def _enter(self) -> None:
         """Say to the code that it is an activity; the context is that of its task or thread."""
         in_run.set(None)
-        in_activity.set(self.context)
         in_attempt.set(self)
 
     async def _run_async(self) -> None:
@@ -390,7 +389,7 @@ class Execution:
         self.server.release(self)
         if self.bounds is not None:
             self.bounds.end()
-        if not self.finished and not self.abandoned:
+        if self.output is None and self.error is None and not self.abandoned:
             lost = f'activity "{self.context.activity_name}" ended without a result'
             self.error = {"type": type(fault).__name__, "message": lost, "code": 500}
         self._hand_over()

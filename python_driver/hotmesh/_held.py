@@ -94,19 +94,18 @@ class Held:
 
     # --- what the run does ------------------------------------------------------------------------
 
-    def step(self, action: Callable[[], object], watch: Watch) -> None:
+    def step(self, watch: Watch, action: Callable[..., object], *args: object) -> None:
         """Let workflow code run, watched."""
         watch.step = (monotonic(), self.run.info.workflow_id)
         try:
-            action()
+            action(*args)
         finally:
             watch.step = None
-            self._tell_unhandled()
+            if self.run.loop.unhandled:
+                self._tell_unhandled()
 
     def _tell_unhandled(self) -> None:
         """Log what asyncio would have logged, such as a failed task that nobody awaited."""
-        if not self.run.loop.unhandled:
-            return
         told, self.run.loop.unhandled = self.run.loop.unhandled, []
         for context in told:
             error, name = context.get("exception"), self.run.info.workflow_id
@@ -144,7 +143,7 @@ class Held:
 
     def _consume(self, execution: Execution, watch: Watch) -> str:
         at = round(self.now(), 6)  # what the journal keeps, so what a replay sees
-        self.step(lambda: self.run.complete(execution.sequence, execution.value, at), watch)
+        self.step(watch, self.run.complete, execution.sequence, execution.value, at)
         name = _name(execution.context.activity_name)
         return (
             f'{{"sequence":{execution.sequence},"kind":"activity","name":{name},'
@@ -161,10 +160,12 @@ class Held:
         if not self.run.commands:
             return []
         commands, self.run.commands = self.run.commands, []
-        self._unwanted = {command.sequence for command in commands if command.kind == "cancel"}
-        for sequence in self._unwanted:
-            if (execution := self.inline.pop(sequence, None)) is not None:
-                execution.abandon()
+        self._unwanted.clear()
+        for command in commands:
+            if command.kind == "cancel":
+                self._unwanted.add(command.sequence)
+                if (execution := self.inline.pop(command.sequence, None)) is not None:
+                    execution.abandon()
         return commands
 
     def _inline(self, command: Command) -> Execution | None:
@@ -279,7 +280,8 @@ class Held:
         self.inline.clear()
         self.finished.clear()
         self.run.close()
-        self._tell_unhandled()
+        if self.run.loop.unhandled:
+            self._tell_unhandled()
 
 
 def _again(execution: Execution) -> Command:

@@ -283,15 +283,9 @@ class WorkflowLoop(_Refusals):
             return
         self.closing = True
         self._ready.clear()
-        tasks, self._tasks = self._tasks, []
-        outer = self._enter()
-        try:
-            for task in reversed(tasks):
-                if not task.done():
-                    self._close_task(task)
-            self._agens.close(self._note)
-        finally:
-            self._leave(outer)
+        tasks, self._tasks = [task for task in self._tasks if not task.done()], []
+        if tasks or self._agens:
+            self._close_all(tasks)
         self._closed = True
         now = self._now()
         self._now = lambda: now  # nothing is left here that knows the run: both can go at once
@@ -496,6 +490,16 @@ class WorkflowLoop(_Refusals):
             self.call_soon(self.create_task, agen.aclose())
 
     # --- eviction --------------------------------------------------------------------------------
+
+    def _close_all(self, tasks: list[WorkflowTask[Any]]) -> None:
+        outer = self._enter()
+        try:
+            for task in reversed(tasks):
+                if not task.done():
+                    self._close_task(task)
+            self._agens.close(self._note)
+        finally:
+            self._leave(outer)
 
     def _close_task(self, task: WorkflowTask[Any]) -> None:
         """Close the coroutine of one suspended task, in its context and as current task."""

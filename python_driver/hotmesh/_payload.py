@@ -83,13 +83,26 @@ def register_codec(codec: PayloadCodec | None) -> None:
 
 # --- writing --------------------------------------------------------------------------------------
 
-_fast = json.JSONEncoder(
+_ENCODER = json.JSONEncoder(
     ensure_ascii=False,
     check_circular=False,  # such a value ends in a RecursionError
     allow_nan=False,
     separators=(",", ":"),
     default=_types.plain,
-).encode
+)
+
+
+def _one_pass() -> Callable[[object], str]:
+    """What `encode` does for each value, without making the C encoder anew each time."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _ENCODER.encode
+    write = json.encoder.encode_basestring
+    chunks = make(None, _types.plain, write, None, ":", ",", False, False, False)
+    return lambda value: write(value) if type(value) is str else "".join(chunks(value, 0))
+
+
+_fast = _one_pass()
 
 
 def written(value: object, what: str, limit: int | None = VALUE_LIMIT) -> str:

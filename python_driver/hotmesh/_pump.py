@@ -272,6 +272,10 @@ class Pump:
     async def _rest(self, seconds: float) -> None:
         if self._brief:  # the chores of the last turn are still to be done
             seconds = min(seconds, _paces.SWEEP_SECONDS / 2)
+        await asyncio.sleep(0)  # what has just begun may be done at once
+        if self._wake.is_set():
+            self._was_idle = False
+            return
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
             self._was_idle = False
@@ -515,7 +519,7 @@ class Pump:
             self._forget(held)
             return
         steps, queries = apart(steps_of(row.history))
-        held.step(lambda: held.run.tell(steps), self._watch)
+        held.step(self._watch, held.run.tell, steps)
         held.cursor = held.run.cursor = row.cursor or held.cursor
         self._answers.give(held.run, queries)
         self._dirty[held.id] = held
@@ -576,7 +580,7 @@ class Pump:
         self._runs[row.id] = held
         args = with_signal(function, row.args or [], row.signal)
         steps, queries = apart(steps)
-        held.step(lambda: run.start(args, steps), self._watch)
+        held.step(self._watch, run.start, args, steps)
         held.cursor = run.cursor = row.cursor or 0
         self._answers.give(run, queries)
         self._dirty[row.id] = held

@@ -50,7 +50,7 @@ def steps_of(history: list[Any] | None) -> list[Step]:
     return [Step._make(entry) for entry in history or () if entry is not None]
 
 
-@dataclass
+@dataclass(slots=True)
 class Command:
     """A durable operation that the code asked for and the journal does not have yet."""
 
@@ -172,9 +172,9 @@ class Run:
     def _consume(self) -> None:
         while self._events and self.mismatch is None and not self.ended:
             step = self._events.popleft()
-            self.seen = max(self.seen, step.cursor or 0)
-            if step.cursor is not None and step.cursor > self.cursor:
-                self.cursor = step.cursor
+            if (cursor := step.cursor) is not None:
+                self.seen = max(self.seen, cursor)
+                self.cursor = max(self.cursor, cursor)
             if step.at > self.time:
                 self.time = step.at
             if step.sequence <= 0:

@@ -315,13 +315,13 @@ def _usable(conn: AnyConnection) -> bool:
 def execute(conn: psycopg.Connection[Any], call: Call[T]) -> T:
     with psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
         cursor.execute(call.sql, call.params)
-        return call.read(cursor.fetchall() if cursor.description else ())
+        return call.read(cursor.fetchall() if cursor.rownumber is not None else ())
 
 
 async def execute_async(conn: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
     async with psycopg.AsyncCursor(conn, row_factory=tuple_row) as cursor:
         await cursor.execute(call.sql, call.params)
-        return call.read(await cursor.fetchall() if cursor.description else ())
+        return call.read(await cursor.fetchall() if cursor.rownumber is not None else ())
 
 
 def _on(conn: psycopg.Connection[Any], call: Call[T]) -> T:

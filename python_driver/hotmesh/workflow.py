@@ -233,8 +233,13 @@ def execute_activity(  # type: ignore[misc]
     """
     name = name_of(activity)
     timeouts = timeouts_text(start_to_close_timeout, schedule_to_close_timeout, heartbeat_timeout)
-    queue, policy = _queue(task_queue), _policy(retry_policy)
-    lane = _codec.lane_text(priority, concurrency_key)
+    queue = None if task_queue is None else _queue(task_queue)
+    policy = _policy(retry_policy) if retry_policy else ""
+    lane = (
+        _codec.lane_text(priority, concurrency_key)
+        if priority or concurrency_key is not None
+        else ""
+    )
     return _activity(name, activity, args, {}, queue, policy, timeouts, result_type, lane=lane)
 
 
