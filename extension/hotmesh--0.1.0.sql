@@ -64,6 +64,41 @@ select pg_catalog.pg_extension_config_dump('hotmesh.apps', '');
 -- 19_calendar.sql
 
 
+-- 20_graph.sql
+create table hotmesh.graphs (
+    id bigint not null default nextval('hotmesh.ids'),
+    topic text not null,
+    version text not null,
+    lone boolean not null,
+    state text not null default 'deployed',
+    publishes text,
+    document jsonb not null,
+    plan jsonb not null,
+    digest text not null,
+    created_at timestamptz not null,
+    activated_at timestamptz,
+    constraint graphs_pkey primary key (id),
+    constraint graph_state_is_known check (state in ('deployed', 'active', 'retired'))
+);
+comment on table hotmesh.graphs is 'One row per deployed version of a topic: a YAML workflow.';
+comment on column hotmesh.graphs.id is 'Its number, in the names of its compiled functions too.';
+comment on column hotmesh.graphs.topic is
+'What it subscribes to; empty: every topic that no other graph answers.';
+comment on column hotmesh.graphs.version is 'The version of its document.';
+comment on column hotmesh.graphs.lone is
+'Whether its document was a bare graph, which other versions of the app leave alone.';
+comment on column hotmesh.graphs.state is
+'deployed, active (new jobs take it) or retired (replaced; its jobs go on).';
+comment on column hotmesh.graphs.publishes is 'The topic that hears of its outcomes.';
+comment on column hotmesh.graphs.document is
+'{"app": …, "graph": …}: the graph and what its app says, in the normal form.';
+comment on column hotmesh.graphs.plan is 'What the engine knows of its activities without asking.';
+comment on column hotmesh.graphs.digest is 'The hash of its document.';
+comment on column hotmesh.graphs.created_at is 'When it was deployed.';
+comment on column hotmesh.graphs.activated_at is 'When new jobs last began to take it.';
+create unique index graphs_active on hotmesh.graphs (topic) where state = 'active';
+comment on index hotmesh.graphs_active is 'One graph answers a topic.';
+
 -- 20_mapping.sql
 
 
@@ -80,6 +115,14 @@ select pg_catalog.pg_extension_config_dump('hotmesh.apps', '');
 
 
 -- 22_expression.sql
+
+
+-- 23_plan.sql
+create type hotmesh.plan_step as (
+    self jsonb, about jsonb, job jsonb, go integer[], skip boolean, emit boolean, persist boolean);
+comment on type hotmesh.plan_step is 'What the expressions of one activity came to.';
+
+-- 24_deploy.sql
 
 
 -- 25_retry.sql
@@ -285,6 +328,7 @@ create table hotmesh.jobs (
     queue text not null default '',
     topic text not null,
     graph_version text,
+    graph_id bigint,
     status bigint not null default 1,
     cursor bigint not null default 0,
     context jsonb not null default '{}',
@@ -314,6 +358,7 @@ comment on column hotmesh.jobs.queue is 'The task queue of the main function.';
 comment on column hotmesh.jobs.topic is 'The workflow''s name or the graph''s topic.';
 comment on column hotmesh.jobs.graph_version is
 'The version of the graph that the job started with; null for code.';
+comment on column hotmesh.jobs.graph_id is 'The graph that it runs by, see graphs; null for code.';
 comment on column hotmesh.jobs.status is
 'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
 comment on column hotmesh.jobs.cursor is 'Events that the main function has consumed.';
@@ -337,13 +382,15 @@ comment on column hotmesh.jobs.watched_until is
 'Until when changes of its entity are told to whoever watches it.';
 create index jobs_by_parent on hotmesh.jobs (parent_id) where parent_id is not null;
 comment on index hotmesh.jobs_by_parent is 'The children of a job.';
+create index jobs_by_graph on hotmesh.jobs (graph_id) where graph_id is not null;
+comment on index hotmesh.jobs_by_graph is 'Jobs that keep a version of a graph in use.';
 create index jobs_expiring on hotmesh.jobs (expire_at) where expire_at is not null;
 
 create type hotmesh.job_request as (
     id bigint, key text, workflow text, queue text, entity text, args jsonb, options jsonb,
     expire_after interval, retry_policy jsonb, visible_at timestamptz,
     parent_id bigint, parent_dimension text, parent_sequence integer, origin_id bigint,
-    close_policy text);
+    close_policy text, graph_version text, graph_id bigint);
 comment on type hotmesh.job_request is 'What a start asks for, normalised.';
 
 -- 50_attribute.sql
@@ -565,13 +612,36 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 -- 84_command.sql
 
 
+-- 84_emit.sql
+
+
+-- 85_errand.sql
+
+
 -- 85_start.sql
 
 
+-- 85_subflow.sql
+
+
+-- 85_trail.sql
+
+
+-- 85_visit.sql
+
+
+-- 85_walk.sql
+create type hotmesh.walk_entry as (activity integer, dimension text, leg text, answer jsonb);
+comment on type hotmesh.walk_entry is
+'What a walk has to do: enter an activity, or go on with one that was answered.';
+create type hotmesh.walk as (
+    job_id bigint, graph_id bigint, plan jsonb, job jsonb, store jsonb, status bigint,
+    todo hotmesh.walk_entry[], steps hotmesh.jobs_attributes[], commands jsonb, error jsonb,
+    was bigint, ended boolean, told boolean, moves integer,
+    activity integer, dimension text, leg text, codes integer[], self jsonb, pending boolean);
+comment on type hotmesh.walk is 'A job on its way through its graph, in memory.';
+
 -- 86_child.sql
-
-
--- 86_emit.sql
 
 
 -- 86_schedule.sql
@@ -637,6 +707,9 @@ create index schedules_due on hotmesh.schedules (due_at) where due_at is not nul
 create index schedules_planned on hotmesh.schedules (planned_at) where due_at is not null;
 
 -- 87_order.sql
+
+
+-- 87_pub.sql
 
 
 -- 87_tick.sql
@@ -724,7 +797,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-dad4ab47-427b80a9'
+    select '0.1.0-8e123834-81e941cc'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -4968,6 +5041,160 @@ as $$
             with ordinality a (value, n)) p (n)
 $$;
 
+-- 20_graph.sql
+create function hotmesh._graph_refuse_unknown(topic text, kind text, known text)
+returns void
+language plpgsql
+as $$
+declare
+    v_deployed boolean := exists (select from graphs g where g.topic = _graph_refuse_unknown.topic);
+begin
+    raise exception 'no % answers topic "%"', kind, left(topic, 200) using
+        errcode = 'MSH22',
+        detail = coalesce(format('Active topics: %s.', left(known, 500)), 'None is active.'),
+        hint = case when v_deployed then 'It was deployed; activate its version.'
+                    else 'Deploy a graph that subscribes to it, and activate its version.' end;
+end
+$$;
+
+-- The graph that answers a topic, or, when nobody does, the one without a topic.
+create function hotmesh._graph_find(topic text)
+returns hotmesh.graphs
+language plpgsql
+stable
+as $$
+declare
+    v_graph hotmesh.graphs;
+begin
+    select (g::hotmesh.graphs).* into v_graph
+    from graphs g
+    where g.state = 'active' and g.topic = any (array[_graph_find.topic, ''])
+    order by g.topic desc
+    limit 1;
+    return v_graph;
+end
+$$;
+
+create function hotmesh._graph_get(topic text)
+returns hotmesh.graphs
+language plpgsql
+stable
+as $$
+declare
+    v_graph hotmesh.graphs := hotmesh._graph_find(topic);
+begin
+    if v_graph.id is null then
+        perform hotmesh._graph_refuse_unknown(topic, 'graph', (
+            select string_agg(g.topic, ', ' order by g.topic)
+            from graphs g where g.state = 'active'));
+    end if;
+    return v_graph;
+end
+$$;
+
+-- What graphs of other documents may be awaited, which of their hooks may be signalled.
+create function hotmesh._graph_known()
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select jsonb_build_object(
+            'awaited', coalesce(jsonb_agg(distinct g.topic), '[]'),
+            'signalled', coalesce(jsonb_agg(distinct h.topic) filter (where h.topic is not null),
+                                  '[]'))
+        from graphs g
+        left join lateral jsonb_object_keys(g.document #> '{graph,hooks}') h (topic) on true
+        where g.state <> 'retired');
+end
+$$;
+
+create function hotmesh._graph_name(id bigint)
+returns text
+language sql
+immutable
+as $$
+    select '_graph_' || id
+$$;
+
+-- Lays down what was deployed. A topic of this version that says the same is left as it is; one
+-- that says something else takes its place, at once if it was active.
+create function hotmesh._graph_lay(graphs hotmesh.graphs[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_active text[];
+    v_laid bigint[];
+begin
+    with retired as (
+        update graphs g set state = 'retired'
+        from unnest(_graph_lay.graphs) n
+        where g.topic = n.topic and g.version = n.version and g.state <> 'retired'
+          and g.digest <> n.digest
+        returning g.topic, (select o.state from graphs o where o.id = g.id) as before)
+    select coalesce(array_agg(r.topic) filter (where r.before = 'active'), '{}') into v_active
+    from retired r;
+    with laid as (
+        insert into graphs as g (
+            id, topic, version, lone, state, publishes, document, plan, digest,
+            created_at, activated_at)
+        select n.id, n.topic, n.version, n.lone,
+               case when n.topic = any (v_active) then 'active' else 'deployed' end, n.publishes,
+               n.document, n.plan, n.digest, hotmesh.now(),
+               case when n.topic = any (v_active) then hotmesh.now() end
+        from unnest(_graph_lay.graphs) n
+        where not exists (
+            select from graphs o
+            where o.topic = n.topic and o.version = n.version and o.state <> 'retired'
+              and o.digest = n.digest)
+        returning g.id)
+    select coalesce(array_agg(l.id), '{}') into v_laid from laid l;
+    return v_laid;
+end
+$$;
+
+-- New jobs take this version. What the app's other versions answered is answered no more; bare
+-- graphs only make way for the same topic.
+create function hotmesh._graph_activate(version text)
+returns void
+language plpgsql
+as $$
+declare
+    v_lone boolean := (
+        select bool_and(g.lone) from graphs g
+        where g.version = _graph_activate.version and g.state <> 'retired');
+begin
+    update graphs g set state = 'retired'
+    where g.state = 'active' and g.version <> _graph_activate.version
+      and (not g.lone and not v_lone
+           or g.topic in (
+               select n.topic from graphs n
+               where n.version = _graph_activate.version and n.state = 'deployed'));
+    update graphs g set state = 'active', activated_at = hotmesh.now()
+    where g.version = _graph_activate.version and g.state = 'deployed';
+end
+$$;
+
+-- Graphs that nobody can reach any more: replaced, and no open job runs by them.
+create function hotmesh._graph_forget()
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_gone bigint[];
+begin
+    with gone as (
+        delete from graphs g
+        where g.state = 'retired' and not exists (
+            select from jobs j where j.graph_id = g.id and j.closed_at is null)
+        returning g.id)
+    select coalesce(array_agg(g.id), '{}') into v_gone from gone g;
+    return v_gone;
+end
+$$;
+
 -- 20_mapping.sql
 create function hotmesh._mapping_common(a integer[], b integer[])
 returns integer
@@ -5243,12 +5470,13 @@ as $$
         'awaited', (
             select coalesce(jsonb_agg(hotmesh._field_topic(
                 coalesce(g.graph ->> 'subscribes', ''), document -> 'app')), '[]')
-            from hotmesh._fault_graphs(document) g),
+            from hotmesh._fault_graphs(document) g) || coalesce(document -> 'awaited', '[]'),
         'signalled', (
             select coalesce(jsonb_agg(hotmesh._field_topic(h.topic, document -> 'app')), '[]')
             from hotmesh._fault_graphs(document) g
             cross join lateral jsonb_object_keys(
-                hotmesh._flow_part(g.graph, 'hooks')) h (topic)))
+                hotmesh._flow_part(g.graph, 'hooks')) h (topic))
+            || coalesce(document -> 'signalled', '[]'))
 $$;
 
 create function hotmesh._fault_types()
@@ -5371,8 +5599,9 @@ begin
 end
 $$;
 
--- Everything that is wrong with the normal form of a document.
-create function hotmesh._fault_list(document jsonb)
+-- Everything that is wrong with the normal form of a document. `known` are topics of others: see
+-- _graph_known.
+create function hotmesh._fault_list(document jsonb, known jsonb default '{}')
 returns table (path text, reason text)
 language plpgsql
 stable
@@ -5396,7 +5625,7 @@ begin
             select g.at, g.reason
             from hotmesh._fault_graphs(document) d
             cross join lateral hotmesh._fault_graph(
-                d.graph, hotmesh._fault_scope(document, d.graph), d.path) g
+                d.graph, hotmesh._fault_scope(known || document, d.graph), d.path) g
             union all
             select d.at, d.reason from hotmesh._fault_doubles(document) d) f
         order by 1, 2;
@@ -6363,6 +6592,671 @@ as $$
         jsonb_build_object('expected', true, 'actual', coalesce(value, 'false')), scope, path)
 $$;
 
+-- 23_plan.sql
+create function hotmesh._plan_type(activity jsonb)
+returns text
+language sql
+immutable
+as $$
+    select case activity ->> 'type' when 'activity' then 'hook' else activity ->> 'type' end
+$$;
+
+-- Every way from an activity to another: transitions.
+create function hotmesh._plan_edges(graph jsonb)
+returns table (origin text, place integer, target text, conditions jsonb)
+language sql
+immutable
+as $$
+    select t.key, e.place::integer - 1, e.edge ->> 'to', e.edge -> 'conditions'
+    from jsonb_each(coalesce(graph -> 'transitions', '{}')) t
+    cross join lateral jsonb_array_elements(t.value) with ordinality e (edge, place)
+    order by t.key, e.place
+$$;
+
+-- The activities by name, with number and depth: the trigger is 1 and lies at 0. `merging` are
+-- those that more than one way leads to, and what comes after them by ways of different lengths.
+create function hotmesh._plan_depths(graph jsonb)
+returns table (id text, number integer, depth integer, merging boolean)
+language plpgsql
+immutable
+as $$
+begin
+    return query
+    with recursive edges as (
+        select distinct e.origin, e.target from hotmesh._plan_edges(graph) e),
+    ways (id, depth) as (
+        select a.key, 0 from jsonb_each(graph -> 'activities') a
+        where a.value ->> 'type' = 'trigger'
+        union
+        select e.target, w.depth + 1
+        from ways w join edges e on e.origin = w.id
+        where w.depth < 1000)
+    select w.id,
+           (row_number() over (order by min(w.depth), w.id))::integer,
+           min(w.depth),
+           count(*) > 1 or (select count(*) from edges e where e.target = w.id) > 1
+    from ways w
+    group by w.id;
+end
+$$;
+
+-- The rule of `hooks` that leads to an activity: {"topic", "expected", "actual"}.
+create function hotmesh._plan_hook(graph jsonb, id text)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'topic', h.key, 'expected', r.rule #> '{conditions,match,0,expected}',
+        'actual', r.rule #> '{conditions,match,0,actual}')
+    from jsonb_each(coalesce(graph -> 'hooks', '{}')) h
+    cross join lateral jsonb_array_elements(h.value) r (rule)
+    where r.rule ->> 'to' = id
+    limit 1
+$$;
+
+create function hotmesh._plan_activity(graph jsonb, id text, depth integer,
+    merging boolean, numbers jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_strip_nulls(jsonb_build_object(
+        'id', id, 'type', hotmesh._plan_type(a.about), 'depth', depth,
+        'merging', nullif(merging, false),
+        'read', case when id = any (hotmesh._expression_refs(graph)) then true end,
+        'ancestor', numbers -> (a.about ->> 'ancestor'),
+        'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
+        'sleeps', case when a.about ? 'sleep' then true end,
+        'function', a.about ->> 'function',
+        'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
+        'policy', case when a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
+        'code', a.about -> 'code', 'status', a.about -> 'status',
+        'subtype', a.about ->> 'subtype'))
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
+create function hotmesh._plan_build(graph jsonb)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+    v_numbers jsonb := (
+        select jsonb_object_agg(d.id, d.number) from hotmesh._plan_depths(graph) d);
+    v_stats jsonb := (
+        select coalesce(a.value -> 'stats', '{}') from jsonb_each(graph -> 'activities') a
+        where a.value ->> 'type' = 'trigger');
+begin
+    return jsonb_strip_nulls(jsonb_build_object(
+        'begins', case when v_stats ?| '{id,key,parent,adjacent}' then true end,
+        'measures', v_stats -> 'measures', 'granularity', v_stats -> 'granularity',
+        'expire', graph -> 'expire', 'publishes', graph -> 'publishes',
+        'merging', (
+            select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+        'activities', (
+            select jsonb_agg(
+                hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
+                order by d.number)
+            from hotmesh._plan_depths(graph) d)));
+end
+$$;
+
+-- What expressions may name.
+create function hotmesh._plan_scope(document jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'app', document -> 'app', 'graph', document -> 'graph', 'activities', (
+            select jsonb_object_agg(d.id, d.depth)
+            from hotmesh._plan_depths(document -> 'graph') d))
+$$;
+
+-- `variable := expression;`, after a line that says where the expression stands.
+create function hotmesh._plan_assign(
+    variable text, value jsonb, scope jsonb, path text, form text default '%s')
+returns text
+language sql
+stable
+as $$
+    select format(E'-- @ %s\n%s := %s;\n', path, variable,
+                  format(form, hotmesh._expression_sql(value, scope, path)))
+    where value is not null
+$$;
+
+-- {"field": expression, …} of the fields that an activity says what to do with.
+create function hotmesh._plan_about(fields jsonb, scope jsonb, path text)
+returns text
+language sql
+stable
+as $$
+    select hotmesh._plan_assign('o.about', jsonb_strip_nulls(fields), scope, path)
+    where jsonb_strip_nulls(fields) <> '{}'
+$$;
+
+-- The fields of each type that are evaluated as it is entered.
+create function hotmesh._plan_fields(graph jsonb, id text)
+returns jsonb
+language sql
+stable
+as $$
+    select case hotmesh._plan_type(a.about)
+        when 'trigger' then jsonb_build_object(
+            'id', a.about #> '{stats,id}', 'key', a.about #> '{stats,key}',
+            'parent', a.about #> '{stats,parent}', 'adjacent', a.about #> '{stats,adjacent}')
+        when 'worker' then jsonb_build_object('topic', a.about -> 'topic')
+        when 'await' then jsonb_build_object(
+            'topic', a.about -> 'topic', 'await', a.about -> 'await',
+            'workflow', a.about -> 'workflow', 'task_queue', a.about -> 'task_queue',
+            'key', a.about -> 'id')
+        when 'hook' then jsonb_build_object(
+            'sleep', a.about -> 'sleep',
+            'expected', hotmesh._plan_hook(graph, id) -> 'expected')
+        when 'signal' then jsonb_build_object(
+            'topic', a.about -> 'topic', 'code', a.about -> 'code',
+            'status', a.about -> 'status', 'data', a.about #> '{signal,maps}',
+            'key_name', a.about -> 'key_name', 'key_value', a.about -> 'key_value',
+            'resolver', a.about #> '{resolver,maps}', 'scrub', a.about -> 'scrub')
+        when 'interrupt' then jsonb_build_object(
+            'target', a.about -> 'target', 'topic', a.about -> 'topic',
+            'reason', a.about -> 'reason', 'throw', a.about -> 'throw',
+            'code', a.about -> 'code', 'descend', a.about -> 'descend',
+            'stack', a.about -> 'stack')
+        else '{}' end
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
+-- A worker without maps gets what the trigger got.
+create function hotmesh._plan_input(graph jsonb, id text)
+returns jsonb
+language sql
+stable
+as $$
+    select coalesce(
+        a.about #> '{input,maps}',
+        case when a.about ->> 'type' in ('worker', 'sql') then (
+            select to_jsonb(format('{%s.output.data}', t.key))
+            from jsonb_each(graph -> 'activities') t
+            where t.value ->> 'type' = 'trigger') end)
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
+-- What is evaluated when an activity is entered.
+create function hotmesh._plan_enter(graph jsonb, id text, scope jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := graph -> 'activities' -> id;
+    v_path text := 'activities.' || id;
+begin
+    return concat(
+        hotmesh._plan_assign(
+            'o.skip', v_about -> 'statusThreshold', scope, v_path || '.statusThreshold',
+            'hotmesh._plan_reached(%s, job)'),
+        hotmesh._plan_assign(
+            'v', hotmesh._plan_input(graph, id), scope, v_path || '.input.maps'),
+        case when hotmesh._plan_input(graph, id) is not null then
+            'self := self || jsonb_build_object(''input'', '
+            'jsonb_build_object(''data'', coalesce(v, ''{}'')));
+' end,
+        hotmesh._plan_about(hotmesh._plan_fields(graph, id), scope, v_path));
+end
+$$;
+
+-- What is evaluated when an activity has its answer: outputs, the job's data, where to go on.
+create function hotmesh._plan_leave(graph jsonb, id text, scope jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := graph -> 'activities' -> id;
+    v_path text := 'activities.' || id;
+begin
+    return concat(
+        case when v_about #> '{output,maps}' is not null then concat(
+            E'if leg = ''leave'' then\n',
+            hotmesh._plan_assign(
+                'v', v_about #> '{output,maps}', scope, v_path || '.output.maps'),
+            'self := self || jsonb_build_object(''output'', '
+            'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
+end if;
+') end,
+        format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
+        case when v_about #> '{job,maps}' is not null then concat(
+            hotmesh._plan_assign('o.job', v_about #> '{job,maps}', scope, v_path || '.job.maps'),
+            E'job := hotmesh._plan_tell(job, o.job);\n') end,
+        case when v_about ? 'emit' then format(
+            E'-- @ %s.emit\no.emit := %s;\n', v_path,
+            hotmesh._expression_true(v_about -> 'emit', scope, v_path || '.emit')) end,
+        case when v_about ? 'persist' then format(
+            E'-- @ %s.persist\no.persist := %s;\n', v_path,
+            hotmesh._expression_true(v_about -> 'persist', scope, v_path || '.persist')) end,
+        (select string_agg(hotmesh._plan_edge(
+                    e.place, n.number, e.conditions, scope, _plan_leave.id), ''
+                           order by e.place)
+         from hotmesh._plan_edges(graph) e
+         join hotmesh._plan_depths(graph) n on n.id = e.target
+         where e.origin = _plan_leave.id));
+end
+$$;
+
+-- A condition on the code: one, several, or a pattern such as 4**. Without any, what has conditions
+-- wants 200, and what has none goes on whatever came.
+create function hotmesh._plan_code(conditions jsonb)
+returns text
+language sql
+immutable
+as $$
+    select case
+        when conditions is null or conditions = '{}' then 'true'
+        when not conditions ? 'code' then '200 = any (codes)'
+        when jsonb_typeof(conditions -> 'code') = 'array' then (
+            select format('(%s)', string_agg(
+                hotmesh._plan_code(jsonb_build_object('code', c)), ' or '))
+            from jsonb_array_elements(conditions -> 'code') c)
+        when conditions ->> 'code' ~ '^\d+$'
+            then format('%s = any (codes)', (conditions ->> 'code')::integer)
+        else format(
+            'exists (select from unnest(codes) c where c::text ~ %L)',
+            '^' || replace(regexp_replace(
+                conditions ->> 'code', '[^0-9*\[\]|().-]', '', 'g'), '*', '\d') || '$') end
+$$;
+
+create function hotmesh._plan_edge(
+    place integer, target integer, conditions jsonb, scope jsonb, origin text)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_path text := format('transitions.%s[%s].conditions', origin, place);
+begin
+    return format(
+        E'-- @ %s\nif %s%s then o.go := o.go || %s; end if;\n', v_path,
+        hotmesh._plan_code(conditions),
+        coalesce(' and ' || hotmesh._expression_condition(
+            nullif(conditions - 'code', '{}'), scope, v_path), ''),
+        target);
+end
+$$;
+
+-- A signal for a hook: the value by which it finds its wait.
+create function hotmesh._plan_actual(graph jsonb, id text, scope jsonb)
+returns text
+language sql
+stable
+as $$
+    select hotmesh._plan_assign(
+        'o.about', h.rule -> 'actual', scope, 'hooks.' || (h.rule ->> 'topic'))
+    from (select hotmesh._plan_hook(graph, id) as rule) h
+$$;
+
+-- What compiled expressions call.
+create function hotmesh._plan_put(s jsonb, id text, d text, self jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select s || jsonb_build_object(
+        id, coalesce(s -> id, '{}') || jsonb_build_object(d, self))
+$$;
+
+-- Maps of two activities that reach into one object keep both.
+create function hotmesh._plan_merge(old jsonb, new jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case
+        when jsonb_typeof(old) <> 'object' or jsonb_typeof(new) <> 'object' then new
+        when not jsonb_path_exists(new, '$.* ? (@.type() == "object")') then old || new
+        else old || (
+            select coalesce(jsonb_object_agg(
+                       n.key, coalesce(hotmesh._plan_merge(old -> n.key, n.value), n.value)), '{}')
+            from jsonb_each(new) n) end
+$$;
+
+create function hotmesh._plan_tell(job jsonb, told jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select case
+        when told is null then job
+        else job || jsonb_build_object(
+            'data', coalesce(hotmesh._plan_merge(job -> 'data', told), told)) end
+$$;
+
+create function hotmesh._plan_reached(threshold jsonb, job jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(
+        (job #>> '{metadata,js}')::numeric <= (nullif(threshold, 'null') #>> '{}')::numeric, false)
+$$;
+
+create function hotmesh._plan_case(graph jsonb, id text, number integer, scope jsonb)
+returns text
+language plpgsql
+stable
+as $$
+begin
+    return concat(
+        format(E'when %s then\n', number),
+        case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
+        E'if leg = ''enter'' then\nnull;\n', hotmesh._plan_enter(graph, id, scope),
+        case when hotmesh._plan_hook(graph, id) is not null then concat(
+            E'elsif leg = ''actual'' then\nnull;\n',
+            hotmesh._plan_actual(graph, id, scope)) end,
+        E'else\n', hotmesh._plan_leave(graph, id, scope), E'end if;\n');
+end
+$$;
+
+-- The function that evaluates what one activity says. Its parameters are what expressions read.
+create function hotmesh._plan_source_step(schema text, graph hotmesh.graphs)
+returns text
+language sql
+stable
+as $$
+    select format(
+        'create or replace function %I.%I(
+            activity integer, leg text, codes integer[], s jsonb, d text, self jsonb, job jsonb)
+        returns hotmesh.plan_step
+        language plpgsql
+        as %L', schema, hotmesh._graph_name(graph.id) || '_step', concat('
+#variable_conflict use_variable
+declare
+o hotmesh.plan_step;
+v jsonb;
+begin
+case activity
+', (
+            select string_agg(hotmesh._plan_case(
+                graph.document -> 'graph', n.id, n.number,
+                hotmesh._plan_scope(graph.document)), '' order by n.number)
+            from hotmesh._plan_depths(graph.document -> 'graph') n), 'end case;
+o.self := self;
+return o;
+end
+'))
+$$;
+
+-- The function that walks jobs: each by itself, so that a failure is one job's only.
+create function hotmesh._plan_source_walk(schema text, graph hotmesh.graphs)
+returns text
+language sql
+stable
+as $$
+    select format(
+        'create or replace function %I.%I(walks hotmesh.walk[])
+        returns hotmesh.walk[]
+        language plpgsql
+        as %L', schema, hotmesh._graph_name(graph.id), format('
+declare
+    w hotmesh.walk;
+    v_message text;
+    v_state text;
+    v_context text;
+begin
+    for i in 1 .. cardinality(walks) loop
+        w := walks[i];
+        begin
+            loop
+                w := hotmesh._walk_next(w);
+                exit when w.leg is null;
+                w := hotmesh._walk_moved(w, %1$I.%2$I(
+                    w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job));
+            end loop;
+        exception
+            when data_exception or program_limit_exceeded or feature_not_supported
+                or undefined_function or internal_error
+            then
+                get stacked diagnostics v_state = returned_sqlstate,
+                    v_message = message_text, v_context = pg_exception_context;
+                w := hotmesh._walk_blame(w, v_state, v_message, v_context);
+        end;
+        walks[i] := w;
+    end loop;
+    return walks;
+end
+', schema, hotmesh._graph_name(graph.id) || '_step'))
+$$;
+
+-- Nobody but the engine may call what a graph was compiled into.
+create function hotmesh._plan_compile(graph hotmesh.graphs)
+returns void
+language plpgsql
+as $$
+declare
+    v_schema text := hotmesh._app_here();
+    v_name text := hotmesh._graph_name(graph.id);
+begin
+    perform hotmesh._app_run(array[
+        hotmesh._plan_source_step(v_schema, graph),
+        hotmesh._plan_source_walk(v_schema, graph),
+        format('revoke all on function %I.%I from public', v_schema, v_name || '_step'),
+        format('revoke all on function %I.%I from public', v_schema, v_name)]);
+end
+$$;
+
+create function hotmesh._plan_drop(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._app_run(array(
+        select format('drop function if exists %I.%I', hotmesh._app_here(), f.name)
+        from unnest(ids) i
+        cross join lateral (
+            values (hotmesh._graph_name(i)), (hotmesh._graph_name(i) || '_step')) as f (name)));
+end
+$$;
+
+-- Where in the document a failure happened: the last `-- @` before the line of the function.
+create function hotmesh._plan_place(schema text, id bigint, context text)
+returns text
+language sql
+stable
+as $$
+    select (regexp_match(l.text, '^-- @ (.*)$'))[1]
+    from pg_proc p
+    cross join lateral regexp_split_to_table(p.prosrc, E'\n') with ordinality l (text, place)
+    where p.pronamespace = to_regnamespace(quote_ident(schema))
+      and p.proname = hotmesh._graph_name(id) || '_step'
+      and l.text like '-- @ %'
+      and l.place <= (regexp_match(
+          context, '_graph_' || id || '_step\(.*?\) line (\d+) '))[1]::integer
+    order by l.place desc
+    limit 1
+$$;
+
+-- 24_deploy.sql
+create function hotmesh._deploy_refuse_faults(faults jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_count integer := jsonb_array_length(faults);
+begin
+    raise exception 'the document has % fault%: %', v_count,
+        case when v_count > 1 then 's' else '' end,
+        concat_ws(': ', faults #>> '{0,path}', faults #>> '{0,reason}') using
+        errcode = 'MSH20',
+        detail = faults::text,
+        hint = 'DETAIL lists every fault with its path; nothing was deployed.';
+end
+$$;
+
+create function hotmesh._deploy_refuse_version(version text, message text, known text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'version "%" %', left(version, 60), message using
+        errcode = 'MSH21',
+        detail = coalesce(format('Versions: %s.', known), 'No version was deployed.'),
+        hint = 'Versions only go forward: deploy the document under a higher number.';
+end
+$$;
+
+create function hotmesh._deploy_versions()
+returns text
+language plpgsql
+stable
+as $$
+begin
+    return (select string_agg(distinct format('%s (%s)', g.version, g.state), ', ') from graphs g);
+end
+$$;
+
+create function hotmesh._deploy_check(app text, document jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_faults jsonb := (
+        select jsonb_agg(jsonb_build_object('path', f.path, 'reason', f.reason))
+        from hotmesh._fault_list(document, hotmesh._graph_known()) f);
+    v_id text := document #>> '{app,id}';
+    v_version text := document #>> '{app,version}';
+begin
+    if v_id is not null and hotmesh._app_schema(v_id) <> hotmesh._app_here() then
+        v_faults := coalesce(v_faults, '[]') || jsonb_build_array(jsonb_build_object(
+            'path', 'app.id', 'reason', format(
+                'it is "%s", and the document is deployed to app "%s"', left(v_id, 60), app)));
+    end if;
+    if v_faults is not null then
+        perform hotmesh._deploy_refuse_faults(v_faults);
+    elsif exists (
+        select from graphs g
+        where not g.lone and v_version is not null and g.version::numeric > v_version::numeric)
+    then
+        perform hotmesh._deploy_refuse_version(
+            v_version, 'goes backwards', hotmesh._deploy_versions());
+    end if;
+end
+$$;
+
+create function hotmesh._deploy_graph(app jsonb, graph jsonb)
+returns hotmesh.graphs
+language plpgsql
+as $$
+declare
+    v_document jsonb := jsonb_build_object('app', app, 'graph', graph);
+begin
+    return (
+        nextval('hotmesh.ids'), hotmesh._field_topic(coalesce(graph ->> 'subscribes', ''), app),
+        coalesce(app ->> 'version', '1'), app ->> 'version' is null, 'deployed',
+        graph ->> 'publishes', v_document, hotmesh._plan_build(graph),
+        md5(v_document::text), hotmesh.now(), null)::hotmesh.graphs;
+end
+$$;
+
+create function hotmesh._deploy_manifest(app text, version text, laid bigint[])
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select jsonb_build_object(
+            'id', app, 'version', _deploy_manifest.version, 'changed', laid <> '{}',
+            'active', bool_and(g.state = 'active'),
+            'graphs', jsonb_agg(jsonb_build_object(
+                'subscribes', g.topic, 'publishes', g.publishes,
+                'activities', jsonb_array_length(g.plan -> 'activities')) order by g.topic))
+        from graphs g
+        where g.version = _deploy_manifest.version and g.state <> 'retired');
+end
+$$;
+
+create function hotmesh.graph_deploy(
+    app text, document jsonb, subscribes text default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_document jsonb;
+    v_laid bigint[];
+begin
+    perform hotmesh._enter(app);
+    v_document := hotmesh._fault_normal(document, subscribes);
+    perform hotmesh._app_lock(hotmesh._app_here());
+    perform hotmesh._deploy_check(app, v_document);
+    v_laid := hotmesh._graph_lay(array(
+        select hotmesh._deploy_graph((v_document -> 'app') - 'graphs', g)
+        from jsonb_array_elements(v_document #> '{app,graphs}') g));
+    perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = any (v_laid);
+    perform hotmesh._plan_drop(hotmesh._graph_forget());
+    return hotmesh._deploy_manifest(
+        app, coalesce(v_document #>> '{app,version}', '1'), v_laid);
+end
+$$;
+comment on function hotmesh.graph_deploy(text, jsonb, text) is
+'Check, compile and keep a document of graphs; new jobs take it once its version is activated. The
+document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given.
+Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes backwards.';
+
+create function hotmesh.graph_activate(app text, version text)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._app_lock(hotmesh._app_here());
+    if not exists (
+        select from graphs g
+        where g.version = graph_activate.version and g.state in ('deployed', 'active'))
+    then
+        perform hotmesh._deploy_refuse_version(
+            version, case when exists (
+                select from graphs g where g.version = graph_activate.version)
+                then 'was replaced by a later one' else 'was not deployed' end,
+            hotmesh._deploy_versions());
+    end if;
+    perform hotmesh._graph_activate(version);
+    return true;
+end
+$$;
+comment on function hotmesh.graph_activate(text, text) is
+'New jobs take this version from now on; open jobs keep theirs. Raises MSH21.';
+
+create function hotmesh.graph_list(app text)
+returns table (
+    version text, topic text, publishes text, state text, open_jobs bigint,
+    created_at timestamptz, activated_at timestamptz)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select g.version, g.topic, g.publishes, g.state, (
+               select count(*) from jobs j where j.graph_id = g.id and j.closed_at is null),
+           g.created_at, g.activated_at
+    from graphs g
+    order by g.topic, g.id desc;
+end
+$$;
+comment on function hotmesh.graph_list(text) is
+'What was deployed: deployed, active or retired, and how many open jobs run by it.';
+
 -- 25_retry.sql
 create function hotmesh._retry_refuse(policy jsonb, what text, rule text)
 returns void
@@ -7029,6 +7923,30 @@ begin
                 order by m.visible_at, m.id limit 500 for update skip locked) e))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event) into v_events from taken t;
+    return v_events;
+end
+$$;
+
+-- Takes the results that wait for graphs whose jobs' locks the caller holds, up to 500 of each.
+create function hotmesh._inbox_drain(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select e.id
+            from unnest(job_ids) as j (id)
+            cross join lateral (
+                select m.id from streams m
+                where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+                order by m.visible_at, m.id limit 500 for update skip locked) e))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event order by (t.event).visible_at, (t.event).id) into v_events
+    from taken t;
     return v_events;
 end
 $$;
@@ -8741,10 +9659,11 @@ declare
 begin
     with opened as (
         insert into jobs (
-            id, key, entity, queue, topic, expire_after, parent_id, parent_dimension,
-            parent_sequence, origin_id, close_policy, created_at, updated_at)
-        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, r.parent_id,
-               r.parent_dimension, r.parent_sequence, r.origin_id, r.close_policy, v_now, v_now
+            id, key, entity, queue, topic, graph_version, graph_id, expire_after, parent_id,
+            parent_dimension, parent_sequence, origin_id, close_policy, created_at, updated_at)
+        select r.id, r.key, r.entity, r.queue, r.workflow, r.graph_version, r.graph_id,
+               r.expire_after, r.parent_id, r.parent_dimension, r.parent_sequence, r.origin_id,
+               r.close_policy, v_now, v_now
         from unnest(requests) r
         order by r.key
         on conflict (key) do nothing
@@ -9061,6 +9980,44 @@ begin
            s.state, s.dimension, s.sequence,
            s.cursor, hotmesh._attribute_ledger(s.state), v_now, coalesce(s.updated_at, v_now)
     from unnest(steps) s;
+end
+$$;
+
+-- The steps of a graph, as they came to be; of two that are one row the later counts.
+create function hotmesh._attribute_lay(steps hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes as a (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        ledger, created_at, updated_at)
+    select distinct on (s.job_id, s.field)
+           s.job_id, s.field, s.value, s.kind, s.name, s.state, s.dimension, s.sequence,
+           s.ledger, v_now, v_now
+    from unnest(steps) with ordinality s
+    order by s.job_id, s.field, s.ordinality desc
+    on conflict (job_id, field) do update
+    set value = excluded.value, state = excluded.state, ledger = excluded.ledger,
+        updated_at = v_now;
+end
+$$;
+
+-- What a job tells whoever listens.
+create function hotmesh._attribute_emit(
+    job_id bigint, field text, topic text, events jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes as a (job_id, field, value, kind, name, created_at, updated_at)
+    values (job_id, field, jsonb_build_object('events', events), 'emit', topic, v_now, v_now)
+    on conflict on constraint jobs_attributes_pkey do update
+    set value = excluded.value, updated_at = v_now;
 end
 $$;
 
@@ -9550,16 +10507,18 @@ begin
     with gone as (
         delete from jobs j
         where j.id = any (ids) and j.closed_at is not null
-        returning j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
+        returning j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.graph_id,
+                  j.status, j.cursor,
                   j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
                   j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
                   j.closed_at, j.expire_at),
     kept as (
         insert into jobs_archive as k (
-            id, key, entity, queue, topic, graph_version, status, cursor,
+            id, key, entity, queue, topic, graph_version, graph_id, status, cursor,
             context, entity_version, expire_after, parent_id, parent_dimension, parent_sequence,
             origin_id, close_policy, created_at, updated_at, closed_at, expire_at)
-        select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.status, g.cursor,
+        select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.graph_id, g.status,
+               g.cursor,
                g.context, g.entity_version, g.expire_after, g.parent_id, g.parent_dimension,
                g.parent_sequence, g.origin_id, g.close_policy, g.created_at, g.updated_at,
                g.closed_at, g.expire_at
@@ -12885,6 +13844,467 @@ $$;
 comment on function hotmesh.entity_delete(text, text, text, text) is
 'Remove what is at a path. Returns the document.';
 
+-- 84_emit.sql
+create function hotmesh._emit_channel(schema text)
+returns text
+language sql
+immutable
+as $$
+    select 'hotmesh_emit_' || md5(schema)
+$$;
+
+-- `events` are in the value of this row of the job.
+create function hotmesh._emit_tell(job_id bigint, field text, events jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform pg_notify(
+        hotmesh._emit_channel((current_schemas(false))[2]), concat_ws(' ', md5(t), job_id, field))
+    from jsonb_object_keys(events) t;
+end
+$$;
+
+create function hotmesh._emit_effect(step hotmesh.jobs_attributes)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_events jsonb := step.value -> 'events';
+begin
+    if jsonb_typeof(v_events) is distinct from 'object' or exists (
+        select from jsonb_object_keys(v_events) t where octet_length(t) not between 1 and 500)
+    then
+        perform hotmesh._refuse_argument(
+            'events are no JSON object of topics', left(v_events::text, 200),
+            'Give {"topic": payload}; a topic has 1 to 500 bytes.');
+    end if;
+    perform hotmesh._emit_tell(
+        step.job_id, hotmesh._attribute_field(step.dimension, step.sequence), v_events);
+    return step.value;
+end
+$$;
+
+create function hotmesh.emit_channel(app text)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return hotmesh._emit_channel((current_schemas(false))[2]);
+end
+$$;
+comment on function hotmesh.emit_channel(text) is
+'The channel to LISTEN to for what workflows emit. A notification is the md5 of the topic, and the
+job id and field by which emit_read finds the event.';
+
+create function hotmesh.emit_read(app text, job_id bigint, field text)
+returns table (key text, events jsonb)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform hotmesh._enter(app);
+    return query
+    select g.key, a.value -> 'events'
+    from jobs_all g
+    join jobs_attributes_all a on a.job_id = g.id
+    where g.key = (select j.key from jobs_all j where j.id = emit_read.job_id)
+      and a.field = emit_read.field and a.kind = 'emit'
+    order by g.id = emit_read.job_id desc, g.id desc
+    limit 1;
+end
+$$;
+comment on function hotmesh.emit_read(text, bigint, text) is
+'What a workflow emitted in one step, {"topic": payload}, and by which job. An earlier
+generation of the job may have it. No row: its run or its hook began anew since.';
+
+-- 85_errand.sql
+create function hotmesh._errand_list(walks hotmesh.walk[], verb text)
+returns setof jsonb
+language sql
+stable
+as $$
+    select c.about
+    from unnest(walks) with ordinality w
+    cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
+    where w.commands <> '[]' and c.about ->> 'do' = verb
+    order by w.ordinality, c.place
+$$;
+
+-- A worker gets one argument: {"metadata", "data"}.
+create function hotmesh._errand_work(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    perform hotmesh._stream_enqueue(array(
+        select (null, 'activity', case when c.about ? 'delay' then 'delayed' else 'ready' end,
+                c.about ->> 'topic', c.about ->> 'topic', 0, w.job_id, c.about ->> 'dimension',
+                (c.about ->> 'sequence')::integer, null,
+                jsonb_build_array(jsonb_build_object(
+                    'data', c.about -> 'data', 'metadata', w.job -> 'metadata'
+                    || jsonb_build_object(
+                        'aid', c.about -> 'id', 'dad', c.about -> 'dimension',
+                        'topic', c.about -> 'topic', 'guid', concat_ws(
+                            ',', w.job_id, c.about ->> 'id') || (c.about ->> 'dimension')))),
+                hotmesh._retry_policy(nullif(c.about -> 'policy', 'null')), 0, 0,
+                v_now + make_interval(secs => coalesce((c.about ->> 'delay')::float8, 0)),
+                null, null, null, null, null, null)::hotmesh.streams
+        from unnest(walks) w
+        cross join lateral jsonb_array_elements(w.commands) c (about)
+        where c.about ->> 'do' = 'worker'));
+end
+$$;
+
+create function hotmesh._errand_sleep(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    perform hotmesh._timer_set(array(
+        select (null, 'timer', 'delayed', '', '', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+                (c ->> 'sequence')::integer, null, null, null, 0, 0,
+                v_now + make_interval(secs => (c ->> 'seconds')::float8),
+                null, null, null, null, null, null)::hotmesh.streams
+        from hotmesh._errand_list(walks, 'sleep') c));
+end
+$$;
+
+create function hotmesh._errand_wait(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_wait((
+        (c ->> 'job_id')::bigint, null, null, 'wait', c ->> 'name', 'open', c ->> 'dimension',
+        (c ->> 'sequence')::integer, null, 0, null, null)::hotmesh.jobs_attributes)
+    from hotmesh._errand_list(walks, 'wait') c;
+    perform hotmesh._signal_unwait(
+        array_agg(u.job_id), array_agg(u.dimension), array_agg(u.sequence)),
+        hotmesh._stream_cancel(
+            array_agg(u.job_id), array_agg(u.dimension), array_agg(u.sequence))
+    from (
+        select (c ->> 'job_id')::bigint as job_id, c ->> 'dimension' as dimension,
+               (c ->> 'sequence')::integer as sequence
+        from hotmesh._errand_list(walks, 'unwait') c) u
+    having count(*) > 0;
+    perform hotmesh._signal_publish(
+        c ->> 'signal', c - '{signal,published,do,job_id,dimension,sequence,id,graph_id}'::text[],
+        (c ->> 'published')::bigint)
+    from hotmesh._errand_list(walks, 'return') c;
+end
+$$;
+
+-- The hook rule of a topic, of the version that answers now.
+create function hotmesh._errand_rule(topic text)
+returns table (graph hotmesh.graphs, number integer)
+language plpgsql
+stable
+as $$
+begin
+    return query
+    select g::hotmesh.graphs, a.number::integer
+    from graphs g
+    cross join lateral jsonb_array_elements(g.plan -> 'activities') with ordinality
+        as a (about, number)
+    where g.state = 'active' and a.about ->> 'type' = 'hook'
+      and a.about ->> 'topic' = _errand_rule.topic
+    order by g.id desc
+    limit 1;
+end
+$$;
+
+-- The name under which a signal of a topic finds its wait.
+create function hotmesh._errand_signal_name(topic text, data jsonb)
+returns text
+language plpgsql
+as $$
+declare
+    v_rule record;
+    v_actual jsonb;
+begin
+    select r.graph, r.number into v_rule from hotmesh._errand_rule(topic) r;
+    if v_rule.number is null then
+        perform hotmesh._graph_refuse_unknown(topic, 'hook', (
+            select string_agg(distinct a.about ->> 'topic', ', ')
+            from graphs g
+            cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
+            where g.state = 'active' and a.about ->> 'type' = 'hook'));
+    end if;
+    v_actual := (hotmesh._walk_ask_step(
+        v_rule.graph, v_rule.number, 'actual',
+        jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
+    return hotmesh._visit_name(topic, v_actual);
+end
+$$;
+
+create function hotmesh._errand_answer(data jsonb, status text, code integer)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_strip_nulls(jsonb_build_object('status', status, 'code', code))
+        || jsonb_build_object('output', coalesce(data, '{}'))
+$$;
+
+create function hotmesh._errand_signal(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_publish(
+        hotmesh._errand_signal_name(c ->> 'topic', coalesce(nullif(c -> 'data', 'null'), '{}')),
+        hotmesh._errand_answer(
+            nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer))
+    from hotmesh._errand_list(walks, 'signal') c;
+    perform hotmesh._inbox_put(j.id, '', 'interrupt', jsonb_build_object(
+        'reason', c -> 'reason', 'code', c -> 'code', 'descend', c -> 'descend',
+        'throw', coalesce(nullif(c -> 'throw', 'null'), 'true')))
+    from hotmesh._errand_list(walks, 'interrupt') c
+    join jobs j on j.key = c ->> 'target' and j.closed_at is null;
+end
+$$;
+
+-- What is emitted stays with its job; who listens is told at commit.
+create function hotmesh._errand_emit(
+    job_id bigint, field text, topic text, job jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_events jsonb := jsonb_build_object(
+        topic, job, topic || '.' || (job #>> '{metadata,jid}'), job);
+begin
+    perform hotmesh._attribute_emit(job_id, field, topic, v_events);
+    perform hotmesh._emit_tell(job_id, field, v_events);
+end
+$$;
+
+create function hotmesh._errand_publish(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._errand_emit(
+        w.job_id, format('emit%s-%s', c ->> 'dimension', c ->> 'sequence'),
+        w.plan ->> 'publishes', c -> 'job')
+    from unnest(walks) w
+    cross join lateral jsonb_array_elements(w.commands) c
+    where c ->> 'do' = 'emit' and w.plan ? 'publishes';
+    perform hotmesh._inbox_add(array_agg(hotmesh._inbox_event(
+        'result', j.parent_id, j.parent_dimension, j.parent_sequence,
+        hotmesh._errand_answer(c #> '{job,data}', 'pending', 202))))
+    from hotmesh._errand_list(walks, 'emit') c
+    join jobs j on j.id = (c ->> 'job_id')::bigint and j.parent_sequence is not null
+    having count(*) > 0;
+end
+$$;
+
+-- What an errand refuses is the answer of its step.
+create function hotmesh._errand_refused(c jsonb, state text, message text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
+        jsonb_build_object('error', jsonb_build_object(
+            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
+            'code', case state when 'MSH41' then 409 else 598 end,
+            'sqlstate', state, 'message', message)), 'waiting');
+end
+$$;
+
+create function hotmesh._errand_try(c jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_patience text := current_setting('lock_timeout');
+    v_walk hotmesh.walk;
+begin
+    perform set_config('lock_timeout', '40ms', true);
+    if c ->> 'do' = 'sql' then
+        perform hotmesh._errand_sql(c);
+    else
+        v_walk := hotmesh._subflow_child(c);
+    end if;
+    perform set_config('lock_timeout', v_patience, true);
+    return v_walk;
+exception
+    when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
+        or data_exception or integrity_constraint_violation or lock_not_available
+        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
+        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
+        or external_routine_exception or triggered_action_exception
+        or with_check_option_violation
+    then
+        perform set_config('lock_timeout', v_patience, true);
+        perform hotmesh._errand_refused(c, sqlstate, sqlerrm);
+        return null;
+end
+$$;
+
+-- A function of SQL: jsonb in, jsonb out. It runs with the rights of its own owner, and only while
+-- it still is what it was when the graph was deployed.
+create function hotmesh._errand_sql(c jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_function regprocedure := hotmesh._errand_function(c ->> 'function');
+    v_output jsonb;
+begin
+    execute format('select to_jsonb(%s($1))', v_function::oid::regproc) into v_output
+    using c -> 'data';
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
+        jsonb_build_object('output', v_output), 'waiting');
+end
+$$;
+
+create function hotmesh._errand_function(name text)
+returns regprocedure
+language plpgsql
+stable
+as $$
+declare
+    v_function regprocedure := to_regprocedure(name || '(jsonb)');
+begin
+    if not exists (
+        select from pg_proc p
+        where p.oid = v_function and p.prosecdef and p.prokind = 'f'
+          and exists (select from unnest(p.proconfig) s where s like 'search_path=%'))
+    then
+        perform hotmesh._refuse_argument(
+            format('no such function for a graph: %s(jsonb)', left(name, 100)),
+            'It has to exist, to be security definer and to set its search_path.',
+            'create function … (jsonb) returns jsonb security definer set search_path = …');
+    end if;
+    return v_function;
+end
+$$;
+
+-- Children that were started, as walks; functions of SQL that were called have answered.
+create function hotmesh._errand_start(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+begin
+    return array(
+        select t.walk
+        from (
+            select hotmesh._errand_try(c.about) as walk
+            from unnest(walks) with ordinality w
+            cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
+            where w.commands <> '[]' and c.about ->> 'do' in ('await', 'sql')
+            order by w.ordinality, c.place
+            offset 0) t
+        where (t.walk).job_id is not null);
+end
+$$;
+
+-- Steps, facts and commands of walks; returns those that they began.
+create function hotmesh._errand_write(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+declare
+    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
+    v_verbs text[] := array(
+        select distinct c ->> 'do' from unnest(walks) w
+        cross join lateral jsonb_array_elements(w.commands) c);
+    v_begun hotmesh.walk[] := '{}';
+begin
+    perform hotmesh._attribute_lay(array(
+        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+    perform hotmesh._inbox_told(
+        w.job_id, t.dimension, t.activity,
+        case t.leg when 'enter' then jsonb_build_object('enter', true, 'answer', t.answer)
+                   else t.answer end, 'ready')
+    from unnest(v_open) w cross join lateral unnest(w.todo) t;
+    if v_verbs <> '{}' then
+        perform hotmesh._errand_work(v_open);
+        perform hotmesh._errand_sleep(v_open);
+        perform hotmesh._errand_wait(v_open);
+        perform hotmesh._errand_publish(walks);
+        perform hotmesh._errand_signal(walks);
+        v_begun := hotmesh._errand_start(v_open);
+    end if;
+    perform hotmesh._errand_settle(walks);
+    return v_begun;
+end
+$$;
+
+create function hotmesh._errand_settle(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_facts(
+        array_agg(w.job_id), array_agg('output'::text), array_agg(w.job -> 'data'))
+    from unnest(walks) w
+    where w.told or w.status = 0 or w.ended
+    having count(*) > 0;
+    perform hotmesh._attribute_facts(
+        array_agg(w.job_id), array_agg('error'::text), array_agg(w.error))
+    from unnest(walks) w
+    where w.error is not null
+    having count(*) > 0;
+    perform hotmesh._errand_emit(
+        w.job_id, 'emit', w.plan ->> 'publishes', jsonb_set(
+            w.job || case when w.error is null then '{}'::jsonb
+                          else jsonb_build_object('error', w.error) end,
+            '{metadata,js}', to_jsonb(case when w.ended then -1000000000 else 0 end)))
+    from unnest(walks) w
+    where w.plan ? 'publishes' and (w.status = 0 or w.ended);
+    perform hotmesh._close_settle(
+        array_agg(w.job_id), array_agg((w.was - w.status)::integer),
+        array_agg(null::bigint), array_agg(w.ended))
+    from unnest(walks) w
+    where w.was <> w.status or w.ended
+    having count(*) > 0;
+end
+$$;
+
+-- Walks on with jobs whose locks the caller holds, and with whatever comes of it in this
+-- transaction: children, parents that can be locked. Past the bound the rest waits for a turn.
+create function hotmesh._errand_go(job_ids bigint[], begun hotmesh.walk[] default '{}')
+returns void
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(
+        select j.id from jobs j where j.id = any (job_ids) and j.graph_id is not null);
+    v_walks hotmesh.walk[];
+begin
+    for i in 1 .. 20 loop
+        v_walks := begun || hotmesh._trail_load(v_jobs);
+        exit when v_walks = '{}';
+        v_walks := hotmesh._walk_run(v_walks);
+        begun := hotmesh._errand_write(v_walks);
+        v_jobs := array(
+            select j from unnest(v_jobs) j union select w.job_id from unnest(v_walks) w);
+        v_jobs := v_jobs || hotmesh._job_lock(array(
+            select j.parent_id from jobs j join jobs p on p.id = j.parent_id
+            where j.id = any (v_jobs) and p.graph_id is not null and p.id <> all (v_jobs)));
+    end loop;
+    if begun <> '{}' then
+        perform hotmesh._errand_write(begun);
+    end if;
+end
+$$;
+
 -- 85_start.sql
 create function hotmesh._start_check_name(what text, name text, size_limit integer)
 returns void
@@ -13133,6 +14553,836 @@ begin
 end
 $$;
 
+-- 85_subflow.sql
+-- The key that the trigger gives to its job, and what else it says of it.
+create function hotmesh._subflow_trigger(graph hotmesh.graphs, data jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return (hotmesh._walk_ask_step(
+        graph, 1, 'enter',
+        jsonb_build_object('output', jsonb_build_object('data', data)),
+        jsonb_build_object('data', '{}'::jsonb, 'metadata', '{}'::jsonb))).about;
+end
+$$;
+
+create function hotmesh._subflow_request(
+    graph hotmesh.graphs, topic text, data jsonb, request hotmesh.job_request)
+returns hotmesh.job_request
+language plpgsql
+as $$
+declare
+    v_trigger jsonb := case
+        when graph.plan ? 'begins' then hotmesh._subflow_trigger(graph, data) end;
+    v_options jsonb := coalesce(request.options, '{}');
+begin
+    if v_options ?| '{delay,retry_policy,execution_timeout,run_timeout,concurrency_key}' then
+        perform hotmesh._refuse_argument(
+            format('a graph takes no such option: %s', left(v_options::text, 100)),
+            'A graph says itself when it sleeps, what it tries again and when it gives up.',
+            'Options of a graph: on_conflict, expire, parent, search.');
+    end if;
+    request.workflow := topic;
+    request.key := coalesce(request.key, v_trigger ->> 'id');
+    request.queue := coalesce(request.queue, '-');
+    request.args := jsonb_build_array(data);
+    request := hotmesh._start_request(request, hotmesh._setting('value_limit', 16777216));
+    request.queue := '';
+    request.graph_id := graph.id;
+    request.graph_version := graph.version;
+    request.expire_after := coalesce(request.expire_after, make_interval(
+        secs => hotmesh._subflow_expire(graph.plan -> 'expire')));
+    return request;
+end
+$$;
+
+-- `expire: 60` is in seconds; without it, or below zero, a job stays.
+create function hotmesh._subflow_expire(expire jsonb)
+returns double precision
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(expire) = 'number' and (expire #>> '{}')::float8 >= 0
+                then (expire #>> '{}')::float8 end
+$$;
+
+-- Opens a job that goes through a graph, and returns its walk; null if its key was taken and
+-- `existing` was asked for.
+create function hotmesh._subflow_open(
+    graph hotmesh.graphs, request hotmesh.job_request)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_ids bigint[] := hotmesh._job_open(array[request]);
+begin
+    if v_ids = '{}' then
+        return hotmesh._subflow_conflict(graph, request);
+    end if;
+    perform hotmesh._attribute_facts(
+        array[request.id], array['input'], array[request.args -> 0]);
+    perform hotmesh._attribute_facts(
+        array_agg(request.id), array_agg('_' || s.key), array_agg(s.value))
+    from jsonb_each(request.options -> 'search') s
+    having count(*) > 0;
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.id = request.id;
+    return hotmesh._trail_of(
+        v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
+        '{}');
+end
+$$;
+
+create function hotmesh._subflow_conflict(
+    graph hotmesh.graphs, request hotmesh.job_request)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_policy text := coalesce(request.options ->> 'on_conflict', 'reject');
+    v_job hotmesh.jobs := hotmesh._job_find(request.key);
+begin
+    if v_policy = 'existing' then
+        return null;
+    elsif v_policy = 'replace' and v_job.closed_at is not null then
+        perform hotmesh._archive_jobs(array[v_job.id]);
+        return hotmesh._subflow_open(graph, request);
+    end if;
+    perform hotmesh._job_refuse_conflict(request.key, v_job.closed_at is null, v_policy);
+end
+$$;
+
+-- Starts what an `await` asks for: a graph, or a workflow in code. Returns its walk.
+create function hotmesh._subflow_child(c jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_parent hotmesh.jobs;
+    v_request hotmesh.job_request;
+    v_graph hotmesh.graphs;
+    v_walk hotmesh.walk;
+begin
+    select (j::hotmesh.jobs).* into v_parent from jobs j where j.id = (c ->> 'job_id')::bigint;
+    v_request.key := c ->> 'key';
+    v_request.parent_id := v_parent.id;
+    v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    if c -> 'await' is distinct from 'false' then
+        v_request.parent_dimension := c ->> 'dimension';
+        v_request.parent_sequence := (c ->> 'sequence')::integer;
+    end if;
+    if c ? 'workflow' then
+        v_request.key := hotmesh._subflow_code(c, v_request);
+    else
+        v_graph := hotmesh._graph_get(c ->> 'topic');
+        v_request := hotmesh._subflow_request(v_graph, c ->> 'topic', c -> 'data', v_request);
+        v_walk := hotmesh._subflow_open(v_graph, v_request);
+    end if;
+    if c -> 'await' = 'false' then
+        perform hotmesh._inbox_told(
+            v_parent.id, c ->> 'dimension', (c ->> 'sequence')::integer,
+            jsonb_build_object('output', jsonb_build_object(
+                'job_id', v_request.key, 'jc', hotmesh._trail_time(hotmesh.now()),
+                'ju', hotmesh._trail_time(hotmesh.now()))), 'waiting');
+    end if;
+    return v_walk;
+end
+$$;
+
+create function hotmesh._subflow_code(c jsonb, request hotmesh.job_request)
+returns text
+language plpgsql
+as $$
+begin
+    request.workflow := c ->> 'workflow';
+    request.queue := c ->> 'task_queue';
+    request.args := case jsonb_typeof(c -> 'data')
+        when 'array' then c -> 'data' else jsonb_build_array(c -> 'data') end;
+    request := hotmesh._start_request(request, hotmesh._setting('value_limit', 16777216));
+    perform hotmesh._start_open(array[request]);
+    return request.key;
+end
+$$;
+
+-- 85_trail.sql
+-- The first segments of a dimension, as many as an activity of this depth has.
+create function hotmesh._trail_at(dimension text, depth integer)
+returns text
+language sql
+immutable
+as $$
+    select ',' || array_to_string(
+        (string_to_array(substr(dimension, 2), ',') || array_fill('0'::text, array[depth + 1])
+        )[1:depth + 1], ',')
+$$;
+
+-- The journal rows that an answer may need: of every activity the instance on its way.
+create function hotmesh._trail_fields(plan jsonb, todo hotmesh.walk_entry[])
+returns text[]
+language sql
+stable
+as $$
+    select array(
+        select distinct hotmesh._attribute_field(
+                   hotmesh._trail_at(t.dimension, (a.about ->> 'depth')::integer),
+                   a.number::integer)
+        from unnest(todo) t
+        cross join lateral jsonb_array_elements(plan -> 'activities') with ordinality
+            as a (about, number)
+        where a.about ? 'read'
+        union
+        select hotmesh._attribute_field(t.dimension, t.activity) from unnest(todo) t)
+$$;
+
+create function hotmesh._trail_store(
+    job_id bigint, plan jsonb, todo hotmesh.walk_entry[])
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+    v_merging text[];
+begin
+    if plan ? 'merging' then
+        v_merging := array(select jsonb_array_elements_text(plan -> 'merging'));
+    end if;
+    return (
+        select coalesce(jsonb_object_agg(n.name, n.instances), '{}')
+        from (
+            select a.name, jsonb_object_agg(a.dimension, a.value || jsonb_build_object(
+                       '$', jsonb_build_object('open', a.state = 'open',
+                                               'turn', a.ledger % 100000000))) as instances
+            from jobs_attributes a
+            where a.job_id = _trail_store.job_id
+              and (a.field = any (hotmesh._trail_fields(plan, todo))
+                   or v_merging is not null and a.name = any (v_merging)
+                      and a.sequence is not null)
+            group by a.name) n);
+end
+$$;
+
+create function hotmesh._trail_time(at timestamptz)
+returns text
+language sql
+stable
+as $$
+    select to_char(at at time zone 'UTC', 'YYYYMMDDHH24MISS.MS')
+$$;
+
+-- What expressions read of the job.
+create function hotmesh._trail_job(job hotmesh.jobs, data jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_object('data', coalesce(data, '{}'), 'metadata', jsonb_build_object(
+        'jid', job.key, 'gid', job.id::text, 'tpc', job.topic, 'app', a.name,
+        'vrs', job.graph_version, 'js', job.status, 'jc', hotmesh._trail_time(job.created_at),
+        'ju', hotmesh._trail_time(job.updated_at)))
+    from hotmesh.apps a
+    where a.schema_name = hotmesh._app_here()
+$$;
+
+create function hotmesh._trail_of(
+    job hotmesh.jobs, plan jsonb, data jsonb, todo hotmesh.walk_entry[], store jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    w hotmesh.walk;
+begin
+    w.job_id := job.id;
+    w.graph_id := job.graph_id;
+    w.plan := plan;
+    w.job := hotmesh._trail_job(job, data);
+    w.store := store;
+    w.status := job.status;
+    w.was := job.status;
+    w.todo := todo;
+    w.steps := '{}';
+    w.commands := '[]';
+    w.ended := false;
+    w.told := false;
+    w.moves := 0;
+    return w;
+end
+$$;
+
+-- The walks of jobs for which something came in. The caller holds their locks.
+create function hotmesh._trail_load(job_ids bigint[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[] := hotmesh._inbox_drain(job_ids);
+begin
+    if v_events is null then
+        return '{}';
+    end if;
+    return array(
+        select hotmesh._trail_of(
+            j::hotmesh.jobs, g.plan, o.value, e.todo,
+            hotmesh._trail_store(j.id, g.plan, e.todo))
+        from (
+            select v.job_id, array_agg(
+                       (v.sequence, v.dimension,
+                        case when v.args ? 'enter' then 'enter' else 'answer' end,
+                        case when v.args ? 'enter' then v.args -> 'answer' else v.args end
+                       )::hotmesh.walk_entry order by v.ordinality) as todo
+            from unnest(v_events) with ordinality v
+            group by v.job_id) e
+        join jobs j on j.id = e.job_id and j.closed_at is null
+        join graphs g on g.id = j.graph_id
+        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
+        order by j.id);
+end
+$$;
+
+-- 85_visit.sql
+-- The number of seconds that a hook sleeps; null if it does not.
+create function hotmesh._visit_seconds(sleep jsonb)
+returns double precision
+language sql
+stable
+as $$
+    select case
+        when s.seconds > 0 and s.seconds < 'infinity' then s.seconds end
+    from (
+        select case jsonb_typeof(sleep)
+            when 'number' then (sleep #>> '{}')::double precision
+            when 'string' then case
+                when sleep #>> '{}' ~ '^\s*[-+]?\d+(\.\d+)?\s*$'
+                    then (sleep #>> '{}')::double precision
+                else extract(epoch from hotmesh._duration(sleep, 'sleep')) end
+            end::double precision as seconds) s
+$$;
+
+-- The name under which a hook's signal is awaited.
+create function hotmesh._visit_name(topic text, value jsonb)
+returns text
+language sql
+immutable
+as $$
+    select topic || coalesce(':' || (value #>> '{}'), '')
+$$;
+
+-- `retry: {'500': [3]}`: three more attempts for that code, after 10, 100, 1,000 ms.
+create function hotmesh._visit_retry(w hotmesh.walk, retry jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_tries integer := coalesce((w.self ->> 'tries')::integer, 0);
+    v_most integer := (
+        select max((r.value ->> 0)::integer) from jsonb_each(retry) r
+        where exists (
+            select from unnest(w.codes) c
+            where c::text ~ ('^' || replace(r.key, '*', '\d') || '$')));
+begin
+    if v_tries < v_most then
+        w.self := w.self || jsonb_build_object('tries', v_tries + 1);
+        w := hotmesh._walk_step(w, w.dimension, w.self, 'open');
+        w.store := hotmesh._plan_put(
+            w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, w.self);
+        w := hotmesh._walk_command(w, 'worker', jsonb_build_object(
+            'topic', w.self -> 'topic', 'data', w.self #> '{input,data}',
+            'delay', power(10, v_tries + 1) / 1000));
+        w.codes := '{}';
+    end if;
+    return w;
+end
+$$;
+
+-- It has nothing to wait for.
+create function hotmesh._visit_pass(w hotmesh.walk)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    w.store := hotmesh._plan_put(
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, w.self);
+    w.todo := (w.activity, w.dimension,
+               case when w.self ? 'output' then 'again' else 'leave' end, null
+              )::hotmesh.walk_entry || w.todo;
+    return w;
+end
+$$;
+
+-- It waits: its row stays open, its answer comes as an event.
+create function hotmesh._visit_wait(w hotmesh.walk)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    w := hotmesh._walk_step(w, w.dimension, w.self, 'open');
+    w.store := hotmesh._plan_put(
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension,
+        w.self || '{"$": {"open": true, "turn": 0}}');
+    return w;
+end
+$$;
+
+-- A worker, another graph, a workflow in code, a function of SQL.
+create function hotmesh._visit_ask(w hotmesh.walk, about jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_plan jsonb := hotmesh._walk_about(w);
+begin
+    if v_plan ->> 'type' = 'worker' then
+        w.self := w.self || jsonb_build_object('topic', about -> 'topic');
+    end if;
+    w := hotmesh._walk_command(w, v_plan ->> 'type', about || jsonb_build_object(
+        'data', coalesce(w.self #> '{input,data}', '{}'),
+        'function', v_plan -> 'function',
+        'policy', case when v_plan ? 'retry' then '{"maximum_attempts": 1}'
+                       else v_plan -> 'policy' end));
+    return hotmesh._visit_wait(w);
+end
+$$;
+
+-- Waits for a time, for a signal, for whichever comes first; or passes.
+create function hotmesh._visit_hook(w hotmesh.walk, about jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_plan jsonb := hotmesh._walk_about(w);
+    v_seconds double precision := hotmesh._visit_seconds(about -> 'sleep');
+begin
+    if v_seconds is null and not v_plan ? 'topic' or w.self ? 'output' then
+        return hotmesh._visit_pass(w);
+    end if;
+    if v_plan ? 'topic' then
+        w.self := w.self || jsonb_build_object(
+            'wait', hotmesh._visit_name(v_plan ->> 'topic', about -> 'expected'));
+        w := hotmesh._walk_command(w, 'wait', jsonb_build_object('name', w.self -> 'wait'));
+    end if;
+    if v_seconds is not null then
+        w.self := w.self || jsonb_build_object('sleep', v_seconds);
+        w := hotmesh._walk_command(w, 'sleep', jsonb_build_object('seconds', v_seconds));
+    end if;
+    return hotmesh._visit_wait(w);
+end
+$$;
+
+-- Goes back to its ancestor, in that one's next dimension, with its own input as that one's
+-- output.
+create function hotmesh._visit_cycle(w hotmesh.walk)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_ancestor integer := (hotmesh._walk_about(w) ->> 'ancestor')::integer;
+    v_depth integer := (w.plan #>> array['activities', (v_ancestor - 1)::text, 'depth'])::integer;
+    v_limit bigint := hotmesh._setting('cycle_limit', 10000);
+    v_dimension text := hotmesh._walk_dimension(
+        (regexp_match(w.dimension, '^(?:,\d+){' || v_depth + 1 || '}'))[1], 1);
+begin
+    if (regexp_match(v_dimension, '\d+$'))[1]::integer > v_limit then
+        return hotmesh._walk_fail(w, jsonb_build_object(
+            'type', 'CycleError', 'code', 598, 'message', format(
+                'cycle "%s" has returned %s times', hotmesh._walk_about(w) ->> 'id', v_limit)));
+    end if;
+    w.todo := w.todo || (v_ancestor, v_dimension, 'enter',
+                         coalesce(w.self #> '{input,data}', '{}'))::hotmesh.walk_entry;
+    return hotmesh._walk_step(w, w.dimension, w.self, 'done');
+end
+$$;
+
+-- Ends its own job, or orders another's end.
+create function hotmesh._visit_interrupt(w hotmesh.walk, about jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_key text := w.job #>> '{metadata,jid}';
+begin
+    if coalesce(about ->> 'target', v_key) <> v_key then
+        w := hotmesh._walk_command(w, 'interrupt', about);
+        return hotmesh._visit_pass(w);
+    end if;
+    w := hotmesh._walk_step(w, w.dimension, w.self, 'done');
+    w.status := w.status - 1;
+    if about ->> 'throw' = 'false' then
+        w.ended := true;
+        return w;
+    end if;
+    return hotmesh._walk_fail(w, jsonb_strip_nulls(jsonb_build_object(
+        'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+        'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)),
+        'stack', about -> 'stack', 'descend', about -> 'descend')));
+end
+$$;
+
+-- An activity is through: the job's data, whoever is to hear of it, where to go on.
+create function hotmesh._visit_leave(w hotmesh.walk, o hotmesh.plan_step)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := hotmesh._walk_about(w);
+    v_open boolean := w.pending and o.self ? '$';
+begin
+    if o.job is not null then
+        w.job := hotmesh._plan_tell(w.job, o.job);
+        w.told := true;
+    end if;
+    w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, o.self);
+    w := hotmesh._walk_step(
+        w, w.dimension, o.self,
+        case when v_open then 'open' when w.leg = 'failed' then 'failed' else 'done' end);
+    w.status := w.status + coalesce(cardinality(o.go), 0) - case when w.pending then 0 else 1 end;
+    w.todo := w.todo || array(
+        select (g, w.dimension || ',0', 'enter', null)::hotmesh.walk_entry
+        from unnest(o.go) g);
+    if o.emit or o.persist then
+        w := hotmesh._walk_command(w, 'emit', jsonb_build_object('job', w.job));
+    end if;
+    if w.leg = 'failed' and o.go is null then
+        return hotmesh._walk_fail(w, o.self -> 'error');
+    end if;
+    return w;
+end
+$$;
+
+-- 85_walk.sql
+create function hotmesh._walk_about(w hotmesh.walk)
+returns jsonb
+language sql
+immutable
+as $$
+    select w.plan -> 'activities' -> (w.activity - 1)
+$$;
+
+-- The dimension of the answer number `turn`, and of the iteration `turn` later.
+create function hotmesh._walk_dimension(dimension text, turn integer)
+returns text
+language sql
+immutable
+as $$
+    select case when turn = 0 then dimension
+                else regexp_replace(dimension, ',\d+$', '') || ',' || (
+                    (regexp_match(dimension, '\d+$'))[1]::integer + turn) end
+$$;
+
+create function hotmesh._walk_free(w hotmesh.walk, id text, dimension text)
+returns text
+language plpgsql
+immutable
+as $$
+begin
+    while w.store -> id ? dimension loop
+        dimension := hotmesh._walk_dimension(dimension, 1);
+    end loop;
+    return dimension;
+end
+$$;
+
+-- A step of the journal, to be written.
+create function hotmesh._walk_step(
+    w hotmesh.walk, dimension text, self jsonb, state text)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := hotmesh._walk_about(w);
+    v_turn bigint := coalesce((self #>> '{$,turn}')::bigint, 0);
+begin
+    w.steps := w.steps || (
+        w.job_id, hotmesh._attribute_field(dimension, w.activity), self - '$',
+        v_about ->> 'type', v_about ->> 'id', state, dimension, w.activity, null,
+        001100000000000 + v_turn + case state when 'open' then 0 else 100000000000000 end,
+        null, null)::hotmesh.jobs_attributes;
+    return w;
+end
+$$;
+
+create function hotmesh._walk_command(w hotmesh.walk, verb text, about jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    w.commands := w.commands || jsonb_build_array(about || jsonb_build_object(
+        'do', verb, 'job_id', w.job_id, 'dimension', w.dimension, 'sequence', w.activity,
+        'id', hotmesh._walk_about(w) ->> 'id', 'graph_id', w.graph_id));
+    return w;
+end
+$$;
+
+create function hotmesh._walk_fail(w hotmesh.walk, error jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    w.error := error || jsonb_build_object(
+        'activity', hotmesh._walk_about(w) ->> 'id', 'dimension', w.dimension);
+    w.ended := true;
+    return w;
+end
+$$;
+
+-- An expression failed: that job fails, and says where.
+create function hotmesh._walk_blame(
+    w hotmesh.walk, state text, message text, context text)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_place text := hotmesh._plan_place(hotmesh._app_here(), w.graph_id, context);
+begin
+    w.commands := '[]';
+    return hotmesh._walk_fail(w, jsonb_build_object(
+        'type', 'ExpressionError', 'code', 598, 'sqlstate', state, 'expression', v_place,
+        'message', format('%s: %s', coalesce(v_place, 'activity ' || w.activity), message)));
+end
+$$;
+
+-- Takes up the next thing to do. `leg` is null when there is none.
+create function hotmesh._walk_next(w hotmesh.walk)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_entry hotmesh.walk_entry;
+    v_about jsonb;
+begin
+    w.leg := null;
+    while w.leg is null and not w.ended and w.todo <> '{}'
+        and (w.moves < 100 or (w.todo[1]).leg in ('leave', 'again'))
+    loop
+        v_entry := w.todo[1];
+        w.todo := w.todo[2:];
+        w.moves := w.moves + 1;
+        w.activity := v_entry.activity;
+        w.dimension := v_entry.dimension;
+        w.codes := '{200}';
+        w.pending := false;
+        if v_entry.leg = 'enter' then
+            w := hotmesh._walk_arrive(w, v_entry.answer);
+        elsif v_entry.leg = 'answer' then
+            w := hotmesh._walk_bind(w, v_entry.answer);
+        else
+            w.self := w.store -> (hotmesh._walk_about(w) ->> 'id') -> w.dimension;
+            w.leg := v_entry.leg;
+        end if;
+    end loop;
+    return w;
+end
+$$;
+
+-- A new instance; `output` is what a cycle gives to the activity that it returns to.
+create function hotmesh._walk_arrive(w hotmesh.walk, output jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := hotmesh._walk_about(w);
+begin
+    if v_about ? 'merging' then
+        w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+    end if;
+    w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
+    w.self := case when output is null then '{}'::jsonb
+                   else jsonb_build_object('output', jsonb_build_object('data', output)) end;
+    w.leg := 'enter';
+    return w;
+end
+$$;
+
+-- What a worker said: {status, code, data}, or data alone.
+create function hotmesh._walk_response(output jsonb, kind text)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when kind in ('worker', 'signal') and jsonb_typeof(output) = 'object'
+             and output ?| '{status,code,data}'
+             and output - '{status,code,data,metadata,stack}'::text[] = '{}' then output
+        else jsonb_build_object('data', coalesce(output, 'null')) end
+$$;
+
+-- The codes by which transitions go: retries that were used up are the 500 of their cause, too.
+create function hotmesh._walk_codes(code integer)
+returns integer[]
+language sql
+immutable
+as $$
+    select case when code = 597 then '{597,500}' else array[code] end
+$$;
+
+-- An answer came in. One for an instance that has ended, or was answered before, is dropped.
+create function hotmesh._walk_bind(w hotmesh.walk, answer jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := hotmesh._walk_about(w);
+    v_response jsonb;
+    v_status text;
+    v_error jsonb := answer -> 'error';
+begin
+    w.self := w.store -> (v_about ->> 'id') -> w.dimension;
+    if w.self #>> '{$,open}' is distinct from 'true' then
+        return case when answer ? 'published' then hotmesh._walk_command(w, 'return', answer)
+                    else w end;
+    end if;
+    v_response := case when answer ? 'code' or answer ? 'status'
+        then jsonb_build_object('code', answer -> 'code', 'status', answer -> 'status',
+                                'data', answer -> 'output')
+        else hotmesh._walk_response(answer -> 'output', v_about ->> 'type') end;
+    v_status := lower(v_response ->> 'status');
+    w.codes := array[coalesce((v_response ->> 'code')::integer,
+                              case v_status when 'error' then 500 when 'pending' then 202
+                                            else 200 end)];
+    if v_status = 'error' then
+        v_error := jsonb_strip_nulls(jsonb_build_object(
+            'type', 'WorkerError', 'code', w.codes[1], 'data', v_response -> 'data',
+            'message', coalesce(v_response #>> '{data,message}', v_response ->> 'message',
+                                'the worker answered with an error'),
+            'stack', v_response -> 'stack'));
+    elsif v_error is not null then
+        w.codes := hotmesh._walk_codes(coalesce((v_error ->> 'code')::integer, 500));
+        v_response := jsonb_build_object('data', v_error);
+    end if;
+    w.pending := v_error is null and (v_status = 'pending' or w.codes[1] = 202);
+    return hotmesh._walk_answer(w, v_response -> 'data', v_error);
+end
+$$;
+
+-- Lays an answer into its instance, each further one into a dimension of its own.
+create function hotmesh._walk_answer(w hotmesh.walk, data jsonb, error jsonb)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := hotmesh._walk_about(w);
+    v_base text := w.dimension;
+    v_turn integer := coalesce((w.self #>> '{$,turn}')::integer, 0);
+begin
+    if error is not null and v_about ? 'retry' then
+        w := hotmesh._visit_retry(w, v_about -> 'retry');
+        if w.codes = '{}' then
+            return w;
+        end if;
+    end if;
+    w.self := w.self || jsonb_build_object('$', jsonb_build_object(
+        'turn', v_turn + 1, 'open', w.pending));
+    if w.pending and w.self ? 'wait' then
+        w := hotmesh._walk_command(w, 'wait', jsonb_build_object('name', w.self -> 'wait'));
+    elsif w.self ?& '{wait,sleep}' then
+        w := hotmesh._walk_command(w, 'unwait', '{}');
+    end if;
+    if v_turn > 0 then
+        w := hotmesh._walk_step(
+            w, v_base, w.self,
+            case when w.pending then 'open' when error is null then 'done' else 'failed' end);
+        w.store := hotmesh._plan_put(w.store, v_about ->> 'id', v_base, w.self);
+        w.dimension := hotmesh._walk_dimension(v_base, v_turn);
+        w.self := w.self - '$';
+    end if;
+    w.self := w.self || case v_about ->> 'type'
+        when 'hook' then jsonb_build_object('hook', jsonb_build_object('data', data))
+        else jsonb_build_object('output', jsonb_build_object('data', data)) end
+        || case when error is null then '{}'::jsonb
+                else jsonb_build_object('error', error) end;
+    w.leg := case when error is null then 'leave' else 'failed' end;
+    return w;
+end
+$$;
+
+-- What the expressions of an activity came to, and what it leads to.
+create function hotmesh._walk_moved(w hotmesh.walk, o hotmesh.plan_step)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    if w.leg <> 'enter' then
+        return hotmesh._visit_leave(w, o);
+    end if;
+    w.self := o.self;
+    if o.skip then
+        w.status := w.status - 1;
+        return hotmesh._walk_step(w, w.dimension, w.self, 'cancelled');
+    end if;
+    case hotmesh._walk_about(w) ->> 'type'
+        when 'trigger' then return hotmesh._visit_pass(w);
+        when 'hook' then return hotmesh._visit_hook(w, coalesce(o.about, '{}'));
+        when 'cycle' then return hotmesh._visit_cycle(w);
+        when 'interrupt' then return hotmesh._visit_interrupt(w, coalesce(o.about, '{}'));
+        when 'signal' then
+            w := hotmesh._walk_command(w, 'signal', coalesce(o.about, '{}'));
+            return hotmesh._visit_pass(w);
+        else return hotmesh._visit_ask(w, coalesce(o.about, '{}'));
+    end case;
+end
+$$;
+
+-- Calls what each graph was compiled into, once for all its jobs.
+create function hotmesh._walk_run(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+declare
+    v_graph bigint;
+    v_name text;
+    v_part hotmesh.walk[];
+    v_done hotmesh.walk[] := '{}';
+begin
+    for v_graph in select distinct w.graph_id from unnest(walks) w loop
+        v_name := format('%I.%I', hotmesh._app_here(), hotmesh._graph_name(v_graph));
+        if to_regproc(v_name) is null then
+            perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = v_graph;
+        end if;
+        execute format('select %s($1)', v_name) into v_part
+        using array(select w from unnest(walks) w where w.graph_id = v_graph);
+        v_done := v_done || v_part;
+    end loop;
+    return v_done;
+end
+$$;
+
+-- Evaluates what one activity says, outside of any walk: the trigger of a job that is to be, the
+-- rule of a hook.
+create function hotmesh._walk_ask_step(
+    graph hotmesh.graphs, activity integer, leg text, self jsonb, job jsonb)
+returns hotmesh.plan_step
+language plpgsql
+as $$
+declare
+    v_name text := format('%I.%I', hotmesh._app_here(), hotmesh._graph_name(graph.id) || '_step');
+    v_step hotmesh.plan_step;
+begin
+    if to_regproc(v_name) is null then
+        perform hotmesh._plan_compile(graph);
+    end if;
+    execute format('select (%s($1, $2, $3, $4, $5, $6, $7)).*', v_name) into v_step
+    using activity, leg, '{200}'::integer[], '{}'::jsonb, ',0', self, job;
+    return v_step;
+end
+$$;
+
 -- 86_child.sql
 create function hotmesh._child_policy(policy text)
 returns text
@@ -13235,77 +15485,6 @@ begin
     end if;
 end
 $$;
-
--- 86_emit.sql
-create function hotmesh._emit_channel(schema text)
-returns text
-language sql
-immutable
-as $$
-    select 'hotmesh_emit_' || md5(schema)
-$$;
-
-create function hotmesh._emit_effect(step hotmesh.jobs_attributes)
-returns jsonb
-language plpgsql
-as $$
-declare
-    v_events jsonb := step.value -> 'events';
-begin
-    if jsonb_typeof(v_events) is distinct from 'object' or exists (
-        select from jsonb_object_keys(v_events) t where octet_length(t) not between 1 and 500)
-    then
-        perform hotmesh._refuse_argument(
-            'events are no JSON object of topics', left(v_events::text, 200),
-            'Give {"topic": payload}; a topic has 1 to 500 bytes.');
-    end if;
-    perform pg_notify(
-        hotmesh._emit_channel((current_schemas(false))[2]),
-        concat_ws(' ', md5(t), step.job_id,
-                  hotmesh._attribute_field(step.dimension, step.sequence)))
-    from jsonb_object_keys(v_events) t;
-    return step.value;
-end
-$$;
-
-create function hotmesh.emit_channel(app text)
-returns text
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform hotmesh._enter(app);
-    return hotmesh._emit_channel((current_schemas(false))[2]);
-end
-$$;
-comment on function hotmesh.emit_channel(text) is
-'The channel to LISTEN to for what workflows emit. A notification is the md5 of the topic, and the
-job id and field by which emit_read finds the event.';
-
-create function hotmesh.emit_read(app text, job_id bigint, field text)
-returns table (key text, events jsonb)
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform hotmesh._enter(app);
-    return query
-    select g.key, a.value -> 'events'
-    from jobs_all g
-    join jobs_attributes_all a on a.job_id = g.id
-    where g.key = (select j.key from jobs_all j where j.id = emit_read.job_id)
-      and a.field = emit_read.field and a.kind = 'emit'
-    order by g.id = emit_read.job_id desc, g.id desc
-    limit 1;
-end
-$$;
-comment on function hotmesh.emit_read(text, bigint, text) is
-'What a workflow emitted in one step, {"topic": payload}, and by which job. An earlier
-generation of the job may have it. No row: its run or its hook began anew since.';
 
 -- 86_schedule.sql
 create function hotmesh._schedule_refuse_missing(name text)
@@ -13931,6 +16110,91 @@ $$;
 comment on function hotmesh.hook_start(text, text, text, jsonb, text, jsonb) is
 'Run a function in an existing job, on its entity, in the caller''s transaction; by default on the
 job''s queue. options: retry_policy. Raises MSH40, MSH42, 22023.';
+
+-- 87_pub.sql
+create function hotmesh.graph_pub(
+    app text, topic text, data jsonb default '{}', key text default null,
+    options jsonb default '{}')
+returns hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_graph hotmesh.graphs;
+    v_request hotmesh.job_request;
+    v_walk hotmesh.walk;
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_graph := hotmesh._graph_get(topic);
+    v_request.key := key;
+    v_request.options := options;
+    v_request := hotmesh._subflow_request(v_graph, topic, coalesce(data, '{}'), v_request);
+    v_walk := hotmesh._subflow_open(v_graph, v_request);
+    if v_walk.job_id is not null then
+        perform hotmesh._errand_go('{}', array[v_walk]);
+    end if;
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.key = v_request.key;
+    return v_job;
+end
+$$;
+comment on function hotmesh.graph_pub(text, text, jsonb, text, jsonb) is
+'Start a job of the graph that answers a topic, in the caller''s transaction; what needs no worker
+is done when it returns. options: on_conflict (reject, existing, replace), expire, search, parent.
+Raises MSH22 if no graph answers, MSH41 for a duplicate key.';
+
+create function hotmesh.graph_signal(
+    app text, topic text, data jsonb, status text default null, code integer default 200)
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_id bigint := nextval('hotmesh.ids');
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._signal_publish(
+        hotmesh._errand_signal_name(topic, coalesce(data, '{}')),
+        hotmesh._errand_answer(data, status, code), v_id);
+    perform hotmesh._worker_wake_any();
+    return v_id;
+end
+$$;
+comment on function hotmesh.graph_signal(text, text, jsonb, text, integer) is
+'Send to the hook that waits for a topic, or will: the rule of the hook finds it by the data. Code
+202 leaves the hook open for more. Raises MSH22 if no active graph has such a hook.';
+
+create function hotmesh.graph_add(app text, response jsonb)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_step hotmesh.jobs_attributes;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find(response #>> '{metadata,jid}');
+    select (a::hotmesh.jobs_attributes).* into v_step
+    from jobs_attributes a
+    where a.job_id = v_job.id and a.name = response #>> '{metadata,aid}'
+      and a.dimension = response #>> '{metadata,dad}' and a.state = 'open';
+    if v_step.job_id is null then
+        return 'stale';
+    end if;
+    perform hotmesh._inbox_told(
+        v_job.id, v_step.dimension, v_step.sequence,
+        jsonb_build_object('output', response - 'metadata'), 'ready');
+    perform hotmesh._worker_wake_any();
+    return 'ok';
+end
+$$;
+comment on function hotmesh.graph_add(text, jsonb) is
+'A later answer of a worker that answered `pending`: the whole response, with its metadata. Answers
+ok, or stale if nothing waits for it any more.';
 
 -- 87_tick.sql
 -- The ticks up to now that are to be dealt with, oldest first, at most 100 at a time; and as the
@@ -14953,7 +17217,7 @@ begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._start_open(array[hotmesh._start_request(
         (null, key, workflow, queue, entity, args, options,
-         null, null, null, null, null, null, null, null)::hotmesh.job_request,
+         null, null, null, null, null, null, null, null, null, null)::hotmesh.job_request,
         hotmesh._setting('value_limit', 16777216))]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
@@ -15008,7 +17272,7 @@ begin
     v_ids := hotmesh._start_open(array(
         select hotmesh._start_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
-             null, null, null, null, null, null, null, null)::hotmesh.job_request,
+             null, null, null, null, null, null, null, null, null, null)::hotmesh.job_request,
             v_limit)
         from jsonb_to_recordset(requests) as r (
             key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
@@ -15047,8 +17311,9 @@ declare
     v_job hotmesh.jobs := hotmesh._job_find(key);
 begin
     if v_job.id is null then
-        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
-               j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
+        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.graph_id, j.status,
+               j.cursor, j.context, j.entity_version, j.expire_after, j.parent_id,
+               j.parent_dimension,
                j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
                j.closed_at, j.expire_at
         into v_job
@@ -15390,6 +17655,7 @@ begin
     where r.error is not null
     having count(*) > 0;
     if told <> '{}' then
+        perform hotmesh._errand_go(told);
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
     end if;
 end
@@ -15659,6 +17925,25 @@ end
 $$;
 
 -- 93_turn.sql
+-- Jobs that go through a graph have no code to tell: the engine itself goes on with them. Returns
+-- the others.
+create function hotmesh._turn_walk(job_ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_graphs bigint[] := array(
+        select j.id from jobs j
+        where j.id = any (job_ids) and j.graph_id is not null);
+begin
+    if v_graphs = '{}' then
+        return job_ids;
+    end if;
+    perform hotmesh._errand_go(v_graphs);
+    return array(select j from unnest(job_ids) j where j <> all (v_graphs));
+end
+$$;
+
 create function hotmesh._turn_route()
 returns void
 language plpgsql
@@ -15676,6 +17961,7 @@ begin
     perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
     perform hotmesh._effect_resume(v_locked);
     perform hotmesh._signal_meet(v_locked);
+    v_locked := hotmesh._turn_walk(v_locked);
     perform hotmesh._signal_give_back(hotmesh._inbox_orphans(v_locked), '{}');
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);
@@ -16259,6 +18545,9 @@ as $$
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
+        ('client', 'graph_pub graph_signal graph_add'),
+        ('operator', 'graph_deploy graph_activate'),
+        ('reader', 'graph_list'),
         ('client', 'signal_send hook_start query_ask query_result update_send update_result'),
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),

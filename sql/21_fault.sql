@@ -1,7 +1,7 @@
 -- 21 fault: a document of graphs is brought to its normal form and read as a whole; whatever is
 -- wrong with it is told at once, each with its place, the value, and what to do. Where texts are
 -- silent: a rule of `hooks` needs a match; topics that are awaited or signalled are topics of the
--- document; a graph that subscribes to '' answers every topic.
+-- document, or known from others; a graph that subscribes to '' answers every topic.
 
 --@ state
 
@@ -121,12 +121,13 @@ as $$
         'awaited', (
             select coalesce(jsonb_agg(hotmesh._field_topic(
                 coalesce(g.graph ->> 'subscribes', ''), document -> 'app')), '[]')
-            from hotmesh._fault_graphs(document) g),
+            from hotmesh._fault_graphs(document) g) || coalesce(document -> 'awaited', '[]'),
         'signalled', (
             select coalesce(jsonb_agg(hotmesh._field_topic(h.topic, document -> 'app')), '[]')
             from hotmesh._fault_graphs(document) g
             cross join lateral jsonb_object_keys(
-                hotmesh._flow_part(g.graph, 'hooks')) h (topic)))
+                hotmesh._flow_part(g.graph, 'hooks')) h (topic))
+            || coalesce(document -> 'signalled', '[]'))
 $$;
 
 create or replace function hotmesh._fault_types()
@@ -249,8 +250,9 @@ begin
 end
 $$;
 
--- Everything that is wrong with the normal form of a document.
-create or replace function hotmesh._fault_list(document jsonb)
+-- Everything that is wrong with the normal form of a document. `known` are topics of others: see
+-- _graph_known.
+create or replace function hotmesh._fault_list(document jsonb, known jsonb default '{}')
 returns table (path text, reason text)
 language plpgsql
 stable
@@ -274,7 +276,7 @@ begin
             select g.at, g.reason
             from hotmesh._fault_graphs(document) d
             cross join lateral hotmesh._fault_graph(
-                d.graph, hotmesh._fault_scope(document, d.graph), d.path) g
+                d.graph, hotmesh._fault_scope(known || document, d.graph), d.path) g
             union all
             select d.at, d.reason from hotmesh._fault_doubles(document) d) f
         order by 1, 2;

@@ -33,6 +33,30 @@ begin
 end
 $$;
 
+-- Takes the results that wait for graphs whose jobs' locks the caller holds, up to 500 of each.
+create or replace function hotmesh._inbox_drain(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select e.id
+            from unnest(job_ids) as j (id)
+            cross join lateral (
+                select m.id from streams m
+                where m.job_id = j.id and m.kind = 'event' and m.name = 'result'
+                order by m.visible_at, m.id limit 500 for update skip locked) e))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event order by (t.event).visible_at, (t.event).id) into v_events
+    from taken t;
+    return v_events;
+end
+$$;
+
 -- Places (job and dimension) of these jobs for which there are results.
 create or replace function hotmesh._inbox_left(job_ids bigint[])
 returns text[]

@@ -13,6 +13,7 @@ create table hotmesh.jobs (
     queue text not null default '',
     topic text not null,
     graph_version text,
+    graph_id bigint,
     status bigint not null default 1,
     cursor bigint not null default 0,
     context jsonb not null default '{}',
@@ -42,6 +43,7 @@ comment on column hotmesh.jobs.queue is 'The task queue of the main function.';
 comment on column hotmesh.jobs.topic is 'The workflow''s name or the graph''s topic.';
 comment on column hotmesh.jobs.graph_version is
 'The version of the graph that the job started with; null for code.';
+comment on column hotmesh.jobs.graph_id is 'The graph that it runs by, see graphs; null for code.';
 comment on column hotmesh.jobs.status is
 'The semaphore: open obligations. 0 complete, below zero failed or interrupted.';
 comment on column hotmesh.jobs.cursor is 'Events that the main function has consumed.';
@@ -65,13 +67,15 @@ comment on column hotmesh.jobs.watched_until is
 'Until when changes of its entity are told to whoever watches it.';
 create index jobs_by_parent on hotmesh.jobs (parent_id) where parent_id is not null;
 comment on index hotmesh.jobs_by_parent is 'The children of a job.';
+create index jobs_by_graph on hotmesh.jobs (graph_id) where graph_id is not null;
+comment on index hotmesh.jobs_by_graph is 'Jobs that keep a version of a graph in use.';
 create index jobs_expiring on hotmesh.jobs (expire_at) where expire_at is not null;
 
 create type hotmesh.job_request as (
     id bigint, key text, workflow text, queue text, entity text, args jsonb, options jsonb,
     expire_after interval, retry_policy jsonb, visible_at timestamptz,
     parent_id bigint, parent_dimension text, parent_sequence integer, origin_id bigint,
-    close_policy text);
+    close_policy text, graph_version text, graph_id bigint);
 comment on type hotmesh.job_request is 'What a start asks for, normalised.';
 
 --@ behaviour
@@ -191,10 +195,11 @@ declare
 begin
     with opened as (
         insert into jobs (
-            id, key, entity, queue, topic, expire_after, parent_id, parent_dimension,
-            parent_sequence, origin_id, close_policy, created_at, updated_at)
-        select r.id, r.key, r.entity, r.queue, r.workflow, r.expire_after, r.parent_id,
-               r.parent_dimension, r.parent_sequence, r.origin_id, r.close_policy, v_now, v_now
+            id, key, entity, queue, topic, graph_version, graph_id, expire_after, parent_id,
+            parent_dimension, parent_sequence, origin_id, close_policy, created_at, updated_at)
+        select r.id, r.key, r.entity, r.queue, r.workflow, r.graph_version, r.graph_id,
+               r.expire_after, r.parent_id, r.parent_dimension, r.parent_sequence, r.origin_id,
+               r.close_policy, v_now, v_now
         from unnest(requests) r
         order by r.key
         on conflict (key) do nothing

@@ -123,6 +123,44 @@ begin
 end
 $$;
 
+-- The steps of a graph, as they came to be; of two that are one row the later counts.
+create or replace function hotmesh._attribute_lay(steps hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes as a (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        ledger, created_at, updated_at)
+    select distinct on (s.job_id, s.field)
+           s.job_id, s.field, s.value, s.kind, s.name, s.state, s.dimension, s.sequence,
+           s.ledger, v_now, v_now
+    from unnest(steps) with ordinality s
+    order by s.job_id, s.field, s.ordinality desc
+    on conflict (job_id, field) do update
+    set value = excluded.value, state = excluded.state, ledger = excluded.ledger,
+        updated_at = v_now;
+end
+$$;
+
+-- What a job tells whoever listens.
+create or replace function hotmesh._attribute_emit(
+    job_id bigint, field text, topic text, events jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes as a (job_id, field, value, kind, name, created_at, updated_at)
+    values (job_id, field, jsonb_build_object('events', events), 'emit', topic, v_now, v_now)
+    on conflict on constraint jobs_attributes_pkey do update
+    set value = excluded.value, updated_at = v_now;
+end
+$$;
+
 -- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no
 -- longer open was cancelled or answered before: its event is dropped, so running twice never counts
 -- twice. The caller holds the jobs' locks.

@@ -112,16 +112,18 @@ begin
     with gone as (
         delete from jobs j
         where j.id = any (ids) and j.closed_at is not null
-        returning j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
+        returning j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.graph_id,
+                  j.status, j.cursor,
                   j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
                   j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
                   j.closed_at, j.expire_at),
     kept as (
         insert into jobs_archive as k (
-            id, key, entity, queue, topic, graph_version, status, cursor,
+            id, key, entity, queue, topic, graph_version, graph_id, status, cursor,
             context, entity_version, expire_after, parent_id, parent_dimension, parent_sequence,
             origin_id, close_policy, created_at, updated_at, closed_at, expire_at)
-        select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.status, g.cursor,
+        select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.graph_id, g.status,
+               g.cursor,
                g.context, g.entity_version, g.expire_after, g.parent_id, g.parent_dimension,
                g.parent_sequence, g.origin_id, g.close_policy, g.created_at, g.updated_at,
                g.closed_at, g.expire_at

@@ -20,7 +20,7 @@ begin
     perform hotmesh._enter(app);
     v_ids := hotmesh._start_open(array[hotmesh._start_request(
         (null, key, workflow, queue, entity, args, options,
-         null, null, null, null, null, null, null, null)::hotmesh.job_request,
+         null, null, null, null, null, null, null, null, null, null)::hotmesh.job_request,
         hotmesh._setting('value_limit', 16777216))]);
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = v_ids[1];
     return v_job;
@@ -75,7 +75,7 @@ begin
     v_ids := hotmesh._start_open(array(
         select hotmesh._start_request(
             (null, r.key, r.workflow, r.queue, r.entity, coalesce(r.args, '[]'), r.options,
-             null, null, null, null, null, null, null, null)::hotmesh.job_request,
+             null, null, null, null, null, null, null, null, null, null)::hotmesh.job_request,
             v_limit)
         from jsonb_to_recordset(requests) as r (
             key text, workflow text, queue text, entity text, args jsonb, options jsonb)));
@@ -114,8 +114,9 @@ declare
     v_job hotmesh.jobs := hotmesh._job_find(key);
 begin
     if v_job.id is null then
-        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.status, j.cursor,
-               j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
+        select j.id, j.key, j.entity, j.queue, j.topic, j.graph_version, j.graph_id, j.status,
+               j.cursor, j.context, j.entity_version, j.expire_after, j.parent_id,
+               j.parent_dimension,
                j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
                j.closed_at, j.expire_at
         into v_job

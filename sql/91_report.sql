@@ -150,6 +150,7 @@ begin
     where r.error is not null
     having count(*) > 0;
     if told <> '{}' then
+        perform hotmesh._errand_go(told);
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
     end if;
 end

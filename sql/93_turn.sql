@@ -8,6 +8,25 @@
 --@ state
 
 --@ behaviour
+-- Jobs that go through a graph have no code to tell: the engine itself goes on with them. Returns
+-- the others.
+create or replace function hotmesh._turn_walk(job_ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_graphs bigint[] := array(
+        select j.id from jobs j
+        where j.id = any (job_ids) and j.graph_id is not null);
+begin
+    if v_graphs = '{}' then
+        return job_ids;
+    end if;
+    perform hotmesh._errand_go(v_graphs);
+    return array(select j from unnest(job_ids) j where j <> all (v_graphs));
+end
+$$;
+
 create or replace function hotmesh._turn_route()
 returns void
 language plpgsql
@@ -25,6 +44,7 @@ begin
     perform hotmesh._order_apply(v_locked, '{hook,cancel,interrupt,update}');
     perform hotmesh._effect_resume(v_locked);
     perform hotmesh._signal_meet(v_locked);
+    v_locked := hotmesh._turn_walk(v_locked);
     perform hotmesh._signal_give_back(hotmesh._inbox_orphans(v_locked), '{}');
     perform hotmesh._worker_wake(hotmesh._inbox_route(v_locked));
     v_open := array(select j.id from jobs j where j.id = any (v_jobs) and j.closed_at is null);

@@ -5,12 +5,14 @@
     HotMeshError
     ├── InvalidArgumentError (ValueError)        22023   a value that cannot be used
     │   ├── PayloadTooLargeError                 MSH43   a value past the limit
-    │   └── GraphError                                   a graph that cannot be used, and why
+    │   └── GraphError                           MSH20   a graph that cannot be used, and why
     ├── NotAllowedError (PermissionError)        42501   the role lacks the key for this door
     ├── AppNotFoundError                         MSH00
     ├── AppExistsError                           MSH01
     ├── AppBusyError                             MSH02   the app still has open jobs
     ├── AppNameTakenError                        MSH03   the app's schema belongs to somebody else
+    ├── GraphVersionError                        MSH21   a version that can't be active
+    ├── TopicNotFoundError                       MSH22   404: no active graph answers it
     ├── MessageNotFoundError                     MSH30   no such stream message
     ├── JobNotFoundError                         MSH40   404
     ├── DuplicateJobError                        MSH41   409
@@ -90,6 +92,7 @@ __all__ = [
     "FatalError",
     "ForbiddenInWorkflow",
     "GraphError",
+    "GraphVersionError",
     "HotMeshError",
     "InvalidArgumentError",
     "JobCancelledError",
@@ -111,6 +114,7 @@ __all__ = [
     "ScheduleExistsError",
     "ScheduleNotFoundError",
     "TimedOutError",
+    "TopicNotFoundError",
     "by_sqlstate",
     "from_json",
     "from_sql",
@@ -195,7 +199,7 @@ class PayloadTooLargeError(InvalidArgumentError, sqlstate="MSH43", code=413):
     """A value past the limit of the app; the message has name, size and limit."""
 
 
-class GraphError(InvalidArgumentError, code=422):
+class GraphError(InvalidArgumentError, sqlstate="MSH20", code=422):
     """A graph that cannot be used. `faults` has all that is wrong with it."""
 
     @property
@@ -227,6 +231,14 @@ class AppBusyError(HotMeshError, sqlstate="MSH02", code=409):
 
 class AppNameTakenError(HotMeshError, sqlstate="MSH03", code=409):
     """The schema that the app would have exists, and is no app's."""
+
+
+class GraphVersionError(HotMeshError, sqlstate="MSH21", code=409):
+    """A version of an app's graphs that was not deployed, or was replaced by a later one."""
+
+
+class TopicNotFoundError(HotMeshError, sqlstate="MSH22", code=404):
+    """No active graph subscribes to the topic, or has a hook that waits for it."""
 
 
 class MessageNotFoundError(HotMeshError, sqlstate="MSH30", code=404):

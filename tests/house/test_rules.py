@@ -22,6 +22,7 @@ EXTRA_PREFIXES = {
     "app": {"enter"},
     "archive": {"job"},
     "command": {"entity"},
+    "deploy": {"graph"},
     "find": {"entity"},  # for its user it stands next to the entity's commands
     "fork": {"entity"},
     "history": {"entity"},
@@ -32,6 +33,7 @@ EXTRA_PREFIXES = {
     "calendar": {"date"},
     "date": {"symbol"},
     "order": {"hook", "job"},
+    "pub": {"graph"},
     "signal": {"job"},
     "tick": {"schedule"},
     "view": {"job"},
@@ -47,10 +49,13 @@ WRITES_ELSEWHERE = {
 }
 MAY_EXECUTE = {
     "_app_run",  # tenants, keys, partitions and users' indexes; never on a hot path
+    "_errand_sql",  # a function that the graph names, looked up and checked; the value is bound
+    "_walk_run",  # what a graph was compiled into, once per graph and turn
+    "_walk_ask_step",  # the same, for one expression
     "_pipe_call",  # its text is a name from the catalogue; the values are bound
     "_find_rows",  # its text is made of operators and numbers; paths and values are bound
 }
-MAY_CALL_RUN = {"app", "archive", "index", "grant"}
+MAY_CALL_RUN = {"app", "archive", "index", "grant", "plan"}
 STANDARD_CODES = {"22023", "42501", "40001", "0A000", "23514"}
 CLOCKS = {
     *("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"),

@@ -1,4 +1,4 @@
--- 86 emit: what workflow code tells whoever listens: {"topic": payload, …}. The payloads stay in
+-- 84 emit: what workflow code tells whoever listens: {"topic": payload, …}. The payloads stay in
 -- the journal, in their step. At commit a notification goes to the app's channel, which says only
 -- where they are and a hash of the topic: anybody in the database may listen to a channel, and 8000
 -- bytes are its limit. Who has a key to the app reads them there. Errors: 22023.
@@ -12,6 +12,18 @@ language sql
 immutable
 as $$
     select 'hotmesh_emit_' || md5(schema)
+$$;
+
+-- `events` are in the value of this row of the job.
+create or replace function hotmesh._emit_tell(job_id bigint, field text, events jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform pg_notify(
+        hotmesh._emit_channel((current_schemas(false))[2]), concat_ws(' ', md5(t), job_id, field))
+    from jsonb_object_keys(events) t;
+end
 $$;
 
 create or replace function hotmesh._emit_effect(step hotmesh.jobs_attributes)
@@ -28,11 +40,8 @@ begin
             'events are no JSON object of topics', left(v_events::text, 200),
             'Give {"topic": payload}; a topic has 1 to 500 bytes.');
     end if;
-    perform pg_notify(
-        hotmesh._emit_channel((current_schemas(false))[2]),
-        concat_ws(' ', md5(t), step.job_id,
-                  hotmesh._attribute_field(step.dimension, step.sequence)))
-    from jsonb_object_keys(v_events) t;
+    perform hotmesh._emit_tell(
+        step.job_id, hotmesh._attribute_field(step.dimension, step.sequence), v_events);
     return step.value;
 end
 $$;

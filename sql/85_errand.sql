@@ -1,0 +1,386 @@
+-- 85 errand: what a walk leads to is written down, and its commands are carried out: messages for
+-- workers, alarms, waits, signals, other jobs, functions of SQL. `_errand_go` is the loop: whatever
+-- is answered at once is walked on with at once, so that sub-flows end in the same transaction.
+
+--@ state
+
+--@ behaviour
+create or replace function hotmesh._errand_list(walks hotmesh.walk[], verb text)
+returns setof jsonb
+language sql
+stable
+as $$
+    select c.about
+    from unnest(walks) with ordinality w
+    cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
+    where w.commands <> '[]' and c.about ->> 'do' = verb
+    order by w.ordinality, c.place
+$$;
+
+-- A worker gets one argument: {"metadata", "data"}.
+create or replace function hotmesh._errand_work(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    perform hotmesh._stream_enqueue(array(
+        select (null, 'activity', case when c.about ? 'delay' then 'delayed' else 'ready' end,
+                c.about ->> 'topic', c.about ->> 'topic', 0, w.job_id, c.about ->> 'dimension',
+                (c.about ->> 'sequence')::integer, null,
+                jsonb_build_array(jsonb_build_object(
+                    'data', c.about -> 'data', 'metadata', w.job -> 'metadata'
+                    || jsonb_build_object(
+                        'aid', c.about -> 'id', 'dad', c.about -> 'dimension',
+                        'topic', c.about -> 'topic', 'guid', concat_ws(
+                            ',', w.job_id, c.about ->> 'id') || (c.about ->> 'dimension')))),
+                hotmesh._retry_policy(nullif(c.about -> 'policy', 'null')), 0, 0,
+                v_now + make_interval(secs => coalesce((c.about ->> 'delay')::float8, 0)),
+                null, null, null, null, null, null)::hotmesh.streams
+        from unnest(walks) w
+        cross join lateral jsonb_array_elements(w.commands) c (about)
+        where c.about ->> 'do' = 'worker'));
+end
+$$;
+
+create or replace function hotmesh._errand_sleep(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    perform hotmesh._timer_set(array(
+        select (null, 'timer', 'delayed', '', '', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+                (c ->> 'sequence')::integer, null, null, null, 0, 0,
+                v_now + make_interval(secs => (c ->> 'seconds')::float8),
+                null, null, null, null, null, null)::hotmesh.streams
+        from hotmesh._errand_list(walks, 'sleep') c));
+end
+$$;
+
+create or replace function hotmesh._errand_wait(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_wait((
+        (c ->> 'job_id')::bigint, null, null, 'wait', c ->> 'name', 'open', c ->> 'dimension',
+        (c ->> 'sequence')::integer, null, 0, null, null)::hotmesh.jobs_attributes)
+    from hotmesh._errand_list(walks, 'wait') c;
+    perform hotmesh._signal_unwait(
+        array_agg(u.job_id), array_agg(u.dimension), array_agg(u.sequence)),
+        hotmesh._stream_cancel(
+            array_agg(u.job_id), array_agg(u.dimension), array_agg(u.sequence))
+    from (
+        select (c ->> 'job_id')::bigint as job_id, c ->> 'dimension' as dimension,
+               (c ->> 'sequence')::integer as sequence
+        from hotmesh._errand_list(walks, 'unwait') c) u
+    having count(*) > 0;
+    perform hotmesh._signal_publish(
+        c ->> 'signal', c - '{signal,published,do,job_id,dimension,sequence,id,graph_id}'::text[],
+        (c ->> 'published')::bigint)
+    from hotmesh._errand_list(walks, 'return') c;
+end
+$$;
+
+-- The hook rule of a topic, of the version that answers now.
+create or replace function hotmesh._errand_rule(topic text)
+returns table (graph hotmesh.graphs, number integer)
+language plpgsql
+stable
+as $$
+begin
+    return query
+    select g::hotmesh.graphs, a.number::integer
+    from graphs g
+    cross join lateral jsonb_array_elements(g.plan -> 'activities') with ordinality
+        as a (about, number)
+    where g.state = 'active' and a.about ->> 'type' = 'hook'
+      and a.about ->> 'topic' = _errand_rule.topic
+    order by g.id desc
+    limit 1;
+end
+$$;
+
+-- The name under which a signal of a topic finds its wait.
+create or replace function hotmesh._errand_signal_name(topic text, data jsonb)
+returns text
+language plpgsql
+as $$
+declare
+    v_rule record;
+    v_actual jsonb;
+begin
+    select r.graph, r.number into v_rule from hotmesh._errand_rule(topic) r;
+    if v_rule.number is null then
+        perform hotmesh._graph_refuse_unknown(topic, 'hook', (
+            select string_agg(distinct a.about ->> 'topic', ', ')
+            from graphs g
+            cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
+            where g.state = 'active' and a.about ->> 'type' = 'hook'));
+    end if;
+    v_actual := (hotmesh._walk_ask_step(
+        v_rule.graph, v_rule.number, 'actual',
+        jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
+    return hotmesh._visit_name(topic, v_actual);
+end
+$$;
+
+create or replace function hotmesh._errand_answer(data jsonb, status text, code integer)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_strip_nulls(jsonb_build_object('status', status, 'code', code))
+        || jsonb_build_object('output', coalesce(data, '{}'))
+$$;
+
+create or replace function hotmesh._errand_signal(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._signal_publish(
+        hotmesh._errand_signal_name(c ->> 'topic', coalesce(nullif(c -> 'data', 'null'), '{}')),
+        hotmesh._errand_answer(
+            nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer))
+    from hotmesh._errand_list(walks, 'signal') c;
+    perform hotmesh._inbox_put(j.id, '', 'interrupt', jsonb_build_object(
+        'reason', c -> 'reason', 'code', c -> 'code', 'descend', c -> 'descend',
+        'throw', coalesce(nullif(c -> 'throw', 'null'), 'true')))
+    from hotmesh._errand_list(walks, 'interrupt') c
+    join jobs j on j.key = c ->> 'target' and j.closed_at is null;
+end
+$$;
+
+-- What is emitted stays with its job; who listens is told at commit.
+create or replace function hotmesh._errand_emit(
+    job_id bigint, field text, topic text, job jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_events jsonb := jsonb_build_object(
+        topic, job, topic || '.' || (job #>> '{metadata,jid}'), job);
+begin
+    perform hotmesh._attribute_emit(job_id, field, topic, v_events);
+    perform hotmesh._emit_tell(job_id, field, v_events);
+end
+$$;
+
+create or replace function hotmesh._errand_publish(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._errand_emit(
+        w.job_id, format('emit%s-%s', c ->> 'dimension', c ->> 'sequence'),
+        w.plan ->> 'publishes', c -> 'job')
+    from unnest(walks) w
+    cross join lateral jsonb_array_elements(w.commands) c
+    where c ->> 'do' = 'emit' and w.plan ? 'publishes';
+    perform hotmesh._inbox_add(array_agg(hotmesh._inbox_event(
+        'result', j.parent_id, j.parent_dimension, j.parent_sequence,
+        hotmesh._errand_answer(c #> '{job,data}', 'pending', 202))))
+    from hotmesh._errand_list(walks, 'emit') c
+    join jobs j on j.id = (c ->> 'job_id')::bigint and j.parent_sequence is not null
+    having count(*) > 0;
+end
+$$;
+
+-- What an errand refuses is the answer of its step.
+create or replace function hotmesh._errand_refused(c jsonb, state text, message text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
+        jsonb_build_object('error', jsonb_build_object(
+            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
+            'code', case state when 'MSH41' then 409 else 598 end,
+            'sqlstate', state, 'message', message)), 'waiting');
+end
+$$;
+
+create or replace function hotmesh._errand_try(c jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_patience text := current_setting('lock_timeout');
+    v_walk hotmesh.walk;
+begin
+    perform set_config('lock_timeout', '40ms', true);
+    if c ->> 'do' = 'sql' then
+        perform hotmesh._errand_sql(c);
+    else
+        v_walk := hotmesh._subflow_child(c);
+    end if;
+    perform set_config('lock_timeout', v_patience, true);
+    return v_walk;
+exception
+    when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
+        or data_exception or integrity_constraint_violation or lock_not_available
+        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
+        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
+        or external_routine_exception or triggered_action_exception
+        or with_check_option_violation
+    then
+        perform set_config('lock_timeout', v_patience, true);
+        perform hotmesh._errand_refused(c, sqlstate, sqlerrm);
+        return null;
+end
+$$;
+
+-- A function of SQL: jsonb in, jsonb out. It runs with the rights of its own owner, and only while
+-- it still is what it was when the graph was deployed.
+create or replace function hotmesh._errand_sql(c jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_function regprocedure := hotmesh._errand_function(c ->> 'function');
+    v_output jsonb;
+begin
+    execute format('select to_jsonb(%s($1))', v_function::oid::regproc) into v_output
+    using c -> 'data';
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
+        jsonb_build_object('output', v_output), 'waiting');
+end
+$$;
+
+create or replace function hotmesh._errand_function(name text)
+returns regprocedure
+language plpgsql
+stable
+as $$
+declare
+    v_function regprocedure := to_regprocedure(name || '(jsonb)');
+begin
+    if not exists (
+        select from pg_proc p
+        where p.oid = v_function and p.prosecdef and p.prokind = 'f'
+          and exists (select from unnest(p.proconfig) s where s like 'search_path=%'))
+    then
+        perform hotmesh._refuse_argument(
+            format('no such function for a graph: %s(jsonb)', left(name, 100)),
+            'It has to exist, to be security definer and to set its search_path.',
+            'create function … (jsonb) returns jsonb security definer set search_path = …');
+    end if;
+    return v_function;
+end
+$$;
+
+-- Children that were started, as walks; functions of SQL that were called have answered.
+create or replace function hotmesh._errand_start(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+begin
+    return array(
+        select t.walk
+        from (
+            select hotmesh._errand_try(c.about) as walk
+            from unnest(walks) with ordinality w
+            cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
+            where w.commands <> '[]' and c.about ->> 'do' in ('await', 'sql')
+            order by w.ordinality, c.place
+            offset 0) t
+        where (t.walk).job_id is not null);
+end
+$$;
+
+-- Steps, facts and commands of walks; returns those that they began.
+create or replace function hotmesh._errand_write(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+declare
+    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
+    v_verbs text[] := array(
+        select distinct c ->> 'do' from unnest(walks) w
+        cross join lateral jsonb_array_elements(w.commands) c);
+    v_begun hotmesh.walk[] := '{}';
+begin
+    perform hotmesh._attribute_lay(array(
+        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+    perform hotmesh._inbox_told(
+        w.job_id, t.dimension, t.activity,
+        case t.leg when 'enter' then jsonb_build_object('enter', true, 'answer', t.answer)
+                   else t.answer end, 'ready')
+    from unnest(v_open) w cross join lateral unnest(w.todo) t;
+    if v_verbs <> '{}' then
+        perform hotmesh._errand_work(v_open);
+        perform hotmesh._errand_sleep(v_open);
+        perform hotmesh._errand_wait(v_open);
+        perform hotmesh._errand_publish(walks);
+        perform hotmesh._errand_signal(walks);
+        v_begun := hotmesh._errand_start(v_open);
+    end if;
+    perform hotmesh._errand_settle(walks);
+    return v_begun;
+end
+$$;
+
+create or replace function hotmesh._errand_settle(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_facts(
+        array_agg(w.job_id), array_agg('output'::text), array_agg(w.job -> 'data'))
+    from unnest(walks) w
+    where w.told or w.status = 0 or w.ended
+    having count(*) > 0;
+    perform hotmesh._attribute_facts(
+        array_agg(w.job_id), array_agg('error'::text), array_agg(w.error))
+    from unnest(walks) w
+    where w.error is not null
+    having count(*) > 0;
+    perform hotmesh._errand_emit(
+        w.job_id, 'emit', w.plan ->> 'publishes', jsonb_set(
+            w.job || case when w.error is null then '{}'::jsonb
+                          else jsonb_build_object('error', w.error) end,
+            '{metadata,js}', to_jsonb(case when w.ended then -1000000000 else 0 end)))
+    from unnest(walks) w
+    where w.plan ? 'publishes' and (w.status = 0 or w.ended);
+    perform hotmesh._close_settle(
+        array_agg(w.job_id), array_agg((w.was - w.status)::integer),
+        array_agg(null::bigint), array_agg(w.ended))
+    from unnest(walks) w
+    where w.was <> w.status or w.ended
+    having count(*) > 0;
+end
+$$;
+
+-- Walks on with jobs whose locks the caller holds, and with whatever comes of it in this
+-- transaction: children, parents that can be locked. Past the bound the rest waits for a turn.
+create or replace function hotmesh._errand_go(job_ids bigint[], begun hotmesh.walk[] default '{}')
+returns void
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(
+        select j.id from jobs j where j.id = any (job_ids) and j.graph_id is not null);
+    v_walks hotmesh.walk[];
+begin
+    for i in 1 .. 20 loop
+        v_walks := begun || hotmesh._trail_load(v_jobs);
+        exit when v_walks = '{}';
+        v_walks := hotmesh._walk_run(v_walks);
+        begun := hotmesh._errand_write(v_walks);
+        v_jobs := array(
+            select j from unnest(v_jobs) j union select w.job_id from unnest(v_walks) w);
+        v_jobs := v_jobs || hotmesh._job_lock(array(
+            select j.parent_id from jobs j join jobs p on p.id = j.parent_id
+            where j.id = any (v_jobs) and p.graph_id is not null and p.id <> all (v_jobs)));
+    end loop;
+    if begun <> '{}' then
+        perform hotmesh._errand_write(begun);
+    end if;
+end
+$$;

@@ -1,0 +1,156 @@
+-- 85 subflow: jobs that go through a graph, from the start: who asks for one is a door (87), an
+-- `await` of another graph, a workflow in code. And the other way: a graph that awaits code.
+
+--@ state
+
+--@ behaviour
+-- The key that the trigger gives to its job, and what else it says of it.
+create or replace function hotmesh._subflow_trigger(graph hotmesh.graphs, data jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return (hotmesh._walk_ask_step(
+        graph, 1, 'enter',
+        jsonb_build_object('output', jsonb_build_object('data', data)),
+        jsonb_build_object('data', '{}'::jsonb, 'metadata', '{}'::jsonb))).about;
+end
+$$;
+
+create or replace function hotmesh._subflow_request(
+    graph hotmesh.graphs, topic text, data jsonb, request hotmesh.job_request)
+returns hotmesh.job_request
+language plpgsql
+as $$
+declare
+    v_trigger jsonb := case
+        when graph.plan ? 'begins' then hotmesh._subflow_trigger(graph, data) end;
+    v_options jsonb := coalesce(request.options, '{}');
+begin
+    if v_options ?| '{delay,retry_policy,execution_timeout,run_timeout,concurrency_key}' then
+        perform hotmesh._refuse_argument(
+            format('a graph takes no such option: %s', left(v_options::text, 100)),
+            'A graph says itself when it sleeps, what it tries again and when it gives up.',
+            'Options of a graph: on_conflict, expire, parent, search.');
+    end if;
+    request.workflow := topic;
+    request.key := coalesce(request.key, v_trigger ->> 'id');
+    request.queue := coalesce(request.queue, '-');
+    request.args := jsonb_build_array(data);
+    request := hotmesh._start_request(request, hotmesh._setting('value_limit', 16777216));
+    request.queue := '';
+    request.graph_id := graph.id;
+    request.graph_version := graph.version;
+    request.expire_after := coalesce(request.expire_after, make_interval(
+        secs => hotmesh._subflow_expire(graph.plan -> 'expire')));
+    return request;
+end
+$$;
+
+-- `expire: 60` is in seconds; without it, or below zero, a job stays.
+create or replace function hotmesh._subflow_expire(expire jsonb)
+returns double precision
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(expire) = 'number' and (expire #>> '{}')::float8 >= 0
+                then (expire #>> '{}')::float8 end
+$$;
+
+-- Opens a job that goes through a graph, and returns its walk; null if its key was taken and
+-- `existing` was asked for.
+create or replace function hotmesh._subflow_open(
+    graph hotmesh.graphs, request hotmesh.job_request)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_ids bigint[] := hotmesh._job_open(array[request]);
+begin
+    if v_ids = '{}' then
+        return hotmesh._subflow_conflict(graph, request);
+    end if;
+    perform hotmesh._attribute_facts(
+        array[request.id], array['input'], array[request.args -> 0]);
+    perform hotmesh._attribute_facts(
+        array_agg(request.id), array_agg('_' || s.key), array_agg(s.value))
+    from jsonb_each(request.options -> 'search') s
+    having count(*) > 0;
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.id = request.id;
+    return hotmesh._trail_of(
+        v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
+        '{}');
+end
+$$;
+
+create or replace function hotmesh._subflow_conflict(
+    graph hotmesh.graphs, request hotmesh.job_request)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_policy text := coalesce(request.options ->> 'on_conflict', 'reject');
+    v_job hotmesh.jobs := hotmesh._job_find(request.key);
+begin
+    if v_policy = 'existing' then
+        return null;
+    elsif v_policy = 'replace' and v_job.closed_at is not null then
+        perform hotmesh._archive_jobs(array[v_job.id]);
+        return hotmesh._subflow_open(graph, request);
+    end if;
+    perform hotmesh._job_refuse_conflict(request.key, v_job.closed_at is null, v_policy);
+end
+$$;
+
+-- Starts what an `await` asks for: a graph, or a workflow in code. Returns its walk.
+create or replace function hotmesh._subflow_child(c jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_parent hotmesh.jobs;
+    v_request hotmesh.job_request;
+    v_graph hotmesh.graphs;
+    v_walk hotmesh.walk;
+begin
+    select (j::hotmesh.jobs).* into v_parent from jobs j where j.id = (c ->> 'job_id')::bigint;
+    v_request.key := c ->> 'key';
+    v_request.parent_id := v_parent.id;
+    v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    if c -> 'await' is distinct from 'false' then
+        v_request.parent_dimension := c ->> 'dimension';
+        v_request.parent_sequence := (c ->> 'sequence')::integer;
+    end if;
+    if c ? 'workflow' then
+        v_request.key := hotmesh._subflow_code(c, v_request);
+    else
+        v_graph := hotmesh._graph_get(c ->> 'topic');
+        v_request := hotmesh._subflow_request(v_graph, c ->> 'topic', c -> 'data', v_request);
+        v_walk := hotmesh._subflow_open(v_graph, v_request);
+    end if;
+    if c -> 'await' = 'false' then
+        perform hotmesh._inbox_told(
+            v_parent.id, c ->> 'dimension', (c ->> 'sequence')::integer,
+            jsonb_build_object('output', jsonb_build_object(
+                'job_id', v_request.key, 'jc', hotmesh._trail_time(hotmesh.now()),
+                'ju', hotmesh._trail_time(hotmesh.now()))), 'waiting');
+    end if;
+    return v_walk;
+end
+$$;
+
+create or replace function hotmesh._subflow_code(c jsonb, request hotmesh.job_request)
+returns text
+language plpgsql
+as $$
+begin
+    request.workflow := c ->> 'workflow';
+    request.queue := c ->> 'task_queue';
+    request.args := case jsonb_typeof(c -> 'data')
+        when 'array' then c -> 'data' else jsonb_build_array(c -> 'data') end;
+    request := hotmesh._start_request(request, hotmesh._setting('value_limit', 16777216));
+    perform hotmesh._start_open(array[request]);
+    return request.key;
+end
+$$;

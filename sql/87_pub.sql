@@ -1,0 +1,90 @@
+-- 87 pub: the doors to graphs that run: publish to a topic, signal a hook, give a late answer.
+-- Everything a door causes that needs no worker happens in its caller's transaction.
+-- Errors: MSH22, and those of a start.
+
+--@ state
+
+--@ behaviour
+create or replace function hotmesh.graph_pub(
+    app text, topic text, data jsonb default '{}', key text default null,
+    options jsonb default '{}')
+returns hotmesh.jobs
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_graph hotmesh.graphs;
+    v_request hotmesh.job_request;
+    v_walk hotmesh.walk;
+    v_job hotmesh.jobs;
+begin
+    perform hotmesh._enter(app);
+    v_graph := hotmesh._graph_get(topic);
+    v_request.key := key;
+    v_request.options := options;
+    v_request := hotmesh._subflow_request(v_graph, topic, coalesce(data, '{}'), v_request);
+    v_walk := hotmesh._subflow_open(v_graph, v_request);
+    if v_walk.job_id is not null then
+        perform hotmesh._errand_go('{}', array[v_walk]);
+    end if;
+    select (j::hotmesh.jobs).* into v_job from jobs j where j.key = v_request.key;
+    return v_job;
+end
+$$;
+comment on function hotmesh.graph_pub(text, text, jsonb, text, jsonb) is
+'Start a job of the graph that answers a topic, in the caller''s transaction; what needs no worker
+is done when it returns. options: on_conflict (reject, existing, replace), expire, search, parent.
+Raises MSH22 if no graph answers, MSH41 for a duplicate key.';
+
+create or replace function hotmesh.graph_signal(
+    app text, topic text, data jsonb, status text default null, code integer default 200)
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_id bigint := nextval('hotmesh.ids');
+begin
+    perform hotmesh._enter(app);
+    perform hotmesh._signal_publish(
+        hotmesh._errand_signal_name(topic, coalesce(data, '{}')),
+        hotmesh._errand_answer(data, status, code), v_id);
+    perform hotmesh._worker_wake_any();
+    return v_id;
+end
+$$;
+comment on function hotmesh.graph_signal(text, text, jsonb, text, integer) is
+'Send to the hook that waits for a topic, or will: the rule of the hook finds it by the data. Code
+202 leaves the hook open for more. Raises MSH22 if no active graph has such a hook.';
+
+create or replace function hotmesh.graph_add(app text, response jsonb)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_step hotmesh.jobs_attributes;
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find(response #>> '{metadata,jid}');
+    select (a::hotmesh.jobs_attributes).* into v_step
+    from jobs_attributes a
+    where a.job_id = v_job.id and a.name = response #>> '{metadata,aid}'
+      and a.dimension = response #>> '{metadata,dad}' and a.state = 'open';
+    if v_step.job_id is null then
+        return 'stale';
+    end if;
+    perform hotmesh._inbox_told(
+        v_job.id, v_step.dimension, v_step.sequence,
+        jsonb_build_object('output', response - 'metadata'), 'ready');
+    perform hotmesh._worker_wake_any();
+    return 'ok';
+end
+$$;
+comment on function hotmesh.graph_add(text, jsonb) is
+'A later answer of a worker that answered `pending`: the whole response, with its metadata. Answers
+ok, or stale if nothing waits for it any more.';

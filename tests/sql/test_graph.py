@@ -1,0 +1,410 @@
+"""Graphs: what is deployed, and how jobs go through it."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from support.clock import Clock
+from support.graphs import Connection, Graphs
+from support.hand import messages, one
+
+
+@pytest.fixture
+def graphs(db: Connection) -> Graphs:
+    return Graphs(db)
+
+
+LONE = "subscribes: lone\nactivities: {t: {type: trigger}}"
+
+
+def test_a_lone_trigger_is_done_at_once(graphs: Graphs) -> None:
+    graphs.deploy(LONE)
+    assert graphs.run("lone", {"a": 1}) == (0, {}, None)
+
+
+def test_mappings_reach_the_data_of_the_job(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: sums
+activities:
+  t: {type: trigger, stats: {id: '{$self.output.data.id}'}}
+  a: {type: hook, job: {maps: {x: '{t.output.data.v}', y: {'@pipe': [['{t.output.data.v}', 2],
+        ['{@math.multiply}']]}}}}
+  b: {type: hook, output: {maps: {z: '{$job.data.y}'}}, job: {maps: {deep:
+        {z: '{b.output.data.z}'}}}}
+  c: {type: hook, job: {maps: {deep: {jid: '{$job.metadata.jid}'}}}}
+transitions:
+  t: [{to: a}]
+  a: [{to: b}, {to: c}]
+""")
+    assert graphs.pub("sums", {"id": "k1", "v": 5}) == "k1"
+    assert graphs.state("k1") == (0, {"x": 5, "y": 10, "deep": {"z": 10, "jid": "k1"}}, None)
+    assert graphs.steps("k1") == [
+        ("t", ",0", "done"), ("a", ",0,0", "done"), ("b", ",0,0,0", "done"), ("c", ",0,0,0",
+              "done"),
+    ]  # fmt: skip
+
+
+ORDER = """
+activities:
+  trigger: {type: trigger}
+  checkInventory: {type: worker, topic: inventory.check}
+  reserveItem: {type: worker, topic: inventory.reserve}
+  notifyBackorder: {type: worker, topic: inventory.backorder.notify}
+transitions:
+  trigger: [{to: checkInventory}]
+  checkInventory:
+    - to: reserveItem
+      conditions:
+        match:
+          - expected: true
+            actual: {'@pipe': [['{checkInventory.output.data.availableQty}',
+                  '{trigger.output.data.requestedQty}'], ['{@conditional.gte}']]}
+    - to: notifyBackorder
+      conditions:
+        match:
+          - expected: false
+            actual: {'@pipe': [['{checkInventory.output.data.availableQty}',
+                  '{trigger.output.data.requestedQty}'], ['{@conditional.gte}']]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("stock", "then"), [(5, "inventory.reserve"), (4, "inventory.backorder.notify")]
+)
+def test_the_order_of_the_seeds_takes_the_right_way(graphs: Graphs, stock: int, then: str) -> None:
+    graphs.deploy(ORDER)
+    key = graphs.pub("order.requested", {"itemId": "i", "requestedQty": 5})
+    task = graphs.work("inventory.check", {"availableQty": stock})
+    assert task.args[0]["data"] == {"itemId": "i", "requestedQty": 5}
+    assert task.args[0]["metadata"]["jid"] == key
+    assert graphs.work(then).args[0]["metadata"]["aid"] in ("reserveItem", "notifyBackorder")
+    assert graphs.state(key) == (0, {}, None)
+
+
+def test_a_graph_awaits_a_graph_in_one_transaction(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: child
+activities:
+  t: {type: trigger}
+  h: {type: hook, job: {maps: {r: {'@pipe': [['{t.output.data.n}', 1], ['{@math.add}']]}}}}
+transitions: {t: [{to: h}]}
+""")
+    graphs.deploy("""
+subscribes: parent
+activities:
+  t: {type: trigger}
+  a: {type: await, topic: child, input: {maps: {n: '{t.output.data.n}'}}, job: {maps:
+        {r: '{a.output.data.r}'}}}
+  b: {type: await, topic: child, await: false, input: {maps: {n: 0}}, job: {maps:
+        {id: '{b.output.data.job_id}'}}}
+transitions: {t: [{to: a}, {to: b}]}
+""")
+    state = graphs.run("parent", {"n": 41})
+    assert (state.status, state.data["r"]) == (0, 42)
+    assert graphs.state(state.data["id"]).data == {"r": 1}
+
+
+LOOP = """
+subscribes: loop
+activities:
+  t: {type: trigger}
+  p: {type: hook, cycle: true, output: {maps: {n: 0}}}
+  w: {type: hook, output: {maps: {n: {'@pipe': [['{p.output.data.n}', 1], ['{@math.add}']]}}},
+        job: {maps: {n: '{w.output.data.n}'}}}
+  c: {type: cycle, ancestor: p, input: {maps: {n: '{w.output.data.n}'}}}
+transitions:
+  t: [{to: p}]
+  p: [{to: w}]
+  w: [{to: c, conditions: {match: [{expected: true, actual: {'@pipe': [['{w.output.data.n}',
+        '{t.output.data.most}'], ['{@number.lt}']]}}]}}]
+"""
+
+
+def test_a_loop_goes_round_in_dimensions_of_its_own(graphs: Graphs) -> None:
+    graphs.deploy(LOOP)
+    key = graphs.pub("loop", {"most": 3})
+    assert graphs.state(key) == (0, {"n": 3}, None)
+    assert [step[1] for step in graphs.steps(key) if step[0] == "w"] == [
+        ",0,0,0",
+        ",0,1,0",
+        ",0,2,0",
+    ]
+
+
+def test_a_loop_without_end_fails_its_job(graphs: Graphs, db: Connection) -> None:
+    db.execute("update hotmesh.apps set settings = '{\"cycle_limit\": 50}'")
+    graphs.deploy(LOOP)
+    state = graphs.run("loop", {"most": 20_000})
+    assert state.status < 0
+    assert state.error["activity"] == "c"
+    assert "50 times" in state.error["message"]
+
+
+def test_a_long_way_goes_on_in_the_next_turn(graphs: Graphs) -> None:
+    """A caller's transaction is not held up for ever: the rest is done by whoever turns."""
+    graphs.deploy(LOOP)
+    key = graphs.pub("loop", {"most": 500})
+    assert graphs.state(key).status == 1
+    graphs.turn()
+    assert graphs.state(key) == (0, {"n": 500}, None)
+
+
+HOOK = """
+subscribes: asks
+activities:
+  t: {type: trigger, stats: {id: '{$self.output.data.id}'}}
+  h: {type: hook, sleep: 100, job: {maps: {x: '{h.hook.data.x}', late:
+        {'@pipe': [['{h.hook.data.x}', gone], ['{@conditional.nullish}']]}}}}
+transitions: {t: [{to: h}]}
+hooks:
+  asks.in: [{to: h, conditions: {match: [{expected: '{$job.metadata.jid}',
+        actual: '{$self.hook.data.id}'}]}}]
+"""
+
+
+def test_a_hook_goes_on_by_its_signal(graphs: Graphs, db: Connection) -> None:
+    graphs.deploy(HOOK)
+    for key in ("a", "b"):
+        assert graphs.run("asks", {"id": key}).status == 1
+    graphs.signal("asks.in", {"id": "b", "x": 9})
+    assert graphs.state("b") == (0, {"x": 9, "late": 9}, None)
+    assert graphs.state("a").status == 1
+    assert messages(db) == [("timer", "delayed")]  # that of a
+
+
+def test_a_hook_goes_on_by_its_time(graphs: Graphs, db: Connection, clock: Clock) -> None:
+    graphs.deploy(HOOK)
+    graphs.pub("asks", {"id": "a"})
+    clock.advance("101 s")
+    graphs.turn()
+    assert graphs.state("a") == (0, {"late": "gone"}, None)
+    assert one(db, "select count(*) from my_app.signals") == 0
+
+
+def test_a_signal_before_its_hook_is_kept(graphs: Graphs) -> None:
+    graphs.deploy(HOOK)
+    graphs.signal("asks.in", {"id": "early", "x": 1})
+    assert graphs.run("asks", {"id": "early"}) == (0, {"x": 1, "late": 1}, None)
+
+
+def test_a_signal_with_202_leaves_the_hook_open(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: many
+activities:
+  t: {type: trigger, stats: {id: m}}
+  h: {type: hook}
+  each: {type: hook, job: {maps: {last: '{h.hook.data.n}'}}}
+  end: {type: hook, job: {maps: {end: '{h.hook.data.n}'}}}
+transitions:
+  t: [{to: h}]
+  h: [{to: each, conditions: {code: 202}}, {to: end, conditions: {code: 200}}]
+hooks:
+  many.in: [{to: h, conditions: {match: [{expected: m, actual: '{$self.hook.data.id}'}]}}]
+""")
+    graphs.pub("many")
+    for n in (1, 2):
+        graphs.signal("many.in", {"id": "m", "n": n}, code=202)
+        assert graphs.state("m") == (1, {"last": n}, None)
+    graphs.signal("many.in", {"id": "m", "n": 3})
+    assert graphs.state("m") == (0, {"last": 2, "end": 3}, None)
+    assert [step[1:] for step in graphs.steps("m") if step[0] == "h"] == [
+        (",0,0", "done"), (",0,1", "done"), (",0,2", "done"),
+    ]  # fmt: skip
+
+
+ERRORS = """
+subscribes: errors
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: errs}
+  ok: {type: hook, job: {maps: {path: ok}}}
+  bad: {type: hook, job: {maps: {path: bad, message: '{w.output.data.message}'}}}
+  div: {type: hook, job: {maps: {q: {'@pipe': [['{t.output.data.obj}'], ['{@string.split}']]}}}}
+transitions:
+  t: [{to: w}, {to: div, conditions: {match: [{expected: true, actual: '{t.output.data.boom}'}]}}]
+  w: [{to: ok, conditions: {code: [200, 201]}}, {to: bad, conditions: {code: '50*'}}]
+"""
+
+
+def test_errors_go_their_own_ways(graphs: Graphs) -> None:
+    graphs.deploy(ERRORS)
+    key = graphs.pub("errors")
+    graphs.work("errs", {"message": "oops"}, status="error", code=503)
+    assert graphs.state(key) == (0, {"path": "bad", "message": "oops"}, None)
+    key = graphs.pub("errors")
+    graphs.work("errs", code=201)
+    assert graphs.state(key).data == {"path": "ok"}
+
+
+def test_an_error_that_nothing_takes_up_fails_the_job(graphs: Graphs) -> None:
+    graphs.deploy(ERRORS)
+    key = graphs.pub("errors")
+    graphs.work("errs", {"message": "gone"}, status="error", code=404)
+    state = graphs.state(key)
+    assert state.status < 0
+    assert (state.error["code"], state.error["message"], state.error["activity"]) == (
+        404,
+        "gone",
+        "w",
+    )
+
+
+def test_an_exception_that_nothing_takes_up_fails_the_job(graphs: Graphs) -> None:
+    graphs.deploy(ERRORS)
+    key = graphs.pub("errors")
+    [task] = graphs.claim("errs")
+    assert graphs.fail(task, 598) == "ok"
+    assert graphs.state(key).error["code"] == 598
+
+
+def test_an_expression_that_fails_is_named_and_fails_its_job_only(
+    graphs: Graphs, db: Connection
+) -> None:
+    graphs.deploy(ERRORS)
+    good = graphs.pub("errors")
+    state = graphs.run("errors", {"boom": True, "obj": {}})
+    assert state.status < 0
+    assert state.error["expression"] == "activities.div.job.maps"
+    assert graphs.state(good).status == 1
+    assert one(db, "select count(*) from my_app.streams") == 1  # the good one's
+
+
+def test_a_worker_that_is_not_ready_answers_later(graphs: Graphs) -> None:
+    graphs.deploy(ERRORS)
+    key = graphs.pub("errors")
+    metadata = graphs.work("errs", status="pending", code=202).args[0]["metadata"]
+    assert graphs.state(key).status == 1
+    for verdict in ("ok", "stale"):
+        answer = {"metadata": metadata, "code": 200, "data": {}}
+        assert (
+            one(graphs.connection, "select hotmesh.graph_add('my-app', %s)",
+                psycopg.types.json.Jsonb(answer)) == verdict
+        )  # fmt: skip
+        graphs.turn()
+    assert graphs.state(key) == (0, {"path": "ok"}, None)
+
+
+def test_a_retry_by_code_asks_again(graphs: Graphs, clock: Clock) -> None:
+    graphs.deploy("""
+subscribes: again
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: flaky, retry: {'500': [2]}, job: {maps: {n: '{w.output.data.n}'}}}
+transitions: {t: [{to: w}]}
+""")
+    key = graphs.pub("again")
+    for _ in range(2):
+        graphs.work("flaky", status="error", code=500)
+        assert messages(graphs.connection) == [("activity", "delayed")]
+        clock.advance("200 ms")
+    graphs.work("flaky", {"n": 3})
+    assert graphs.state(key) == (0, {"n": 3}, None)
+
+
+def test_a_late_answer_of_a_failed_job_is_dropped(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: two
+activities:
+  t: {type: trigger}
+  a: {type: worker, topic: left}
+  b: {type: worker, topic: right}
+transitions: {t: [{to: a}, {to: b}]}
+""")
+    key = graphs.pub("two")
+    [right] = graphs.claim("right")
+    graphs.work("left", status="error", code=500)
+    before = graphs.state(key)
+    assert graphs.answer(right) == "stale"
+    assert graphs.state(key) == before
+
+
+def test_jobs_keep_the_version_they_began_with(graphs: Graphs) -> None:
+    def version(number: int) -> str:
+        return f"""
+app:
+  id: my-app
+  version: '{number}'
+  graphs:
+    - subscribes: grows
+      activities:
+        t: {{type: trigger}}
+        w: {{type: worker, topic: works, job: {{maps: {{v: {number}}}}}}}
+      transitions: {{t: [{{to: w}}]}}
+"""
+
+    keys = []
+    for number in range(1, 10):
+        graphs.deploy(version(number), version=str(number))
+        keys.append(graphs.pub("grows"))
+    for task in graphs.claim("works"):
+        assert graphs.answer(task) == "ok"
+    assert [graphs.state(key).data["v"] for key in keys] == list(range(1, 10))
+    with pytest.raises(psycopg.DatabaseError, match="goes backwards") as caught:
+        graphs.check(version(8))
+    assert caught.value.sqlstate == "MSH21"
+
+
+def test_a_version_that_was_not_deployed_is_refused(graphs: Graphs) -> None:
+    with pytest.raises(psycopg.DatabaseError, match="was not deployed") as caught:
+        one(graphs.connection, "select hotmesh.graph_activate('my-app', '7')")
+    assert caught.value.sqlstate == "MSH21"
+
+
+def test_a_topic_that_nobody_answers_is_refused(graphs: Graphs) -> None:
+    graphs.check(LONE)
+    with pytest.raises(psycopg.DatabaseError, match='no graph answers topic "lone"') as caught:
+        graphs.pub("lone")
+    assert caught.value.sqlstate == "MSH22"
+    assert caught.value.diag.message_hint == "It was deployed; activate its version."
+
+
+def test_a_key_is_taken_once(graphs: Graphs) -> None:
+    graphs.deploy(LONE)
+    assert graphs.pub("lone", key="k") == "k"
+    with pytest.raises(psycopg.DatabaseError, match="Duplicate job: k"):
+        graphs.pub("lone", key="k")
+    assert graphs.pub("lone", key="k", on_conflict="existing") == "k"
+    assert graphs.pub("lone", key="k", on_conflict="replace") == "k"
+
+
+def test_nothing_remains_when_the_caller_rolls_back(graphs: Graphs, db: Connection) -> None:
+    graphs.deploy(ORDER)
+    with db.transaction(force_rollback=True):
+        graphs.pub("order.requested")
+    assert messages(db) == []
+    assert one(db, "select count(*) from my_app.jobs") == 0
+
+
+def test_an_interrupt_ends_its_own_job(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: stops
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: other}
+  i: {type: interrupt, reason: enough, code: 410}
+transitions: {t: [{to: w}, {to: i}]}
+""")
+    state = graphs.run("stops")
+    assert state.status < 0
+    assert (state.error["message"], state.error["code"]) == ("enough", 410)
+    assert graphs.claim("other") == []
+
+
+def test_a_function_of_sql_is_a_step(graphs: Graphs, db: Connection) -> None:
+    db.execute("""
+create function public.price(data jsonb) returns jsonb language sql security definer
+set search_path = pg_catalog, pg_temp as $$ select jsonb_build_object('total',
+      (data ->> 'n')::int * 2) $$""")
+    graphs.deploy("""
+subscribes: priced
+activities:
+  t: {type: trigger}
+  s: {type: sql, function: public.price, job: {maps: {total: '{s.output.data.total}'}}}
+  bad: {type: hook, job: {maps: {bad: '{s.output.data.sqlstate}'}}}
+transitions:
+  t: [{to: s}]
+  s: [{to: bad, conditions: {code: 598}}]
+""")
+    assert graphs.run("priced", {"n": 21}) == (0, {"total": 42}, None)
+    assert graphs.run("priced", {"n": "x"}) == (0, {"bad": "22P02"}, None)
