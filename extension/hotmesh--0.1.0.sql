@@ -797,7 +797,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-8e123834-81e941cc'
+    select '0.1.0-8e123834-53ab607d'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -16134,6 +16134,7 @@ begin
     v_walk := hotmesh._subflow_open(v_graph, v_request);
     if v_walk.job_id is not null then
         perform hotmesh._errand_go('{}', array[v_walk]);
+        perform hotmesh._worker_wake_useful('');
     end if;
     select (j::hotmesh.jobs).* into v_job from jobs j where j.key = v_request.key;
     return v_job;
@@ -17419,9 +17420,11 @@ begin
     perform hotmesh._enter(app);
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
-    v_data := jsonb_strip_nulls(jsonb_build_object('done', v_job.closed_at is not null))
-        || case when v_facts ? 'output'
-                then jsonb_build_object('response', v_facts -> 'output') else '{}' end;
+    v_data := case
+        when v_job.graph_id is not null then coalesce(v_facts -> 'output', '{}')
+        else jsonb_strip_nulls(jsonb_build_object('done', v_job.closed_at is not null))
+            || case when v_facts ? 'output'
+                    then jsonb_build_object('response', v_facts -> 'output') else '{}' end end;
     if not metadata then
         return v_data;
     end if;
@@ -17434,9 +17437,9 @@ begin
 end
 $$;
 comment on function hotmesh.job_state(text, text, boolean) is
-'The data of a job; with metadata also who it is and where it stands. A failed job does not raise:
-its metadata has err; that of one that does not move has stuck: reason (parked or mismatch), message
-and id, the message that stream_revive takes. Raises MSH40.';
+'The data of a job (of a graph, what its mappings made); with metadata also who it is and where it
+stands. A failed job does not raise: its metadata has err; that of one that does not move has stuck:
+reason (parked or mismatch), message and id, the message that stream_revive takes. Raises MSH40.';
 
 -- Which activities were gone through, without what they carried.
 create function hotmesh._engine_transitions(steps jsonb)

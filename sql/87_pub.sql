@@ -27,6 +27,7 @@ begin
     v_walk := hotmesh._subflow_open(v_graph, v_request);
     if v_walk.job_id is not null then
         perform hotmesh._errand_go('{}', array[v_walk]);
+        perform hotmesh._worker_wake_useful('');
     end if;
     select (j::hotmesh.jobs).* into v_job from jobs j where j.key = v_request.key;
     return v_job;

@@ -222,9 +222,11 @@ begin
     perform hotmesh._enter(app);
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
-    v_data := jsonb_strip_nulls(jsonb_build_object('done', v_job.closed_at is not null))
-        || case when v_facts ? 'output'
-                then jsonb_build_object('response', v_facts -> 'output') else '{}' end;
+    v_data := case
+        when v_job.graph_id is not null then coalesce(v_facts -> 'output', '{}')
+        else jsonb_strip_nulls(jsonb_build_object('done', v_job.closed_at is not null))
+            || case when v_facts ? 'output'
+                    then jsonb_build_object('response', v_facts -> 'output') else '{}' end end;
     if not metadata then
         return v_data;
     end if;
@@ -237,9 +239,9 @@ begin
 end
 $$;
 comment on function hotmesh.job_state(text, text, boolean) is
-'The data of a job; with metadata also who it is and where it stands. A failed job does not raise:
-its metadata has err; that of one that does not move has stuck: reason (parked or mismatch), message
-and id, the message that stream_revive takes. Raises MSH40.';
+'The data of a job (of a graph, what its mappings made); with metadata also who it is and where it
+stands. A failed job does not raise: its metadata has err; that of one that does not move has stuck:
+reason (parked or mismatch), message and id, the message that stream_revive takes. Raises MSH40.';
 
 -- Which activities were gone through, without what they carried.
 create or replace function hotmesh._engine_transitions(steps jsonb)

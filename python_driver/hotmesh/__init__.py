@@ -7,6 +7,7 @@ from ._logger import set_level as _set_level
 from .client import Client, SyncClient
 from .entity import Entity, SyncEntity
 from .errors import HotMeshError
+from .hotmesh import HotMesh, SyncHotMesh
 from .memflow import MemFlow
 from .worker import Worker, register_activity_worker
 
@@ -17,10 +18,12 @@ _set_level()
 __all__ = [
     "Client",
     "Entity",
+    "HotMesh",
     "HotMeshError",
     "MemFlow",
     "SyncClient",
     "SyncEntity",
+    "SyncHotMesh",
     "Worker",
     "__version__",
     "activity",

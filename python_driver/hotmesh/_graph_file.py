@@ -80,6 +80,8 @@ def load(source: object) -> GraphFile:
         GraphError: it cannot be read as YAML or JSON, or not in one way only; `faults` says where.
         InvalidArgumentError: there is no such file, or it is too large.
     """
+    if isinstance(source, GraphFile):
+        return source
     if isinstance(source, Mapping):
         return GraphFile("a dict", dict(source), {})
     if not isinstance(source, str | os.PathLike):
@@ -93,7 +95,6 @@ def load(source: object) -> GraphFile:
     else:
         name = os.path.normpath(source) if os.fspath(source) else ""
         root, folder = _read(Path(name), name, faults), Path(name).parent
-    faults.raise_any()
     if not isinstance(root.value, dict):
         raise faults.stop(root.place, (), "a graph is a mapping: app:, or activities:")
     expansion = _Expansion(root, name, folder, faults)

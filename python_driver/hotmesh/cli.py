@@ -21,7 +21,7 @@ import click
 from . import __version__, _calls, _calls_view, durations, embedded
 from . import install as engine
 from ._calls_view import QueueLimit
-from ._cli import care, orders, schedules, screen, watching
+from ._cli import care, graphs, orders, schedules, screen, watching
 from ._cli import jobs as looks
 from ._cli.entities import entity
 from ._cli.place import DEFAULT_APP, Place, json_object, note, placed, value_of
@@ -492,7 +492,9 @@ def _banner(place: Place, workers: list[Worker]) -> None:
     note(f"app {place.app}, process {os.getpid()}, serving {what}. Ctrl-C stops it")
 
 
-for command in (*orders.COMMANDS, *watching.COMMANDS, *care.COMMANDS, entity):
+for command in (
+    *orders.COMMANDS, *graphs.COMMANDS, *watching.COMMANDS, *care.COMMANDS, entity
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -48,6 +48,41 @@ def test_hello_fits_on_a_page() -> None:
     assert len((EXAMPLES / "hello.py").read_text().splitlines()) < 30
 
 
+ORDER_YAML = """\
+# order.yaml
+activities:
+trigger:
+type: trigger
+checkInventory:
+type: worker
+topic: inventory.check
+reserveItem:
+type: worker
+topic: inventory.reserve
+notifyBackorder:
+type: worker
+topic: inventory.backorder.notify
+transitions:
+trigger:
+- to: checkInventory
+checkInventory:
+- to: reserveItem
+conditions:
+match:
+- expected: true
+actual:
+'@pipe':
+- ['{checkInventory.output.data.availableQty}', '{trigger.output.data.requestedQty}']
+- ['{@conditional.gte}']
+- to: notifyBackorder
+conditions:
+match:
+- expected: false
+actual:
+'@pipe':
+- ['{checkInventory.output.data.availableQty}', '{trigger.output.data.requestedQty}']
+- ['{@conditional.gte}']"""
+
 RUNS = {
     "research_agent": """\
 completed - optimistic view prevails, 3.6 to 2.8
@@ -57,6 +92,10 @@ sources checked: note-02 note-03 note-06 note-09 note-04 note-07 note-01 note-05
 A42 approved 1570
 A43 approved 4750 {'comment': 'no answer in 1 second', 'reviewer': 'nobody'}
 A44 refused 0
+""",
+    "order_graph": """\
+item-123: trigger -> checkInventory -> reserveItem, status 0
+item-124: trigger -> checkInventory -> notifyBackorder, status 0
 """,
     "data_pipeline": "kept 4 of 7 rows\n",
     "document_pipeline": """\
@@ -81,6 +120,12 @@ def test_an_example_runs_again_and_again(name: str, dsn: str) -> None:
         done = run(EXAMPLES / name / f"{name}.py", dsn=dsn)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(RUNS[name])
+
+
+def test_the_graph_of_the_orders_is_the_one_of_the_seeds() -> None:
+    """Word for word, but for the indentation that a page without code blocks had lost."""
+    lines = (EXAMPLES / "order_graph/order.yaml").read_text().splitlines()
+    assert [line.strip() for line in lines if line.strip()] == ORDER_YAML.split("\n")
 
 
 def test_the_orders_are_real_input() -> None:

@@ -23,6 +23,7 @@ from support.engine import OWNER, Server, plain_sql
 
 README = ROOT / "README.md"
 DRIVER_README = ROOT / "python_driver/README.md"
+TOUR = ROOT / "python_driver/examples/tour/README.md"
 ELSEWHERE = ("make demo", "make test", "pip install")  # test_examples, this run, test_install
 TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?\+00(:00)?")
 RUNS = re.compile(r"^(asyncio\.)?run\(", re.M)
@@ -94,6 +95,13 @@ class Reader:
         file = self.place / (named[1] if named else "snippet.py")
         file.write_text(text)
         return self._run(sys.executable, file.name) if RUNS.search(text) else ""
+
+    def _yaml(self, text: str) -> str:
+        """A graph; its first line names its file."""
+        named = re.match(r"# (\S+\.yaml)\n", text)
+        assert named, "a graph without a name"
+        (self.place / named[1]).write_text(text)
+        return ""
 
     def _bash(self, text: str) -> str:
         said = ""
@@ -190,6 +198,19 @@ def test_the_page_of_the_package_does_too(reader: Reader, dsn: str) -> None:
         reader.follow(snippet)
 
 
+@pytest.mark.slow
+def test_the_tour_of_graphs_leads_through_nine_versions(
+    reader: Reader, dsn: str, db: psycopg.Connection
+) -> None:
+    reader.dsn = dsn
+    for snippet in snippets(TOUR.read_text()):
+        reader.follow(snippet)
+    versions = db.execute(
+        "select version from abc.graphs where state = 'active' or state = 'retired'"
+    ).fetchall()
+    assert ("9",) in versions
+
+
 def test_commands_without_a_fence_are_run_elsewhere() -> None:
     text = README.read_text() + DRIVER_README.read_text()
     outside = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
@@ -209,7 +230,7 @@ def test_other_output_than_shown_is_noticed(reader: Reader, dsn: str) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for readme in (README, DRIVER_README):
+    for readme in (README, DRIVER_README, TOUR):
         targets = re.findall(r"\]\(([^)#]+)\)", readme.read_text())
         missing = [t for t in targets if "://" not in t and not (readme.parent / t).exists()]
         assert not missing

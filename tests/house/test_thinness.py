@@ -21,6 +21,7 @@ FRONT_STEPS = (
     "_calls.py",
     "_calls_entity.py",
     "_calls_find.py",
+    "_calls_graph.py",
     "_calls_order.py",
     "_calls_schedule.py",
     "_calls_view.py",
@@ -33,7 +34,6 @@ ALSO: dict[str, tuple[type[ast.Node], ...]] = {
 }
 CONVERSIONS = {"make_interval"}
 SQL_ONLY = {
-    *("graph_deploy", "graph_activate", "graph_list", "graph_pub", "graph_signal", "graph_add"),
     # The driver sends the same commands through entity_apply.
     *("entity_set", "entity_merge", "entity_append", "entity_prepend", "entity_remove"),
     *("entity_increment", "entity_toggle", "entity_set_if_not_exists", "entity_delete"),

@@ -1,0 +1,111 @@
+"""What a `HotMesh` may say, checked and made into calls; no I/O. See :mod:`hotmesh._requests`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import _calls_graph, _codec, _payload, _requests
+from ._callbacks import STATUSES
+from ._calls import Call, Job
+from ._graph_file import GraphFile
+from .durations import Duration
+from .errors import InvalidArgumentError
+
+__all__ = [
+    "TIMEOUT",
+    "activate",
+    "add",
+    "deploy",
+    "options_of_interrupt",
+    "pub",
+    "signal",
+]
+
+TIMEOUT: Duration = 30
+"""Seconds that `pubsub` waits, if nothing else is said."""
+
+
+def _object(value: object, what: str) -> str:
+    """A JSON object; never sealed: graphs read it in the database."""
+    if value is None:
+        return "{}"
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"{what} must be a dict, not a {type(value).__name__}")
+    return _payload.written(dict(value), what)
+
+
+def _topic(value: object) -> str:
+    return _codec.text(value, "topic")
+
+
+def deploy(app: str, file: GraphFile, subscribes: str | None) -> Call[dict[str, Any]]:
+    topic = None if subscribes is None else _codec.text(subscribes, "subscribes")
+    return _calls_graph.graph_deploy(app, file.text(), topic)
+
+
+def activate(app: str, version: object) -> Call[bool]:
+    if isinstance(version, int) and not isinstance(version, bool):
+        version = str(version)
+    return _calls_graph.graph_activate(app, _codec.text(version, "version"))
+
+
+STARTS = ("entity", "search", "expire", "priority", "delay", "on_conflict")
+
+
+def pub(
+    app: str, topic: str, data: object, job_id: str | None, options: Mapping[str, Any]
+) -> Call[Job]:
+    if unknown := sorted(options.keys() - set(STARTS)):
+        raise InvalidArgumentError(
+            f"pub takes no {unknown[0]}", hint=f"it takes job_id, {', '.join(STARTS)}"
+        )
+    told = _requests.options_of(options)
+    if (entity := options.get("entity")) is not None:
+        told["entity"] = _codec.text(entity, "entity")
+    key = None if job_id is None else _codec.text(job_id, "job_id")
+    call = _calls_graph.graph_pub(
+        app, _topic(topic), _object(data, "data"), key, _codec.dumps(told, "options")
+    )
+    if key is None:
+        return call
+    return _requests.guarded(call, app, key, told.get("on_conflict") == "existing")
+
+
+def signal(app: str, topic: str, data: object, status: str | None, code: int) -> Call[int]:
+    if status is not None and status not in STATUSES:
+        raise InvalidArgumentError(f"status is {status!r}", hint=f"one of {', '.join(STATUSES)}")
+    return _calls_graph.graph_signal(
+        app, _topic(topic), _object(data, "data"), status, _codec.whole(code, "code", 1, 999_999)
+    )
+
+
+def add(app: str, response: object) -> Call[str]:
+    if not isinstance(response, Mapping) or not isinstance(response.get("metadata"), Mapping):
+        raise InvalidArgumentError(
+            "a response is a dict with the metadata that the callback got",
+            hint='{"metadata": message["metadata"], "data": …, "status": "success", "code": 200}',
+        )
+    status = response.get("status")
+    if status is not None and status not in STATUSES:
+        raise InvalidArgumentError(f"status is {status!r}", hint=f"one of {', '.join(STATUSES)}")
+    return _calls_graph.graph_add(app, _object(response, "the response"))
+
+
+def state(app: str, job_id: str) -> Call[Any]:
+    return _requests.state(app, _codec.text(job_id, "job_id"), True)
+
+
+def options_of_interrupt(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`reason`, `code`, `descend` and `throw`, with what they are if they are left out."""
+    known = {"reason": None, "code": 410, "descend": False, "throw": True}
+    if unknown := sorted(options.keys() - known.keys()):
+        raise InvalidArgumentError(
+            f"interrupt takes no {unknown[0]}", hint=f"it takes {', '.join(known)}"
+        )
+    return {**known, **options}
+
+
+def job_output(state: Any) -> dict[str, Any]:
+    """What `pubsub` answers: data and metadata."""
+    return {"metadata": state.get("metadata") or {}, "data": state.get("data")}

@@ -1,0 +1,661 @@
+"""The HotMesh object: graphs from Python, with workers that answer, late or wrongly or never."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from hotmesh import HotMesh, MemFlow, SyncHotMesh
+from hotmesh.errors import (
+    DuplicateJobError,
+    GraphError,
+    GraphVersionError,
+    InvalidArgumentError,
+    JobFailedError,
+    JobInterruptedError,
+    JobNotFoundError,
+    TimedOutError,
+    TopicNotFoundError,
+)
+from support.engine import OWNER, Server
+from support.flows import APP, wait_for
+
+pytestmark = pytest.mark.asyncio
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+async def mesh(dsn: str) -> AsyncIterator[Open]:
+    """Opens a HotMesh of the app; closes it in the end."""
+
+    async def opened(*workers: Any, deploy: str = "", **more: Any) -> HotMesh:
+        told = [
+            worker if isinstance(worker, dict) else {"topic": worker[0], "callback": worker[1]}
+            for worker in workers
+        ]
+        made = await HotMesh.init(app_id=APP, connection=dsn, workers=told, **more)
+        if deploy:
+            await made.activate((await made.deploy(deploy))["version"])
+        return made
+
+    yield opened
+    await HotMesh.stop()
+
+
+ECHO = """
+subscribes: echo
+publishes: echo.done
+activities:
+  t: {type: trigger}
+  w:
+    type: worker
+    topic: work
+    job: {maps: {answer: '{w.output.data.answer}', code: '{w.output.metadata.code}'}}
+transitions:
+  t: [{to: w}]
+"""
+
+
+async def double(message: dict[str, Any]) -> Any:
+    return {"metadata": message["metadata"], "data": {"answer": 2 * message["data"]["n"]}}
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+async def test_a_job_runs_and_its_data_comes_back(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=ECHO)
+    output = await hot.pubsub("echo", {"n": 21})
+    assert output["data"]["answer"] == 42
+    assert output["metadata"]["tpc"] == "echo"
+    assert output["metadata"]["app"] == APP
+    assert await hot.get_status(output["metadata"]["jid"]) == 0
+
+
+async def test_a_worker_that_sleeps_is_woken_by_a_start(mesh: Open, db: psycopg.Connection) -> None:
+    """Without that it would look by itself, after two seconds."""
+    hot = await mesh(("work", double), deploy=ECHO)
+    idle = "select from my_app.workers where idle_at is not null"
+    await wait_for(lambda: db.execute(idle).rowcount == 1, what="a worker that sleeps")
+    began = asyncio.get_running_loop().time()
+    assert (await hot.pubsub("echo", {"n": 21}))["data"]["answer"] == 42
+    assert asyncio.get_running_loop().time() - began < 1.0
+
+
+async def test_a_callback_is_told_who_asks(mesh: Open) -> None:
+    told: list[Any] = []
+
+    async def answer(message: dict[str, Any]) -> Any:
+        told.append(message)
+        return {"data": {"answer": 1}}
+
+    hot = await mesh(("work", answer), deploy=ECHO)
+    job_id = await hot.pub("echo", {"n": 1}, job_id="job-1")
+    await wait_for(lambda: told)
+    [message] = told
+    assert set(message) == {"data", "metadata"}
+    assert message["data"] == {"n": 1}
+    about = message["metadata"]
+    assert (job_id, about["jid"], about["aid"], about["topic"]) == ("job-1", "job-1", "w", "work")
+    assert (about["app"], about["dad"], about["try"]) == (APP, ",0,0", 0)
+    assert {"gid", "guid"} <= about.keys()
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "partial", "object", "lambda"])
+async def test_a_callback_may_be_any_function(mesh: Open, kind: str) -> None:
+    import functools
+
+    async def asynchronous(more: int, message: Any) -> Any:
+        await asyncio.sleep(0)
+        return {"data": {"answer": message["data"]["n"] + more}}
+
+    def in_a_thread(message: Any) -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        return {"data": {"answer": message["data"]["n"] + 1}}
+
+    class Callable:
+        async def __call__(self, message: Any) -> Any:
+            return await asynchronous(1, message)
+
+    async def plain(message: Any) -> Any:
+        return await asynchronous(1, message)
+
+    callbacks = {
+        "async": plain,
+        "thread": in_a_thread,
+        "partial": functools.partial(asynchronous, 1),
+        "object": Callable(),
+        "lambda": lambda message: {"data": {"answer": message["data"]["n"] + 1}},
+    }
+    hot = await mesh(("work", callbacks[kind]), deploy=ECHO)
+    assert (await hot.pubsub("echo", {"n": 1}))["data"] == {"answer": 2}
+
+
+@pytest.mark.parametrize(
+    ("answer", "data"),
+    [
+        ({"data": {"answer": 1}}, {"answer": 1}),
+        ({"data": {"answer": 1}, "status": "success", "code": 201}, {"answer": 1, "code": 201}),
+        ({"answer": 1}, {"answer": 1}),
+        ({}, {}),
+        (None, {}),
+        ({"metadata": {"x": 1}}, {}),
+    ],
+)
+async def test_an_answer_is_an_envelope_or_the_data_itself(
+    mesh: Open, answer: Any, data: Any
+) -> None:
+    async def say(message: Any) -> Any:
+        return answer
+
+    hot = await mesh(("work", say), deploy=ECHO)
+    found = (await hot.pubsub("echo"))["data"]
+    assert {**found, "code": data.get("code")} == {"code": None, **data}
+
+
+async def test_many_topics_are_one_worker(mesh: Open) -> None:
+    many = [(f"t{n}", double) for n in range(30)]
+    hot = await mesh(*many)
+    while not (found := [one for one in await hot.roll_call() if "worker_topic" in one]):
+        await asyncio.sleep(0.01)
+    assert len({one["engine_id"] for one in found}) == 1
+    assert {one["worker_topic"] for one in found} == {topic for topic, _ in many}
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+FORK = """
+subscribes: fork
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: work}
+  good: {type: hook, job: {maps: {went: good, data: '{w.output.data}'}}}
+  bad: {type: hook, job: {maps: {went: bad, why: '{w.output.data.why}'}}}
+transitions:
+  t: [{to: w}]
+  w:
+    - {to: good, conditions: {code: 200}}
+    - {to: bad, conditions: {code: [409, 500]}}
+"""
+
+
+async def test_an_error_takes_the_way_of_its_code(mesh: Open) -> None:
+    async def refuse(message: Any) -> Any:
+        return {"status": "error", "code": 409, "data": {"why": "sold out"}}
+
+    hot = await mesh(("work", refuse), deploy=FORK)
+    assert (await hot.pubsub("fork"))["data"] == {"went": "bad", "why": "sold out"}
+
+
+async def test_an_error_that_no_way_leads_on_from_fails_the_job(mesh: Open) -> None:
+    async def refuse(message: Any) -> Any:
+        return {"status": "error", "code": 418, "data": {"message": "a teapot"}}
+
+    hot = await mesh(("work", refuse), deploy=FORK)
+    with pytest.raises(JobFailedError) as raised:
+        await hot.pubsub("fork", job_id="tea")
+    assert (raised.value.code, raised.value.job_id) == (418, "tea")
+    assert await hot.get_status("tea") < 0
+    assert (await hot.get_state("fork", "tea"))["metadata"]["err"]["code"] == 418
+
+
+async def test_an_exception_is_tried_again_by_the_policy_of_the_worker(mesh: Open) -> None:
+    tries: list[int] = []
+
+    async def fail(message: Any) -> Any:
+        tries.append(message["metadata"]["try"])
+        if len(tries) < 3:
+            raise ValueError("not yet")
+        return {"data": {"answer": 7}}
+
+    policy = {"maximum_attempts": 5, "initial_interval": 0.001, "backoff_coefficient": 1}
+    worker = {"topic": "work", "callback": fail, "retry_policy": policy}
+    hot = await mesh(worker, deploy=ECHO)
+    assert (await hot.pubsub("echo"))["data"]["answer"] == 7
+    assert tries == [0, 1, 2]
+
+
+async def test_each_topic_has_a_policy_of_its_own(mesh: Open) -> None:
+    tries = {"once": 0, "twice": 0}
+
+    def failing(name: str) -> Any:
+        async def fail(message: Any) -> Any:
+            tries[name] += 1
+            raise ValueError(name)
+
+        policy = {"maximum_attempts": 1 + (name == "twice"), "initial_interval": 0.001}
+        return {"topic": name, "callback": fail, "retry_policy": policy}
+
+    text = (
+        "subscribes: {0}\nactivities: {{t: {{type: trigger}}, {0}: {{type: worker, topic: {0}}}}}\n"
+    )
+    text += "transitions: {{t: [{{to: {0}}}]}}\n"
+    hot = await mesh(failing("once"), failing("twice"))
+    for name in tries:
+        await hot.deploy(text.format(name))
+        await hot.activate("1")
+        with pytest.raises(JobFailedError, match=name):
+            await hot.pubsub(name)
+    assert tries == {"once": 1, "twice": 2}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"status": "shipped", "data": {}}, "answered with status 'shipped'"),
+        ({"status": "error", "code": "x"}, "the code that the callback"),
+        ({"data": {1, 2}}, "a set is not a JSON value"),
+        ({"data": {"f": float("nan")}}, "nan is not a JSON number"),
+    ],
+)
+async def test_an_answer_that_is_none_fails_the_job_at_once(
+    mesh: Open, answer: Any, told: str
+) -> None:
+    asked = 0
+
+    async def say(message: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return answer
+
+    hot = await mesh(("work", say), deploy=ECHO)
+    with pytest.raises(JobFailedError, match=told):
+        await hot.pubsub("echo")
+    assert asked == 1
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+async def test_who_waited_in_vain_is_told_and_the_job_goes_on(mesh: Open) -> None:
+    gate = asyncio.Event()
+
+    async def slow(message: Any) -> Any:
+        await gate.wait()
+        return {"data": {"answer": 1}}
+
+    hot = await mesh(("work", slow), deploy=ECHO)
+    with pytest.raises(TimedOutError) as raised:
+        await hot.pubsub("echo", timeout=0.05, job_id="late")
+    assert (raised.value.code, raised.value.job_id) == (504, "late")
+    assert await hot.get_status("late") > 0
+    gate.set()
+    while await hot.get_status("late"):
+        await asyncio.sleep(0.005)
+    assert (await hot.get_state("echo", "late"))["data"] == {"answer": 1}
+
+
+async def test_a_pending_answer_is_completed_later(mesh: Open) -> None:
+    told: list[Any] = []
+
+    async def pend(message: Any) -> Any:
+        told.append(message["metadata"])
+        return {"status": "pending", "code": 202, "data": {}}
+
+    hot = await mesh(("work", pend), deploy=ECHO)
+    await hot.pub("echo", job_id="p")
+    await wait_for(lambda: told)
+    [about] = told
+    late = {"metadata": about, "status": "success", "data": {"answer": 5}}
+    while await hot.add(late) != "ok":
+        await asyncio.sleep(0.005)
+    while await hot.get_status("p"):
+        await asyncio.sleep(0.005)
+    assert (await hot.get_state("echo", "p"))["data"]["answer"] == 5
+    assert await hot.add({"metadata": about, "data": {"answer": 6}}) == "stale"
+
+
+@pytest.mark.parametrize(
+    "response", [None, {}, {"metadata": 1}, {"metadata": {}, "status": "done"}, "x"]
+)
+async def test_what_is_no_response_is_refused(mesh: Open, response: Any) -> None:
+    hot = await mesh()
+    with pytest.raises(InvalidArgumentError):
+        await hot.add(response)
+
+
+async def test_subscribers_hear_of_all_jobs_or_of_one(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=ECHO)
+    heard: list[tuple[str, str, Any]] = []
+
+    def listen(name: str) -> Any:
+        return lambda topic, message: heard.append((name, topic, message))
+
+    await hot.sub("echo.done", listen("all"))
+    await hot.sub("echo.done.b", listen("one"))
+    for key, n in (("a", 1), ("b", 2)):
+        await hot.pubsub("echo", {"n": n}, job_id=key)
+    await wait_for(lambda: len(heard) == 3)
+    by_name = {(name, message["metadata"]["jid"]): (topic, message["data"]["answer"])
+               for name, topic, message in heard}  # fmt: skip
+    assert by_name == {
+        ("all", "a"): ("echo.done", 2),
+        ("all", "b"): ("echo.done", 4),
+        ("one", "b"): ("echo.done", 4),
+    }
+    await hot.unsub("echo.done")
+    await hot.pubsub("echo", {"n": 3}, job_id="c")
+    await hot.sub("echo.done.d", listen("one"))
+    await hot.pubsub("echo", {"n": 4}, job_id="d")
+    await wait_for(lambda: len(heard) == 4)
+    assert heard[-1][0] == "one"
+
+
+HOOK = """
+subscribes: ask
+activities:
+  t: {type: trigger}
+  h: {type: hook, job: {maps: {by: '{$self.hook.data.by}'}}}
+transitions:
+  t: [{to: h}]
+hooks:
+  ask.approved:
+    - to: h
+      conditions: {match: [{expected: '{$job.metadata.jid}', actual: '{$self.hook.data.id}'}]}
+"""
+
+
+async def test_a_signal_wakes_the_job_that_it_is_for(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=HOOK)
+    first, second = await hot.pub("ask"), await hot.pub("ask")
+    await hot.signal("ask.approved", {"id": second, "by": "ann"})
+    while await hot.get_status(second):
+        await asyncio.sleep(0.005)
+    assert (await hot.get_state("ask", second))["data"] == {"by": "ann"}
+    assert await hot.get_status(first) > 0
+
+
+async def test_nobody_waits_at_an_unknown_topic(mesh: Open) -> None:
+    hot = await mesh(deploy=HOOK)
+    with pytest.raises(TopicNotFoundError):
+        await hot.signal("ask.refused", {"id": "x"})
+    with pytest.raises(TopicNotFoundError):
+        await hot.pub("tell")
+    with pytest.raises(TopicNotFoundError):
+        await hot.pubsub("tell")
+
+
+async def test_an_interrupted_job_says_so(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=HOOK)
+    waiting = asyncio.create_task(hot.pubsub("ask", job_id="i"))
+    while True:
+        try:
+            await hot.interrupt("ask", "i", reason="enough", code=499)
+            break
+        except JobNotFoundError:
+            await asyncio.sleep(0.005)
+    with pytest.raises(JobInterruptedError, match="enough"):
+        await waiting
+    assert await hot.get_status("i") < 0
+    with pytest.raises(InvalidArgumentError):
+        await hot.interrupt("ask", "i", because="x")
+
+
+# --- starts ---------------------------------------------------------------------------------------
+
+
+async def test_an_id_is_taken_once(mesh: Open) -> None:
+    hot = await mesh(deploy=HOOK)
+    assert await hot.pub("ask", job_id="a") == "a"
+    with pytest.raises(DuplicateJobError, match="Duplicate job: a"):
+        await hot.pub("ask", job_id="a")
+    assert await hot.pub("ask", job_id="a", on_conflict="existing") == "a"
+
+
+async def test_a_start_may_be_part_of_a_transaction(mesh: Open, dsn: str) -> None:
+    hot = await mesh(deploy=HOOK)
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        await hot.pub("ask", job_id="gone", conn=conn)
+        await conn.rollback()
+        await hot.pub("ask", job_id="kept", conn=conn)
+        with pytest.raises(JobNotFoundError):
+            await hot.get_status("kept")
+        await conn.commit()
+    assert await hot.get_status("kept") > 0
+    with pytest.raises(JobNotFoundError):
+        await hot.get_status("gone")
+
+
+@pytest.mark.parametrize(
+    ("topic", "data", "more"),
+    [
+        ("", {}, {}), (7, {}, {}), ("x", [1], {}), ("x", "text", {}), ("x", {"a": float("inf")}, {}),
+        ("x", {"a": "\x00"}, {}), ("x", {}, {"retry": 1}), ("x", {}, {"job_id": ""}),
+        ("x", {}, {"on_conflict": "maybe"}), ("x", {}, {"workflow_id": "a"}),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_published_is_refused(
+    mesh: Open, topic: Any, data: Any, more: Any
+) -> None:
+    hot = await mesh()
+    with pytest.raises(InvalidArgumentError):
+        await hot.pub(topic, data, **more)
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+async def test_a_version_that_was_not_deployed_cannot_be_active(mesh: Open) -> None:
+    hot = await mesh()
+    with pytest.raises(GraphVersionError):
+        await hot.activate("7")
+    with pytest.raises(InvalidArgumentError):
+        await hot.activate("")
+
+
+async def test_a_file_is_deployed_and_shown(mesh: Open, tmp_path: Path) -> None:
+    (tmp_path / "echo.yaml").write_text(ECHO)
+    hot = await mesh()
+    found = await hot.deploy(tmp_path / "echo.yaml")
+    assert (found["version"], found["active"], found["changed"]) == ("1", False, True)
+    assert await hot.activate("1") is True
+    assert (await hot.deploy(str(tmp_path / "echo.yaml")))["changed"] is False
+    [row] = await hot.graphs()
+    assert (row.version, row.topic, row.publishes, row.state) == (
+        "1",
+        "echo",
+        "echo.done",
+        "active",
+    )
+
+
+async def test_a_broken_file_changes_nothing(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=ECHO)
+    with pytest.raises(GraphError) as raised:
+        await hot.deploy("subscribes: echo\nactivities: {t: {type: trigger}\n")
+    assert raised.value.faults[0]["line"] == 3
+    assert (await hot.pubsub("echo", {"n": 1}))["data"]["answer"] == 2
+
+
+async def test_nine_versions_follow_each_other_on_a_live_system(mesh: Open) -> None:
+    text = """
+app:
+  id: my-app
+  version: '{0}'
+  graphs:
+    - subscribes: count
+      activities:
+        t: {{type: trigger}}
+        w: {{type: worker, topic: work, job: {{maps: {{version: {0}, answer: '{{w.output.data.answer}}'}}}}}}
+      transitions: {{t: [{{to: w}}]}}
+"""
+    gate = asyncio.Event()
+
+    async def slow(message: Any) -> Any:
+        await gate.wait()
+        return {"data": {"answer": message["data"]["n"]}}
+
+    hot = await mesh(("work", slow))
+    waiting = []
+    for version in range(1, 10):
+        await hot.deploy(text.format(version))
+        await hot.activate(version)
+        for n in range(3):
+            key = await hot.pub("count", {"n": version}, job_id=f"v{version}-{n}")
+            waiting.append(hot.get_state("count", key))
+    gate.set()
+    for version in range(1, 10):
+        for n in range(3):
+            while await hot.get_status(f"v{version}-{n}"):
+                await asyncio.sleep(0.005)
+    answers = [state["data"] for state in await asyncio.gather(*waiting)]
+    assert answers == [{"version": n, "answer": n} for n in range(1, 10) for _ in range(3)]
+    with pytest.raises(GraphVersionError):
+        await hot.deploy(text.format(3))
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [
+        ({"topic": "a"}, "workers must be a list"),
+        ("a", "workers must be a list"),
+        (["a"], r"workers\[0\] must be a dict"),
+        ([{"callback": print}], r"workers\[0\].topic must be a text"),
+        ([{"topic": "", "callback": print}], "is empty"),
+        ([{"topic": "a\nb", "callback": print}], "line break"),
+        ([{"topic": "a"}], r"workers\[0\].callback is no function"),
+        ([{"topic": "a", "callback": "print"}], "is no function"),
+        ([{"topic": "a", "callback": print, "taskQueue": "x"}], "has no key 'taskQueue'"),
+        ([{"topic": "a", "callback": print, "retry_policy": {"attempts": 1}}], "has no key"),
+        ([{"topic": "a", "callback": print}] * 2, "has a callback already"),
+    ],
+)
+async def test_a_worker_that_cannot_be_used_is_refused(dsn: str, workers: Any, told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=told):
+        await HotMesh.init(app_id=APP, connection=dsn, workers=workers)
+
+
+async def test_the_engine_and_the_app_are_provisioned(server: Server) -> None:
+    with server.database() as name:
+        place = {"connection": server.conninfo(name, OWNER)}
+        async with await HotMesh.init(app_id="orders", engine=place) as hot:
+            assert hot.app_id == "orders"
+            assert await hot.graphs() == []
+
+
+async def test_one_stops_alone_and_the_class_stops_all(mesh: Open) -> None:
+    first, second, third = [await mesh((f"t{n}", double)) for n in range(3)]
+
+    async def topics() -> set[str]:
+        return {one["worker_topic"] for one in await third.roll_call() if "worker_topic" in one}
+
+    while await topics() != {"t0", "t1", "t2"}:
+        await asyncio.sleep(0.01)
+    await first.stop()
+    assert await topics() == {"t1", "t2"}
+    await HotMesh.stop()
+    with pytest.raises(Exception, match="closed"):
+        await second.get_status("x")
+
+
+async def test_memflow_shutdown_closes_it_too(mesh: Open) -> None:
+    hot = await mesh(("t", double))
+    await MemFlow.shutdown()
+    with pytest.raises(Exception, match="closed"):
+        await hot.get_status("x")
+
+
+async def test_every_guid_is_another() -> None:
+    assert len({HotMesh.guid() for _ in range(100)}) == 100
+
+
+async def test_a_roll_call_shows_who_serves_what_and_how_much_waits(mesh: Open) -> None:
+    hot = await mesh(("serves", double), deploy=ECHO)
+    await hot.pub("echo", {"n": 1})
+
+    async def profile(topic: str) -> dict[str, Any]:
+        while True:
+            for one in await hot.roll_call():
+                if one.get("worker_topic") == topic:
+                    return one
+            await asyncio.sleep(0.01)
+
+    found = await profile("serves")
+    assert (found["app_id"], found["stream_depth"], found["throttle"]) == (APP, 0, 0)
+    [engine] = [one for one in await hot.roll_call() if "worker_topic" not in one]
+    assert engine["stream_depth"] == 1
+
+
+async def test_a_throttle_is_kept_and_lifted(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=ECHO)
+    await hot.throttle(-1, topic="work")
+    waiting = asyncio.create_task(hot.pubsub("echo", {"n": 4}))
+    other = await mesh()
+    while True:
+        found = [one for one in await other.roll_call() if one.get("worker_topic") == "work"]
+        if found and found[0]["stream_depth"] == 1:
+            break
+        await asyncio.sleep(0.01)
+    assert found[0]["throttle"] == -1
+    assert not waiting.done()
+    await other.throttle({"throttle": 0, "topic": "work"})
+    assert (await waiting)["data"]["answer"] == 8
+    for wrong in ({"throttle": 1, "guid": "x"}, {"throttle": "x"}, {"throttle": -2}, {}):
+        with pytest.raises(InvalidArgumentError):
+            await hot.throttle(wrong)
+
+
+async def test_graphs_read_what_a_codec_would_seal(mesh: Open) -> None:
+    class Codec:
+        def encode(self, payload: bytes) -> bytes:
+            return payload[::-1]
+
+        def decode(self, stored: bytes) -> bytes:
+            return stored[::-1]
+
+    MemFlow.register_codec(Codec())
+    try:
+        hot = await mesh(("work", double), deploy=ECHO)
+        assert (await hot.pubsub("echo", {"n": 4}))["data"]["answer"] == 8
+    finally:
+        MemFlow.register_codec(None)
+
+
+# --- the blocking twin ----------------------------------------------------------------------------
+
+
+async def test_the_blocking_twin_does_the_same(mesh: Open, dsn: str) -> None:
+    await mesh(("work", double))
+
+    def blocking() -> None:
+        with SyncHotMesh(dsn, APP) as hot:
+            assert hot.deploy(ECHO)["version"] == "1"
+            assert hot.activate("1") is True
+            output = hot.pubsub("echo", {"n": 3}, job_id="a")
+            assert output["data"]["answer"] == 6
+            assert hot.get_status("a") == 0
+            assert hot.get_state("echo", "a")["data"] == output["data"]
+            assert hot.export("a")["status"] == 0
+            hot.deploy(HOOK)
+            hot.activate("1")
+            assert hot.pub("ask", job_id="b") == "b"
+            hot.signal("ask.approved", {"id": "b", "by": "x"})
+            assert hot.pub("ask", job_id="c") == "c"
+            hot.interrupt("ask", "c")
+            assert {row.topic for row in hot.graphs()} == {"echo", "ask"}
+            assert any(one.get("worker_topic") == "work" for one in hot.roll_call())
+            hot.throttle(10, topic="work")
+            with pytest.raises(GraphError):
+                hot.deploy("a: [\n")
+            assert hot.add({"metadata": {"jid": "a", "aid": "w", "dad": ",0,0"}}) == "stale"
+
+    await asyncio.to_thread(blocking)
+
+
+def _members(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+async def test_the_twins_have_the_same_members() -> None:
+    apart = {"init", "stop", "guid", "sub", "unsub"}
+    assert _members(HotMesh) - apart == _members(SyncHotMesh) - {"close"}
