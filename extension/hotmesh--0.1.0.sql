@@ -797,7 +797,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-8e123834-53ab607d'
+    select '0.1.0-8e123834-74755d61'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -12047,8 +12047,9 @@ begin
         hotmesh._patch_name(path), left(name, 60)
     using
         errcode = 'MSH81',
-        detail = format('It has %s elements: expected 0 to %s, or from the end -1 to -%1$s.',
-                        jsonb_array_length(list), jsonb_array_length(list) - 1),
+        detail = case when list = '[]' then 'It has no elements.' else format(
+            'It has %s elements: expected 0 to %s, or from the end -1 to -%1$s.',
+            jsonb_array_length(list), jsonb_array_length(list) - 1) end,
         hint = 'entity_append and entity_prepend make an array longer.';
 end
 $$;
@@ -12562,16 +12563,23 @@ begin
 end
 $$;
 
--- Several commands, all or none; with an idempotency key, what the first call answered.
+-- Several commands, all or none; with an idempotency key, what the first call answered. One without
+-- a key goes the short way.
 create function hotmesh._entity_apply(
     settings jsonb, key text, commands hotmesh.entity_command[], request text)
 returns jsonb
 language plpgsql
 as $$
 declare
-    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
+    v_entry hotmesh.entity_log;
     v_answers jsonb;
 begin
+    if request is null and cardinality(commands) = 1 and commands[1].operation <> 'get' then
+        perform hotmesh._entity_check(commands[1]);
+        return jsonb_build_array(hotmesh._entity_do(
+            settings, key, commands[1].operation, commands[1].path, commands[1].argument, null));
+    end if;
+    v_entry := hotmesh._entity_lock(key);
     if request is not null then
         perform hotmesh._entity_check_request(request);
         v_answers := hotmesh._log_answer(v_entry.job_id, request);
@@ -12593,6 +12601,13 @@ begin
         perform hotmesh._refuse_argument(
             'commands are no JSON array of objects', left(commands::text, 200),
             'From 1 to 10000: [{"operation": "increment", "path": "count", "amount": 1}].');
+    elsif exists (
+        select from jsonb_array_elements(commands) c
+        where jsonb_typeof(c -> 'path') not in ('string', 'null'))
+    then
+        perform hotmesh._refuse_argument(
+            'the path of a command is no text', left(commands::text, 200),
+            'Write it as "counts.open"; leave it out for the whole document.');
     end if;
     return array(
         select (c.command ->> 'operation', c.command ->> 'path',
@@ -12949,9 +12964,10 @@ language plpgsql
 as $$
 begin
     perform hotmesh._index_check_entity(entity);
-    if coalesce(take, 0) not between 1 and 10000 or coalesce(skip, -1) < 0 then
+    if coalesce(take, -1) not between 0 and 10000 or coalesce(skip, -1) < 0 then
         perform hotmesh._refuse_argument(
-            format('no such page: take %s, skip %s', take, skip),
+            format('no such page: take %s, skip %s',
+                   coalesce(take::text, 'null'), coalesce(skip::text, 'null')),
             'At most 10000 jobs at a time, from 0 on.', 'Leave both out for the newest 1000.');
     elsif order_by is null and descending or order_by is not null and before is not null then
         perform hotmesh._refuse_argument(
@@ -13303,7 +13319,10 @@ declare
 begin
     perform hotmesh._enter(app);
     v_job := hotmesh._history_job(key);
-    if at < v_job.at then
+    if at is null then
+        perform hotmesh._refuse_argument(
+            'entity_at needs a version or a time', null, 'entity_get gives the entity as it is.');
+    elsif at < v_job.at then
         return null;
     end if;
     return hotmesh._history_at(key, v_job, hotmesh._history_version(v_job, at));
@@ -13330,11 +13349,16 @@ declare
 begin
     perform hotmesh._enter(app);
     v_job := hotmesh._history_job(key);
+    if take < 0 then
+        perform hotmesh._refuse_argument(
+            format('no such page of a history: take %s', take),
+            'Changes are taken from 0 on.', 'Leave it out for all of them.');
+    end if;
     return query
     select l.version, l.operation, l.path, l.argument,
            l.role, l.dimension, l.sequence, l.at, l.request
     from entity_log_all l
-    where l.job_id = v_job.job_id and l.version > entity_history.after
+    where l.job_id = v_job.job_id and l.version > coalesce(entity_history.after, 0)
     order by l.version
     limit take;
 end

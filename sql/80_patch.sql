@@ -45,8 +45,9 @@ begin
         hotmesh._patch_name(path), left(name, 60)
     using
         errcode = 'MSH81',
-        detail = format('It has %s elements: expected 0 to %s, or from the end -1 to -%1$s.',
-                        jsonb_array_length(list), jsonb_array_length(list) - 1),
+        detail = case when list = '[]' then 'It has no elements.' else format(
+            'It has %s elements: expected 0 to %s, or from the end -1 to -%1$s.',
+            jsonb_array_length(list), jsonb_array_length(list) - 1) end,
         hint = 'entity_append and entity_prepend make an array longer.';
 end
 $$;

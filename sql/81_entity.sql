@@ -254,16 +254,23 @@ begin
 end
 $$;
 
--- Several commands, all or none; with an idempotency key, what the first call answered.
+-- Several commands, all or none; with an idempotency key, what the first call answered. One without
+-- a key goes the short way.
 create or replace function hotmesh._entity_apply(
     settings jsonb, key text, commands hotmesh.entity_command[], request text)
 returns jsonb
 language plpgsql
 as $$
 declare
-    v_entry hotmesh.entity_log := hotmesh._entity_lock(key);
+    v_entry hotmesh.entity_log;
     v_answers jsonb;
 begin
+    if request is null and cardinality(commands) = 1 and commands[1].operation <> 'get' then
+        perform hotmesh._entity_check(commands[1]);
+        return jsonb_build_array(hotmesh._entity_do(
+            settings, key, commands[1].operation, commands[1].path, commands[1].argument, null));
+    end if;
+    v_entry := hotmesh._entity_lock(key);
     if request is not null then
         perform hotmesh._entity_check_request(request);
         v_answers := hotmesh._log_answer(v_entry.job_id, request);
@@ -285,6 +292,13 @@ begin
         perform hotmesh._refuse_argument(
             'commands are no JSON array of objects', left(commands::text, 200),
             'From 1 to 10000: [{"operation": "increment", "path": "count", "amount": 1}].');
+    elsif exists (
+        select from jsonb_array_elements(commands) c
+        where jsonb_typeof(c -> 'path') not in ('string', 'null'))
+    then
+        perform hotmesh._refuse_argument(
+            'the path of a command is no text', left(commands::text, 200),
+            'Write it as "counts.open"; leave it out for the whole document.');
     end if;
     return array(
         select (c.command ->> 'operation', c.command ->> 'path',

@@ -291,9 +291,10 @@ language plpgsql
 as $$
 begin
     perform hotmesh._index_check_entity(entity);
-    if coalesce(take, 0) not between 1 and 10000 or coalesce(skip, -1) < 0 then
+    if coalesce(take, -1) not between 0 and 10000 or coalesce(skip, -1) < 0 then
         perform hotmesh._refuse_argument(
-            format('no such page: take %s, skip %s', take, skip),
+            format('no such page: take %s, skip %s',
+                   coalesce(take::text, 'null'), coalesce(skip::text, 'null')),
             'At most 10000 jobs at a time, from 0 on.', 'Leave both out for the newest 1000.');
     elsif order_by is null and descending or order_by is not null and before is not null then
         perform hotmesh._refuse_argument(

@@ -185,7 +185,10 @@ declare
 begin
     perform hotmesh._enter(app);
     v_job := hotmesh._history_job(key);
-    if at < v_job.at then
+    if at is null then
+        perform hotmesh._refuse_argument(
+            'entity_at needs a version or a time', null, 'entity_get gives the entity as it is.');
+    elsif at < v_job.at then
         return null;
     end if;
     return hotmesh._history_at(key, v_job, hotmesh._history_version(v_job, at));
@@ -212,11 +215,16 @@ declare
 begin
     perform hotmesh._enter(app);
     v_job := hotmesh._history_job(key);
+    if take < 0 then
+        perform hotmesh._refuse_argument(
+            format('no such page of a history: take %s', take),
+            'Changes are taken from 0 on.', 'Leave it out for all of them.');
+    end if;
     return query
     select l.version, l.operation, l.path, l.argument,
            l.role, l.dimension, l.sequence, l.at, l.request
     from entity_log_all l
-    where l.job_id = v_job.job_id and l.version > entity_history.after
+    where l.job_id = v_job.job_id and l.version > coalesce(entity_history.after, 0)
     order by l.version
     limit take;
 end

@@ -20,20 +20,27 @@ from bench.scenarios.workflows import Row, medians
 
 Change = Callable[[str, int], object]
 
+BETWEEN_SNAPSHOTS = 16
+INCREMENT = {"operation": "increment", "path": "n"}
+
 
 def commands(
     world: World, name: str, *, jobs: list[int], sizes: list[int], batches: list[int],
     count: int, pairs: int,
 ) -> list[Row]:  # fmt: skip
-    """One hot entity and many, small and large documents, one and many commands per commit."""
+    """One hot entity and many, small and large documents, one and many commands per commit.
+
+    Pairs are many and short, for the machine changes its mind; large documents have fewer, and one job.
+    """
     rows = []
     for many in jobs:
-        for size in sizes:
+        for size in sizes if many == jobs[0] else sizes[:1]:
             with world.app(name) as app, world.connect() as conn, _documents(conn, app, many, size):
                 for verb, change in _verbs(conn, app).items():
                     for batch in batches:
                         times = _rounds(conn, app, change, many, batch, count)
-                        found = [next(times) for _ in range(pairs + 1)][1:]
+                        wanted = max(pairs // (1 + size // 5_000), 3)
+                        found = [next(times) for _ in range(wanted + 1)][1:]
                         case = f"{verb}, {many:,} jobs, {size:,} bytes, {batch} per commit"
                         rows.append({"case": case, **medians(found)})
     return rows
@@ -115,10 +122,13 @@ def versions(world: World, name: str, *, counts: list[int], size: int, rounds: i
         with world.app(name) as app, world.connect() as conn:
             conn.execute("select from hotmesh.job_start(%s, 'noop', 'job')", [app])
             conn.execute("select from hotmesh.entity_set(%s, 'job', %s)", [app, _document(size)])
-            increments = json.dumps([{"operation": "increment", "path": "n"}])
             conn.execute("set synchronous_commit = off")
-            for _ in range(count - 1):
-                conn.execute("select from hotmesh.entity_apply(%s, 'job', %s)", [app, increments])
+            for done in range(1, count, BETWEEN_SNAPSHOTS):
+                increments = min(BETWEEN_SNAPSHOTS, count - done) * [INCREMENT]
+                conn.execute(
+                    "select from hotmesh.entity_apply(%s, 'job', %s)",
+                    [app, json.dumps(increments)],
+                )
             chance = random.Random(count)
             wanted = [chance.randrange(max(count - 100, 1), count) for _ in range(rounds)]
             took = sorted(_read(conn, app, version) for version in wanted)

@@ -72,7 +72,7 @@ def topics(workers: Iterable[Mapping[str, Any]]) -> list[Topic]:
 
 def _topic(worker: object, place: str) -> Topic:
     if not isinstance(worker, Mapping):
-        raise InvalidArgumentError(f"{place} must be a dict, not a {type(worker).__name__}")
+        raise InvalidArgumentError(f"{place} must be a dict, not {_codec.kind(worker)}")
     known = WorkerOptions.__annotations__
     if unknown := sorted(str(key) for key in worker.keys() - known.keys()):
         raise InvalidArgumentError(

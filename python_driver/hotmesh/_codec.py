@@ -113,7 +113,7 @@ def _unsigned(number: str) -> float:
 def text(value: object, what: str, limit: int = NAME_LIMIT) -> str:
     """The value, if it can be a name or a key: text, not empty, storable, within `limit` bytes."""
     if not isinstance(value, str):
-        raise InvalidArgumentError(f"{what} must be a text, not {_kind(value)}")
+        raise InvalidArgumentError(f"{what} must be a text, not {kind(value)}")
     if value.isascii() and 0 < len(value) <= limit and "\x00" not in value:
         return value
     if not value:
@@ -184,7 +184,7 @@ def _write(value: object, path: str, depth: int, above: set[int]) -> Iterator[st
     elif isinstance(value, dict | list | tuple):
         yield from _nested(value, path, depth, above)
     else:
-        _refuse(path, f"{_kind(value)} is not a JSON value", _advice(value))
+        _refuse(path, f"{kind(value)} is not a JSON value", _advice(value))
 
 
 def _nested(
@@ -217,7 +217,7 @@ def _key(key: object, path: str) -> str:
         return _fast(key)
     if isinstance(key, int | float):
         return _number(key, f"a key of {path}")
-    _refuse(path, f"a key is {_kind(key)}, and only text can be a key")
+    _refuse(path, f"a key is {kind(key)}, and only text can be a key")
 
 
 def _number(value: int | float | Decimal, path: str) -> str:
@@ -261,7 +261,8 @@ def _printable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What a value is, in words: "an int"."""
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
@@ -294,7 +295,7 @@ def retry_policy(policy: Mapping[str, Any], what: str = "retry_policy") -> dict[
     backoff_coefficient (from 1), non_retryable_error_types (a list of class names).
     """
     if not isinstance(policy, Mapping):
-        raise InvalidArgumentError(f"{what} must be a dict, not {_kind(policy)}")
+        raise InvalidArgumentError(f"{what} must be a dict, not {kind(policy)}")
     told: dict[str, Any] = {}
     for key, value in policy.items():
         place = f"{what}.{key}"
@@ -327,7 +328,7 @@ def _between(value: object, place: str, low: int, high: int, whole: bool = False
 
 def _names(value: object, place: str) -> list[str]:
     if not isinstance(value, list | tuple | set | frozenset):
-        raise InvalidArgumentError(f"{place} must be a list of class names, not {_kind(value)}")
+        raise InvalidArgumentError(f"{place} must be a list of class names, not {kind(value)}")
     return sorted({text(getattr(name, "__name__", name), place) for name in value})
 
 

@@ -122,7 +122,7 @@ def trace(attributes: Mapping[str, Any], *, once: bool = True) -> Awaitable[bool
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidArgumentError(f"{what} must be a dict, not a {type(value).__name__}")
+        raise InvalidArgumentError(f"{what} must be a dict, not {_codec.kind(value)}")
     return dict(value)
 
 
@@ -132,5 +132,5 @@ def _names(names: tuple[str, ...]) -> str:
 
 def _amount(name: str, amount: Number) -> str:
     if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal):
-        raise InvalidArgumentError(f"amount must be a number, not a {type(amount).__name__}")
+        raise InvalidArgumentError(f"amount must be a number, not {_codec.kind(amount)}")
     return _codec.dumps({"name": _codec.text(name, "name", 500), "amount": amount}, "amount")

@@ -192,9 +192,7 @@ def _sync(client: Any) -> SyncSession:
 
 
 def _no_client(client: Any, wanted: str, hint: str) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"client must be a {wanted}, not a {type(client).__name__}", hint=hint
-    )
+    return InvalidArgumentError(f"client must be a {wanted}, not {_codec.kind(client)}", hint=hint)
 
 
 def _app(client: Any) -> str:
@@ -213,14 +211,14 @@ def _find(
 ) -> Call[list[FoundEntity]]:
     if not isinstance(conditions, Mapping | None):
         raise InvalidArgumentError(
-            f"conditions must be a dict, not a {type(conditions).__name__}",
+            f"conditions must be a dict, not {_codec.kind(conditions)}",
             hint='for instance {"stage": "open", "age": {"$gt": 17}}',
         )
     return _calls_find.entity_find(
         _app(client),
         _codec.text(entity, "entity"),
         _codec.dumps(dict(conditions or {}), "conditions"),
-        1_000 if limit is None else _codec.whole(limit, "limit", 1, _LARGEST_PAGE),
+        1_000 if limit is None else _codec.whole(limit, "limit", 0, _LARGEST_PAGE),
         _codec.whole(offset, "offset", 0, 2**31 - 1),
         None if order_by is None else _codec.text(order_by, "order_by", 10_000),
         bool(descending),

@@ -132,7 +132,7 @@ def _optional(value: object, what: str) -> str | None:
 def args_of(value: object, what: str) -> str:
     if not isinstance(value, list | tuple):
         raise InvalidArgumentError(
-            f"{what} must be a list or a tuple, not a {type(value).__name__}",
+            f"{what} must be a list or a tuple, not {_codec.kind(value)}",
             hint=f"one argument is {what}=[value]",
         )
     return _payload.dumps_args(value, what)
@@ -176,7 +176,7 @@ def _place_of(request: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 def _search(search: object, what: str) -> dict[str, Any]:
     if not isinstance(search, Mapping):
-        raise InvalidArgumentError(f"{what} must be a dict, not a {type(search).__name__}")
+        raise InvalidArgumentError(f"{what} must be a dict, not {_codec.kind(search)}")
     return dict(search)
 
 
@@ -260,7 +260,7 @@ KNOWN = frozenset(typing.get_type_hints(StartRequest))
 
 def _check_request(request: object, place: str) -> None:
     if not isinstance(request, Mapping):
-        raise InvalidArgumentError(f"{place[:-1]} must be a dict, not a {type(request).__name__}")
+        raise InvalidArgumentError(f"{place[:-1]} must be a dict, not {_codec.kind(request)}")
     if unknown := sorted(str(name) for name in request.keys() - KNOWN):
         raise InvalidArgumentError(
             f"a start takes no {place}{unknown[0]}", hint=f"it takes {', '.join(sorted(KNOWN))}"
@@ -306,7 +306,7 @@ def search_find(
         app,
         _optional(entity, "entity"),
         _codec.dumps(_search(conditions or {}, "conditions"), "conditions"),
-        1_000 if limit is None else _codec.whole(limit, "limit", 1, 10_000),
+        1_000 if limit is None else _codec.whole(limit, "limit", 0, 10_000),
         _codec.whole(offset, "offset", 0, 2**31 - 1),
         _optional(before, "before"),
     )
@@ -354,10 +354,26 @@ def entity(
 def entity_apply(
     app: str, key: str, commands: Iterable[Mapping[str, Any]], request: str | None
 ) -> Call[list[Any]]:
-    if isinstance(commands, Mapping | str):
-        raise InvalidArgumentError("commands must be a list of dicts")
+    if isinstance(commands, Mapping | str) or not isinstance(commands, Iterable):
+        raise InvalidArgumentError(
+            f"commands must be a list of dicts, not {_codec.kind(commands)}",
+            hint='for instance [{"operation": "increment", "path": "boxes", "value": 2}]',
+        )
     text = entity_text(list(commands), "commands", ENTITY_LIMIT)
     return _calls_entity.entity_apply(app, key, text, _optional(request, "request"))
+
+
+def entity_history(
+    app: str, key: str, after: int, limit: int | None
+) -> Call[list[_calls_entity.Change]]:
+    after = _codec.whole(after, "after", 0, 2**63 - 1)
+    take = None if limit is None else _codec.whole(limit, "limit", 0, 2**31 - 1)
+    return _calls_entity.entity_history(app, key, after, take)
+
+
+def entity_diff(app: str, key: str, older: int, newer: int) -> Call[list[_calls_entity.Difference]]:
+    older = _codec.whole(older, "older", 0, 2**63 - 1)
+    return _calls_entity.entity_diff(app, key, older, _codec.whole(newer, "newer", 0, 2**63 - 1))
 
 
 def entity_at(app: str, key: str, when: int | datetime) -> Call[Any]:

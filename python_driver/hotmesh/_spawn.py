@@ -201,7 +201,7 @@ HOOK_OPTIONS = frozenset({"workflow_name", "args", "task_queue", "signal_id", "r
 def batch(hooks: object) -> dict[str, dict[str, Any]]:
     """The options of each hook of a batch by its key, checked before any of them is run."""
     if not isinstance(hooks, list | tuple):
-        raise InvalidArgumentError(f"hooks must be a list, not a {type(hooks).__name__}")
+        raise InvalidArgumentError(f"hooks must be a list, not {_codec.kind(hooks)}")
     found: dict[str, dict[str, Any]] = {}
     for index, each in enumerate(hooks):
         told = each if isinstance(each, Mapping) else {}

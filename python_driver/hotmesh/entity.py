@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar, overload
 
-from . import _calls_entity, _codec, _context, _requests
+from . import _codec, _context, _requests
 from ._calls import Call
 from ._calls_entity import Change, Difference
 from ._find import Entity, FoundEntity, SyncEntity
@@ -165,7 +165,7 @@ class EntityHandle(_Commands):
 
     async def history(self, after: int = 0, limit: int | None = None) -> list[Change]:
         """The changes after a version, oldest first; see :class:`Change`."""
-        call = _calls_entity.entity_history(self._app_id, self.workflow_id, after, limit)
+        call = _requests.entity_history(self._app_id, self.workflow_id, after, limit)
         changes: list[Change] = await self._run(call)
         return changes
 
@@ -178,7 +178,7 @@ class EntityHandle(_Commands):
 
     async def diff(self, older: int, newer: int) -> list[Difference]:
         """The places where two versions differ, with what was there and what became of it."""
-        call = _calls_entity.entity_diff(self._app_id, self.workflow_id, older, newer)
+        call = _requests.entity_diff(self._app_id, self.workflow_id, older, newer)
         differences: list[Difference] = await self._run(call)
         return differences
 
@@ -204,7 +204,7 @@ class SyncEntityHandle(_Commands):
 
     def history(self, after: int = 0, limit: int | None = None) -> list[Change]:
         """The changes after a version; see :meth:`EntityHandle.history`."""
-        call = _calls_entity.entity_history(self._app_id, self.workflow_id, after, limit)
+        call = _requests.entity_history(self._app_id, self.workflow_id, after, limit)
         changes: list[Change] = self._run(call)
         return changes
 
@@ -214,6 +214,6 @@ class SyncEntityHandle(_Commands):
 
     def diff(self, older: int, newer: int) -> list[Difference]:
         """Where two versions differ; see :meth:`EntityHandle.diff`."""
-        call = _calls_entity.entity_diff(self._app_id, self.workflow_id, older, newer)
+        call = _requests.entity_diff(self._app_id, self.workflow_id, older, newer)
         differences: list[Difference] = self._run(call)
         return differences

@@ -219,6 +219,26 @@ async def test_what_is_refused_outside_names_the_job(house: House) -> None:
     assert await entity.get() == {"text": "x"}
 
 
+@pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        ("apply", (5,)), ("apply", ("x",)), ("apply", ({},)), ("apply", ([],)), ("apply", ([1],)),
+        ("history", (-1,)), ("history", ("x",)), ("history", (0, -1)), ("diff", ("a", 1)),
+        ("diff", (0, 1.5)), ("at", ("x",)), ("at", (None,)), ("at", (datetime(2026, 1, 1),)),
+        ("increment", ("n", "1")), ("increment", ("n", True)), ("remove", ("list", 1.0)),
+        ("set", ()), ("set", (1, 2, 3)), ("append", (7, 1)), ("toggle", (None,)),
+    ],
+)  # fmt: skip
+async def test_arguments_that_make_no_sense_are_refused(
+    house: House, verb: str, args: tuple[Any, ...]
+) -> None:
+    handle = await house.start("nobody", key="b")
+    with pytest.raises(errors.InvalidArgumentError) as told:
+        await getattr(handle.entity(), verb)(*args)
+    assert "syntax for type" not in str(told.value)
+    assert await handle.entity().get() == {}
+
+
 async def test_large_whole_numbers_stay_exact(house: House) -> None:
     entity = (await house.start("nobody", key="n")).entity()
     assert await entity.increment("n", 2**70) == 2**70

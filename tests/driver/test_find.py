@@ -112,7 +112,10 @@ async def test_other_bad_input_is_refused(client: Client, dsn: str) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="unknown operator"):
         await Entity.find_by_condition("user", "age", 1, "= 1 or 1", client)
     with pytest.raises(errors.InvalidArgumentError, match="limit"):
-        await Entity.find("user", {}, client, limit=0)
+        await Entity.find("user", {}, client, limit=-1)
+    assert await Entity.find("user", {}, client, limit=0) == []
+    with pytest.raises(errors.InvalidArgumentError, match="must be a dict, not an int"):
+        await Entity.find("user", 1, client)  # type: ignore[arg-type]
     with pytest.raises(errors.InvalidArgumentError, match="kind of index"):
         await Entity.create_index("user", "a", client, "hash (a); --")
     with pytest.raises(errors.InvalidArgumentError, match="must be a Client"):

@@ -192,6 +192,31 @@ def test_an_unknown_job_is_not_found(caller: Connection) -> None:
         assert caught.value.diag.sqlstate == "MSH40"
 
 
+VALUES: tuple[Any, ...] = (
+    None, True, 0, Decimal("1e40"), "x", [], [1, {"n": 2}], {}, {"n": 1}, {"n": {"n": {"b": 2}}, "x": [3]},
+    {"n": [1], "x": {"y": 0.1}},
+)  # fmt: skip
+
+
+def made(db: Connection, function: str, *args: Any) -> Any:
+    """What the function makes of a document, or what it refuses."""
+    try:
+        return one(db, f"select hotmesh.{function}(%s::jsonb, %s, %s, %s::jsonb)::text", *args)
+    except psycopg.Error as error:
+        return (error.diag.sqlstate, error.diag.message_primary)
+
+
+@pytest.mark.parametrize("operation", ["merge", "increment", "set"])
+def test_plain_commands_make_what_the_long_way_makes(db: Connection, operation: str) -> None:
+    documents = [json.dumps(value, default=float) for value in (*VALUES, {"list": list(VALUES)})]
+    paths: list[list[str]] = [[], ["n"], ["n", "n"], ["x", "y"], ["0"], ["list", "-1", "n"]]
+    for document in documents:
+        for path in paths:
+            for argument in documents:
+                args = (document, operation, path, argument)
+                assert made(db, "_patch", *args) == made(db, "_patch_apply", *args), args
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -283,6 +308,13 @@ def test_nesting_has_a_limit(entity: Connection, db: Connection) -> None:
     assert set(document(db)) == {"a"}
 
 
+def test_an_empty_array_has_no_element_to_remove(entity: Connection) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        call(entity, "remove", "none", 0)
+    assert caught.value.diag.sqlstate == "MSH81"
+    assert caught.value.diag.message_detail == "It has no elements."
+
+
 # --- several in one, idempotency keys -------------------------------------------------------------
 
 
@@ -312,7 +344,18 @@ def test_one_bad_command_undoes_all(entity: Connection, db: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    "commands", [[], {}, [1], [{"operation": "destroy"}], [{}], [{"operation": "append"}], None]
+    "commands",
+    [
+        [],
+        {},
+        [1],
+        [{"operation": "destroy"}],
+        [{}],
+        [{"operation": "append"}],
+        None,
+        [{"operation": "toggle", "path": 5}],
+        [{"operation": "toggle", "path": ["x"]}],
+    ],
 )
 def test_bad_commands_are_refused(entity: Connection, commands: Any) -> None:
     with pytest.raises(psycopg.Error) as caught:

@@ -225,6 +225,16 @@ def test_a_fork_goes_on_from_a_version(db: Connection, caller: Connection) -> No
     assert call(caller, "get", key="b") == {"n": 11}
 
 
+def test_a_time_or_a_page_that_is_none_is_refused(caller: Connection) -> None:
+    start(caller, KEY)
+    call(caller, "set", {"n": 0})
+    assert refused(caller, "select hotmesh.entity_at('my-app', 'a', at => null)") == "22023"
+    history = "select version from hotmesh.entity_history('my-app', 'a', {}, {})"
+    assert refused(caller, history.format(0, -1)) == "22023"
+    assert [caller.execute(history.format(*page).encode()).fetchall()
+            for page in ((0, 0), ("null", "null"))] == [[], [(1,)]]  # fmt: skip
+
+
 # --- watching -------------------------------------------------------------------------------------
 
 
