@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-8e123834-74755d61
+-- build 0.1.0-8e123834-ed0fae00
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -810,7 +810,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-8e123834-74755d61'
+    select '0.1.0-8e123834-ed0fae00'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1917,6 +1917,27 @@ begin
 end
 $$;
 
+-- The text of a number that is read as it again. Of 17 digits 16 are enough where they lie right
+-- between two numbers: JavaScript takes those.
+create or replace function hotmesh._value_short(x double precision)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_text constant text := x::text;
+    v_parts constant text[] := string_to_array(v_text, 'e');
+    v_near text;
+begin
+    if abs(x) < 1e16 or abs(x) > 1e40 or length(ltrim(v_parts[1], '-')) < 18 then
+        return v_text;
+    end if;
+    v_near := trim_scale(round(v_parts[1]::numeric, 15)) || 'e' || v_parts[2];
+    return case when v_near::float8 = x then v_near else v_text end;
+end
+$$;
+
 -- A number as JavaScript writes it.
 create or replace function hotmesh._value_digits(x double precision)
 returns text
@@ -1924,11 +1945,13 @@ language plpgsql
 immutable
 parallel safe
 as $$
+declare
+    v_text constant text := hotmesh._value_short(x);
 begin
     return case when x = 0 then '0'
-                when strpos(x::text, 'e') = 0 then x::text
-                when abs(x) >= 1e-6 and abs(x) < 1e21 then x::text::numeric::text
-                else regexp_replace(x::text, 'e([+-])0', 'e\1') end;
+                when strpos(v_text, 'e') = 0 then v_text
+                when abs(x) >= 1e-6 and abs(x) < 1e21 then v_text::numeric::text
+                else regexp_replace(v_text, 'e([+-])0', 'e\1') end;
 end
 $$;
 
@@ -3274,13 +3297,14 @@ parallel safe
 as $$
 declare
     v_s constant text := hotmesh._value_string(s, 'string.split');
+    v_separator constant text := hotmesh._value_text(separator);
     v_parts text[];
 begin
     v_parts := case when separator is null then array[v_s]
-                    when v_s = '' and separator = '""' then '{}'
-                    when separator = '""' then regexp_split_to_array(v_s, '')
+                    when v_s = '' and v_separator = '' then '{}'
+                    when v_separator = '' then regexp_split_to_array(v_s, '')
                     when v_s = '' then array['']
-                    else string_to_array(v_s, hotmesh._value_text(separator)) end;
+                    else string_to_array(v_s, v_separator) end;
     return to_jsonb(
         case when most is null then v_parts
              else v_parts[1:least(hotmesh._value_uint32(most), 2147483647)::integer] end);
@@ -3492,6 +3516,20 @@ begin
 end
 $$;
 
+-- A regular expression of JavaScript as one of Postgres.
+create or replace function hotmesh._string_pattern(pattern text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(string_agg(
+        case t.part[1] when '.' then '[^\n\r\u2028\u2029]'
+                       when '\b' then '\y'
+                       else t.part[1] end, '' order by t.n), '')
+    from regexp_matches(pattern, '\\.|\[(?:\\.|[^]\\])*\]|.', 'g') with ordinality t (part, n)
+$$;
+
 create or replace function hotmesh._string_search(s jsonb, pattern jsonb default null)
 returns jsonb
 language sql
@@ -3499,9 +3537,9 @@ immutable
 parallel safe
 as $$
     select to_jsonb(coalesce(length((regexp_match(
-        hotmesh._value_string(s, 'string.search'), '^(.*?)(?:' || regexp_replace(
-            case when pattern is null then '' else hotmesh._value_text(pattern) end,
-            '(^|[^\\])((?:\\\\)*)\\b', '\1\2\\y', 'g') || ')'))[1]), -1))
+        hotmesh._value_string(s, 'string.search'), '^(.*?)(?:' || hotmesh._string_pattern(
+            case when pattern is null then '' else hotmesh._value_text(pattern) end)
+            || ')'))[1]), -1))
 $$;
 
 -- 15_array.sql
@@ -3839,12 +3877,13 @@ language sql
 immutable
 parallel safe
 as $$
-    select coalesce(jsonb_object_agg(
-        hotmesh._value_text(hotmesh._object_member(e.entry, '0')),
-        coalesce(hotmesh._object_member(e.entry, '1'), 'null') order by e.n), '{}')
-    from jsonb_array_elements(hotmesh._value_array(
-        case when entries = '""' then '[]' else entries end, 'object.fromEntries'))
-        with ordinality e (entry, n)
+    select coalesce(jsonb_object_agg(p.key, p.item) filter (where p.item is not null), '{}')
+    from (
+        select distinct on (1) hotmesh._value_text(hotmesh._object_member(e.entry, '0')),
+               hotmesh._object_member(e.entry, '1')
+        from jsonb_array_elements(hotmesh._value_array(
+            case when entries = '""' then '[]' else entries end, 'object.fromEntries'))
+            with ordinality e (entry, n) order by 1, e.n desc) p (key, item)
 $$;
 
 create or replace function hotmesh._object_assign(
@@ -5252,7 +5291,7 @@ begin
 end
 $$;
 
--- What a reference to an activity finds. Most dimensions are of digits: so the guess is cheap.
+-- What a reference to an activity finds.
 create or replace function hotmesh._mapping_get(
     s jsonb, name text, depth integer, d text, path text[])
 returns jsonb
@@ -5261,35 +5300,13 @@ immutable
 parallel safe
 as $$
 declare
-    v_guess constant text := rpad(d, 2 * depth + 2, ',0');
-    v_value jsonb;
+    v_guess text := ',' || array_to_string((string_to_array(d, ','))[2:depth + 2], ',');
+    v_value jsonb := s #> (array[name, v_guess] || path);
 begin
-    if substr(d, 2 * depth + 3, 1) in ('', ',') then
-        v_value := s #> (array[name, v_guess] || path);
-        if v_value is not null or s -> name ? v_guess then
-            return v_value;
-        end if;
+    if v_value is null and not coalesce(s -> name ? v_guess, true) then
+        return s #> (array[name, hotmesh._mapping_nearest(s -> name, depth, d)] || path);
     end if;
-    return s #> (array[name, hotmesh._mapping_nearest(s -> name, depth, d)] || path);
-end
-$$;
-
--- Undefined ones are left out.
-create or replace function hotmesh._mapping_object(keys text[], vals jsonb[])
-returns jsonb
-language plpgsql
-immutable
-parallel safe
-as $$
-declare
-    v_object jsonb := '{}';
-begin
-    for n in 1..cardinality(keys) loop
-        if vals[n] is not null then
-            v_object := v_object || jsonb_build_object(keys[n], vals[n]);
-        end if;
-    end loop;
-    return v_object;
+    return v_value;
 end
 $$;
 
@@ -6158,9 +6175,19 @@ language sql
 stable
 parallel safe
 as $$
-    select f.target, f.fewest, f.most
-    from hotmesh._pipe_functions() f
-    where f.domain = _reference_function.domain and f.name = _reference_function.name
+    select 'hotmesh.' || t.target, p.pronargs - p.pronargdefaults,
+           case when p.provariadic = 0 then p.pronargs::integer end
+    from hotmesh._pipe_names() n
+    cross join lateral regexp_split_to_table(n.names, ' ') w (word)
+    cross join lateral hotmesh._pipe_target(
+        n.domain, coalesce(nullif(split_part(w.word, '=', 2), ''), w.word)) t (target)
+    cross join lateral (
+        select p.pronargs, p.pronargdefaults, p.provariadic
+        from pg_proc p
+        where p.proname = t.target and p.pronamespace = 'hotmesh'::regnamespace
+        limit 1) p
+    where n.domain = _reference_function.domain
+      and split_part(w.word, '=', 1) = _reference_function.name
 $$;
 
 -- What is wrong with a reference; null: nothing.
@@ -6357,6 +6384,23 @@ as $$
         substr(split_part(name, '.', 1), 2), split_part(name, '.', 2)) f
 $$;
 
+-- A reference to an activity: the guess at its dimension is made in place.
+create or replace function hotmesh._expression_find(name text, depth integer, names text[])
+returns text
+language sql
+stable
+parallel safe
+as $$
+    select format(
+        case when depth = 0 then 'coalesce(s #> %5$L, hotmesh._mapping_get(s, %1$L, 0, d, %2$L))'
+             else 'coalesce(case when substr(d, %3$s, 1) in ('''', '','') '
+                'then s #> array[%1$L, rpad(d, %4$s, '',0'')%6$s] end, '
+                'hotmesh._mapping_get(s, %1$L, %7$s, d, %2$L))' end,
+        name, names, 2 * depth + 3, 2 * depth + 2, array[name, ',0'] || names,
+        (select string_agg(', ' || quote_literal(n.name), '' order by n.n)
+         from unnest(names) with ordinality n (name, n)), depth)
+$$;
+
 create or replace function hotmesh._expression_word(word text, scope jsonb)
 returns text
 language plpgsql
@@ -6385,9 +6429,41 @@ begin
             when '$index' then format('to_jsonb(r%s.n)', v_reduce)
             when '$input' then format('e%s.input', v_reduce)
             when '$output' then format('r%s.output', v_reduce) end, v_names[2:])
-        else format('hotmesh._mapping_get(s, %L, %s, d, %s)', v_root,
-            scope -> 'activities' ->> v_root, quote_literal(v_names[2:]::text)) end;
+        else hotmesh._expression_find(
+            v_root, (scope -> 'activities' ->> v_root)::integer, v_names[2:]) end;
 end
+$$;
+
+-- An object. Fields that may be undefined are set on it one by one, six at a time, as each makes
+-- a copy.
+create or replace function hotmesh._expression_fields(value jsonb, scope jsonb)
+returns text
+language sql
+stable
+parallel safe
+as $$
+    with fields as materialized (
+        select e.key, hotmesh._expression_stored(e.value, scope) as text,
+               row_number() over (partition by v.unsure order by e.key) - 1 as n, v.unsure
+        from jsonb_each(value) e
+        cross join lateral (values (e.value -> '@pipe' is not null
+            or hotmesh._reference_parse(case jsonb_typeof(e.value)
+                when 'string' then e.value #>> '{}' end) is not null)) v (unsure)
+    ), parts as (
+        select format('jsonb_build_object(%s)', string_agg(
+            format('%L, %s', f.key, f.text), ', ' order by f.n)) as text
+        from fields f where not f.unsure group by f.n / 40
+        union all
+        select repeat('jsonb_set_lax(', count(*)::integer) || quote_literal('{}') || string_agg(
+            format(', %L, %s, true, %L)', array[f.key], f.text, 'return_target'), '' order by f.n)
+        from fields f where f.unsure group by f.n / 6
+    )
+    select case when exists (select from fields f where f.key ~ '\[([0-9]{1,4}|-|_)\]$')
+        then (select format('hotmesh._mapping_gather(%L, array[%s]::jsonb[])',
+                  array_agg(f.key order by f.n, f.key),
+                  string_agg(f.text, ', ' order by f.n, f.key))
+              from fields f)
+        else (select '(' || string_agg(p.text, ' || ') || ')' from parts p) end
 $$;
 
 -- A value while a pipe runs: NaN is NaN.
@@ -6408,12 +6484,7 @@ begin
         then format('to_jsonb(array[%s]::jsonb[])', (
             select string_agg(hotmesh._expression_stored(e.item, scope), ', ' order by e.n)
             from jsonb_array_elements(value) with ordinality e (item, n)))
-        else (
-            select format('hotmesh._mapping_%s(%L, array[%s]::jsonb[])',
-                case when bool_or(e.key ~ '\[([0-9]{1,4}|-|_)\]$') then 'gather' else 'object' end,
-                array_agg(e.key order by e.n),
-                string_agg(hotmesh._expression_stored(e.value, scope), ', ' order by e.n))
-            from jsonb_each(value) with ordinality e (key, value, n)) end;
+        else hotmesh._expression_fields(value, scope) end;
 end
 $$;
 
@@ -6437,14 +6508,17 @@ $$;
 -- Does the row begin with a function that needs values?
 create or replace function hotmesh._expression_needs(line jsonb)
 returns boolean
-language sql
+language plpgsql
 stable
 parallel safe
 as $$
-    select coalesce(f.fewest > 0 or f.most is null, false)
-    from (values (hotmesh._reference_parse(line ->> 0))) p (names)
-    left join lateral hotmesh._reference_function(substr(p.names[1], 2), p.names[2]) f
-        on p.names[1] like '@%'
+declare
+    v_names constant text[] := hotmesh._reference_parse(line ->> 0);
+begin
+    return v_names[1] like '@%' and (
+        select f.fewest > 0 or f.most is null
+        from hotmesh._reference_function(substr(v_names[1], 2), v_names[2]) f);
+end
 $$;
 
 -- The cells of a row; values null: its head is not called with values.
@@ -6456,15 +6530,13 @@ parallel safe
 as $$
 declare
     v_names constant text[] := hotmesh._reference_parse(line ->> 0);
-    v_cells constant text[] := array(
-        select hotmesh._expression_raw(e.cell, scope)
+begin
+    return array(
+        select case when e.n = 1 and vals is not null and v_names[1] like '@%'
+                    then hotmesh._expression_call(array_to_string(v_names, '.'), vals)
+                    else hotmesh._expression_raw(e.cell, scope) end
         from jsonb_array_elements(line) with ordinality e (cell, n)
         order by e.n);
-begin
-    if vals is not null and v_names[1] like '@%' then
-        return hotmesh._expression_call(array_to_string(v_names, '.'), vals) || v_cells[2:];
-    end if;
-    return v_cells;
 end
 $$;
 
@@ -6491,7 +6563,8 @@ begin
                 v_line -> '@reduce', coalesce(nullif(v_queue, '{}'), v_cells), scope)];
         else
             v_cells := hotmesh._expression_row(v_line, coalesce(nullif(v_queue, '{}'), v_cells,
-                case when hotmesh._expression_needs(v_line) then prior end), scope);
+                case when prior is not null and hotmesh._expression_needs(v_line)
+                     then prior end), scope);
         end if;
         v_queue := '{}';
         if length(v_cells[1]) > 1e6 then

@@ -178,6 +178,27 @@ begin
 end
 $$;
 
+-- The text of a number that is read as it again. Of 17 digits 16 are enough where they lie right
+-- between two numbers: JavaScript takes those.
+create or replace function hotmesh._value_short(x double precision)
+returns text
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+    v_text constant text := x::text;
+    v_parts constant text[] := string_to_array(v_text, 'e');
+    v_near text;
+begin
+    if abs(x) < 1e16 or abs(x) > 1e40 or length(ltrim(v_parts[1], '-')) < 18 then
+        return v_text;
+    end if;
+    v_near := trim_scale(round(v_parts[1]::numeric, 15)) || 'e' || v_parts[2];
+    return case when v_near::float8 = x then v_near else v_text end;
+end
+$$;
+
 -- A number as JavaScript writes it.
 create or replace function hotmesh._value_digits(x double precision)
 returns text
@@ -185,11 +206,13 @@ language plpgsql
 immutable
 parallel safe
 as $$
+declare
+    v_text constant text := hotmesh._value_short(x);
 begin
     return case when x = 0 then '0'
-                when strpos(x::text, 'e') = 0 then x::text
-                when abs(x) >= 1e-6 and abs(x) < 1e21 then x::text::numeric::text
-                else regexp_replace(x::text, 'e([+-])0', 'e\1') end;
+                when strpos(v_text, 'e') = 0 then v_text
+                when abs(x) >= 1e-6 and abs(x) < 1e21 then v_text::numeric::text
+                else regexp_replace(v_text, 'e([+-])0', 'e\1') end;
 end
 $$;
 

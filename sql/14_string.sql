@@ -1,5 +1,5 @@
 -- 14 string: the domain string of @pipe. Positions are counted in characters, so that an emoji is
--- one. search takes a regular expression of Postgres, with \b as the edge of a word. Upper and
+-- one. search takes a regular expression of Postgres; \b and . are those of JavaScript. Upper and
 -- lower case are those of Latin, Greek and Cyrillic, whatever the database's locale. Errors: 22023.
 
 --@ state
@@ -153,13 +153,14 @@ parallel safe
 as $$
 declare
     v_s constant text := hotmesh._value_string(s, 'string.split');
+    v_separator constant text := hotmesh._value_text(separator);
     v_parts text[];
 begin
     v_parts := case when separator is null then array[v_s]
-                    when v_s = '' and separator = '""' then '{}'
-                    when separator = '""' then regexp_split_to_array(v_s, '')
+                    when v_s = '' and v_separator = '' then '{}'
+                    when v_separator = '' then regexp_split_to_array(v_s, '')
                     when v_s = '' then array['']
-                    else string_to_array(v_s, hotmesh._value_text(separator)) end;
+                    else string_to_array(v_s, v_separator) end;
     return to_jsonb(
         case when most is null then v_parts
              else v_parts[1:least(hotmesh._value_uint32(most), 2147483647)::integer] end);
@@ -371,6 +372,20 @@ begin
 end
 $$;
 
+-- A regular expression of JavaScript as one of Postgres.
+create or replace function hotmesh._string_pattern(pattern text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select coalesce(string_agg(
+        case t.part[1] when '.' then '[^\n\r\u2028\u2029]'
+                       when '\b' then '\y'
+                       else t.part[1] end, '' order by t.n), '')
+    from regexp_matches(pattern, '\\.|\[(?:\\.|[^]\\])*\]|.', 'g') with ordinality t (part, n)
+$$;
+
 create or replace function hotmesh._string_search(s jsonb, pattern jsonb default null)
 returns jsonb
 language sql
@@ -378,7 +393,7 @@ immutable
 parallel safe
 as $$
     select to_jsonb(coalesce(length((regexp_match(
-        hotmesh._value_string(s, 'string.search'), '^(.*?)(?:' || regexp_replace(
-            case when pattern is null then '' else hotmesh._value_text(pattern) end,
-            '(^|[^\\])((?:\\\\)*)\\b', '\1\2\\y', 'g') || ')'))[1]), -1))
+        hotmesh._value_string(s, 'string.search'), '^(.*?)(?:' || hotmesh._string_pattern(
+            case when pattern is null then '' else hotmesh._value_text(pattern) end)
+            || ')'))[1]), -1))
 $$;

@@ -142,12 +142,13 @@ language sql
 immutable
 parallel safe
 as $$
-    select coalesce(jsonb_object_agg(
-        hotmesh._value_text(hotmesh._object_member(e.entry, '0')),
-        coalesce(hotmesh._object_member(e.entry, '1'), 'null') order by e.n), '{}')
-    from jsonb_array_elements(hotmesh._value_array(
-        case when entries = '""' then '[]' else entries end, 'object.fromEntries'))
-        with ordinality e (entry, n)
+    select coalesce(jsonb_object_agg(p.key, p.item) filter (where p.item is not null), '{}')
+    from (
+        select distinct on (1) hotmesh._value_text(hotmesh._object_member(e.entry, '0')),
+               hotmesh._object_member(e.entry, '1')
+        from jsonb_array_elements(hotmesh._value_array(
+            case when entries = '""' then '[]' else entries end, 'object.fromEntries'))
+            with ordinality e (entry, n) order by 1, e.n desc) p (key, item)
 $$;
 
 create or replace function hotmesh._object_assign(

@@ -1,5 +1,5 @@
 -- 20 mapping: what compiled mappings call while they run: which instance of an activity a reference
--- means, objects without their undefined fields, fields that are items of arrays, what @reduce goes
+-- means, fields that are items of arrays or that spread over their object, what @reduce goes
 -- through. SQL null is undefined. Pure functions.
 
 --@ state
@@ -48,7 +48,7 @@ begin
 end
 $$;
 
--- What a reference to an activity finds. Most dimensions are of digits: so the guess is cheap.
+-- What a reference to an activity finds.
 create or replace function hotmesh._mapping_get(
     s jsonb, name text, depth integer, d text, path text[])
 returns jsonb
@@ -57,35 +57,13 @@ immutable
 parallel safe
 as $$
 declare
-    v_guess constant text := rpad(d, 2 * depth + 2, ',0');
-    v_value jsonb;
+    v_guess text := ',' || array_to_string((string_to_array(d, ','))[2:depth + 2], ',');
+    v_value jsonb := s #> (array[name, v_guess] || path);
 begin
-    if substr(d, 2 * depth + 3, 1) in ('', ',') then
-        v_value := s #> (array[name, v_guess] || path);
-        if v_value is not null or s -> name ? v_guess then
-            return v_value;
-        end if;
+    if v_value is null and not coalesce(s -> name ? v_guess, true) then
+        return s #> (array[name, hotmesh._mapping_nearest(s -> name, depth, d)] || path);
     end if;
-    return s #> (array[name, hotmesh._mapping_nearest(s -> name, depth, d)] || path);
-end
-$$;
-
--- Undefined ones are left out.
-create or replace function hotmesh._mapping_object(keys text[], vals jsonb[])
-returns jsonb
-language plpgsql
-immutable
-parallel safe
-as $$
-declare
-    v_object jsonb := '{}';
-begin
-    for n in 1..cardinality(keys) loop
-        if vals[n] is not null then
-            v_object := v_object || jsonb_build_object(keys[n], vals[n]);
-        end if;
-    end loop;
-    return v_object;
+    return v_value;
 end
 $$;
 

@@ -23,9 +23,19 @@ language sql
 stable
 parallel safe
 as $$
-    select f.target, f.fewest, f.most
-    from hotmesh._pipe_functions() f
-    where f.domain = _reference_function.domain and f.name = _reference_function.name
+    select 'hotmesh.' || t.target, p.pronargs - p.pronargdefaults,
+           case when p.provariadic = 0 then p.pronargs::integer end
+    from hotmesh._pipe_names() n
+    cross join lateral regexp_split_to_table(n.names, ' ') w (word)
+    cross join lateral hotmesh._pipe_target(
+        n.domain, coalesce(nullif(split_part(w.word, '=', 2), ''), w.word)) t (target)
+    cross join lateral (
+        select p.pronargs, p.pronargdefaults, p.provariadic
+        from pg_proc p
+        where p.proname = t.target and p.pronamespace = 'hotmesh'::regnamespace
+        limit 1) p
+    where n.domain = _reference_function.domain
+      and split_part(w.word, '=', 1) = _reference_function.name
 $$;
 
 -- What is wrong with a reference; null: nothing.

@@ -66,6 +66,23 @@ as $$
         substr(split_part(name, '.', 1), 2), split_part(name, '.', 2)) f
 $$;
 
+-- A reference to an activity: the guess at its dimension is made in place.
+create or replace function hotmesh._expression_find(name text, depth integer, names text[])
+returns text
+language sql
+stable
+parallel safe
+as $$
+    select format(
+        case when depth = 0 then 'coalesce(s #> %5$L, hotmesh._mapping_get(s, %1$L, 0, d, %2$L))'
+             else 'coalesce(case when substr(d, %3$s, 1) in ('''', '','') '
+                'then s #> array[%1$L, rpad(d, %4$s, '',0'')%6$s] end, '
+                'hotmesh._mapping_get(s, %1$L, %7$s, d, %2$L))' end,
+        name, names, 2 * depth + 3, 2 * depth + 2, array[name, ',0'] || names,
+        (select string_agg(', ' || quote_literal(n.name), '' order by n.n)
+         from unnest(names) with ordinality n (name, n)), depth)
+$$;
+
 create or replace function hotmesh._expression_word(word text, scope jsonb)
 returns text
 language plpgsql
@@ -94,9 +111,41 @@ begin
             when '$index' then format('to_jsonb(r%s.n)', v_reduce)
             when '$input' then format('e%s.input', v_reduce)
             when '$output' then format('r%s.output', v_reduce) end, v_names[2:])
-        else format('hotmesh._mapping_get(s, %L, %s, d, %s)', v_root,
-            scope -> 'activities' ->> v_root, quote_literal(v_names[2:]::text)) end;
+        else hotmesh._expression_find(
+            v_root, (scope -> 'activities' ->> v_root)::integer, v_names[2:]) end;
 end
+$$;
+
+-- An object. Fields that may be undefined are set on it one by one, six at a time, as each makes
+-- a copy.
+create or replace function hotmesh._expression_fields(value jsonb, scope jsonb)
+returns text
+language sql
+stable
+parallel safe
+as $$
+    with fields as materialized (
+        select e.key, hotmesh._expression_stored(e.value, scope) as text,
+               row_number() over (partition by v.unsure order by e.key) - 1 as n, v.unsure
+        from jsonb_each(value) e
+        cross join lateral (values (e.value -> '@pipe' is not null
+            or hotmesh._reference_parse(case jsonb_typeof(e.value)
+                when 'string' then e.value #>> '{}' end) is not null)) v (unsure)
+    ), parts as (
+        select format('jsonb_build_object(%s)', string_agg(
+            format('%L, %s', f.key, f.text), ', ' order by f.n)) as text
+        from fields f where not f.unsure group by f.n / 40
+        union all
+        select repeat('jsonb_set_lax(', count(*)::integer) || quote_literal('{}') || string_agg(
+            format(', %L, %s, true, %L)', array[f.key], f.text, 'return_target'), '' order by f.n)
+        from fields f where f.unsure group by f.n / 6
+    )
+    select case when exists (select from fields f where f.key ~ '\[([0-9]{1,4}|-|_)\]$')
+        then (select format('hotmesh._mapping_gather(%L, array[%s]::jsonb[])',
+                  array_agg(f.key order by f.n, f.key),
+                  string_agg(f.text, ', ' order by f.n, f.key))
+              from fields f)
+        else (select '(' || string_agg(p.text, ' || ') || ')' from parts p) end
 $$;
 
 -- A value while a pipe runs: NaN is NaN.
@@ -117,12 +166,7 @@ begin
         then format('to_jsonb(array[%s]::jsonb[])', (
             select string_agg(hotmesh._expression_stored(e.item, scope), ', ' order by e.n)
             from jsonb_array_elements(value) with ordinality e (item, n)))
-        else (
-            select format('hotmesh._mapping_%s(%L, array[%s]::jsonb[])',
-                case when bool_or(e.key ~ '\[([0-9]{1,4}|-|_)\]$') then 'gather' else 'object' end,
-                array_agg(e.key order by e.n),
-                string_agg(hotmesh._expression_stored(e.value, scope), ', ' order by e.n))
-            from jsonb_each(value) with ordinality e (key, value, n)) end;
+        else hotmesh._expression_fields(value, scope) end;
 end
 $$;
 
@@ -146,14 +190,17 @@ $$;
 -- Does the row begin with a function that needs values?
 create or replace function hotmesh._expression_needs(line jsonb)
 returns boolean
-language sql
+language plpgsql
 stable
 parallel safe
 as $$
-    select coalesce(f.fewest > 0 or f.most is null, false)
-    from (values (hotmesh._reference_parse(line ->> 0))) p (names)
-    left join lateral hotmesh._reference_function(substr(p.names[1], 2), p.names[2]) f
-        on p.names[1] like '@%'
+declare
+    v_names constant text[] := hotmesh._reference_parse(line ->> 0);
+begin
+    return v_names[1] like '@%' and (
+        select f.fewest > 0 or f.most is null
+        from hotmesh._reference_function(substr(v_names[1], 2), v_names[2]) f);
+end
 $$;
 
 -- The cells of a row; values null: its head is not called with values.
@@ -165,15 +212,13 @@ parallel safe
 as $$
 declare
     v_names constant text[] := hotmesh._reference_parse(line ->> 0);
-    v_cells constant text[] := array(
-        select hotmesh._expression_raw(e.cell, scope)
+begin
+    return array(
+        select case when e.n = 1 and vals is not null and v_names[1] like '@%'
+                    then hotmesh._expression_call(array_to_string(v_names, '.'), vals)
+                    else hotmesh._expression_raw(e.cell, scope) end
         from jsonb_array_elements(line) with ordinality e (cell, n)
         order by e.n);
-begin
-    if vals is not null and v_names[1] like '@%' then
-        return hotmesh._expression_call(array_to_string(v_names, '.'), vals) || v_cells[2:];
-    end if;
-    return v_cells;
 end
 $$;
 
@@ -200,7 +245,8 @@ begin
                 v_line -> '@reduce', coalesce(nullif(v_queue, '{}'), v_cells), scope)];
         else
             v_cells := hotmesh._expression_row(v_line, coalesce(nullif(v_queue, '{}'), v_cells,
-                case when hotmesh._expression_needs(v_line) then prior end), scope);
+                case when prior is not null and hotmesh._expression_needs(v_line)
+                     then prior end), scope);
         end if;
         v_queue := '{}';
         if length(v_cells[1]) > 1e6 then

@@ -72,6 +72,9 @@ ABOUT = {
     ]
 } | {"number.pow": 1e-13}
 
+# The standard leaves digits after the 20th to the engine, and V8 rounds on the way.
+ABOUT["number.parseInt"] = 1e-15
+
 
 class Values:
     """Random values of a kind; each method is a letter of SIGNATURES."""
@@ -275,13 +278,18 @@ def is_known(name: str, args: list[Any]) -> bool:
     Undefined is today for toISOXString and yyyymmdd. The length of an array is not set.
     A part of a date that is undefined stays as it is; JavaScript tells it from one that is not given.
     V8 breaks lines when the space of JSON.stringify is a number below 1, against the standard.
+    A first place that is undefined is none for splice.
     """
     if name.startswith("date.set") or name == "date.UTC":
         return UNDEFINED in args[2:]
     if name in ("date.toISOXString", "date.yyyymmdd"):
         return UNDEFINED in args
-    if name == "object.set":
-        return isinstance(args[0], list) and "length" in args[1:]
+    if name == "array.splice":
+        return UNDEFINED in args[1:2]
+    if name.startswith(("object.set", "object.assign", "object.define")):
+        return isinstance(args[0], list) and any(
+            arg == "length" or (isinstance(arg, dict) and "length" in arg) for arg in args[1:]
+        )
     if name == "json.stringify":
         return any(isinstance(arg, float) and 0 < arg < 1 for arg in args[2:])
     return False
