@@ -122,6 +122,9 @@ create type hotmesh.plan_step as (
     self jsonb, about jsonb, job jsonb, go integer[], skip boolean, emit boolean, persist boolean);
 comment on type hotmesh.plan_step is 'What the expressions of one activity came to.';
 
+-- 23_source.sql
+
+
 -- 24_deploy.sql
 
 
@@ -797,7 +800,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-8e123834-ed0fae00'
+    select '0.1.0-dc70ae85-af2ba2bf'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6737,7 +6740,6 @@ as $$
     select jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'type', hotmesh._plan_type(a.about), 'depth', depth,
         'merging', nullif(merging, false),
-        'read', case when id = any (hotmesh._expression_refs(graph)) then true end,
         'ancestor', numbers -> (a.about ->> 'ancestor'),
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
         'sleeps', case when a.about ? 'sleep' then true end,
@@ -6767,6 +6769,11 @@ begin
         'expire', graph -> 'expire', 'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+        'deepest', (select max(d.depth) from hotmesh._plan_depths(graph) d),
+        'reads', (
+            select coalesce(jsonb_agg(jsonb_build_array(d.number, d.depth) order by d.number), '[]')
+            from hotmesh._plan_depths(graph) d
+            where d.id = any (hotmesh._expression_refs(graph))),
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
@@ -6787,193 +6794,11 @@ as $$
             from hotmesh._plan_depths(document -> 'graph') d))
 $$;
 
--- `variable := expression;`, after a line that says where the expression stands.
-create function hotmesh._plan_assign(
-    variable text, value jsonb, scope jsonb, path text, form text default '%s')
-returns text
-language sql
-stable
-as $$
-    select format(E'-- @ %s\n%s := %s;\n', path, variable,
-                  format(form, hotmesh._expression_sql(value, scope, path)))
-    where value is not null
-$$;
-
--- {"field": expression, …} of the fields that an activity says what to do with.
-create function hotmesh._plan_about(fields jsonb, scope jsonb, path text)
-returns text
-language sql
-stable
-as $$
-    select hotmesh._plan_assign('o.about', jsonb_strip_nulls(fields), scope, path)
-    where jsonb_strip_nulls(fields) <> '{}'
-$$;
-
--- The fields of each type that are evaluated as it is entered.
-create function hotmesh._plan_fields(graph jsonb, id text)
-returns jsonb
-language sql
-stable
-as $$
-    select case hotmesh._plan_type(a.about)
-        when 'trigger' then jsonb_build_object(
-            'id', a.about #> '{stats,id}', 'key', a.about #> '{stats,key}',
-            'parent', a.about #> '{stats,parent}', 'adjacent', a.about #> '{stats,adjacent}')
-        when 'worker' then jsonb_build_object('topic', a.about -> 'topic')
-        when 'await' then jsonb_build_object(
-            'topic', a.about -> 'topic', 'await', a.about -> 'await',
-            'workflow', a.about -> 'workflow', 'task_queue', a.about -> 'task_queue',
-            'key', a.about -> 'id')
-        when 'hook' then jsonb_build_object(
-            'sleep', a.about -> 'sleep',
-            'expected', hotmesh._plan_hook(graph, id) -> 'expected')
-        when 'signal' then jsonb_build_object(
-            'topic', a.about -> 'topic', 'code', a.about -> 'code',
-            'status', a.about -> 'status', 'data', a.about #> '{signal,maps}',
-            'key_name', a.about -> 'key_name', 'key_value', a.about -> 'key_value',
-            'resolver', a.about #> '{resolver,maps}', 'scrub', a.about -> 'scrub')
-        when 'interrupt' then jsonb_build_object(
-            'target', a.about -> 'target', 'topic', a.about -> 'topic',
-            'reason', a.about -> 'reason', 'throw', a.about -> 'throw',
-            'code', a.about -> 'code', 'descend', a.about -> 'descend',
-            'stack', a.about -> 'stack')
-        else '{}' end
-    from (select graph -> 'activities' -> id as about) a
-$$;
-
--- A worker without maps gets what the trigger got.
-create function hotmesh._plan_input(graph jsonb, id text)
-returns jsonb
-language sql
-stable
-as $$
-    select coalesce(
-        a.about #> '{input,maps}',
-        case when a.about ->> 'type' in ('worker', 'sql') then (
-            select to_jsonb(format('{%s.output.data}', t.key))
-            from jsonb_each(graph -> 'activities') t
-            where t.value ->> 'type' = 'trigger') end)
-    from (select graph -> 'activities' -> id as about) a
-$$;
-
--- What is evaluated when an activity is entered.
-create function hotmesh._plan_enter(graph jsonb, id text, scope jsonb)
-returns text
-language plpgsql
-stable
-as $$
-declare
-    v_about jsonb := graph -> 'activities' -> id;
-    v_path text := 'activities.' || id;
-begin
-    return concat(
-        hotmesh._plan_assign(
-            'o.skip', v_about -> 'statusThreshold', scope, v_path || '.statusThreshold',
-            'hotmesh._plan_reached(%s, job)'),
-        hotmesh._plan_assign(
-            'v', hotmesh._plan_input(graph, id), scope, v_path || '.input.maps'),
-        case when hotmesh._plan_input(graph, id) is not null then
-            'self := self || jsonb_build_object(''input'', '
-            'jsonb_build_object(''data'', coalesce(v, ''{}'')));
-' end,
-        hotmesh._plan_about(hotmesh._plan_fields(graph, id), scope, v_path));
-end
-$$;
-
--- What is evaluated when an activity has its answer: outputs, the job's data, where to go on.
-create function hotmesh._plan_leave(graph jsonb, id text, scope jsonb)
-returns text
-language plpgsql
-stable
-as $$
-declare
-    v_about jsonb := graph -> 'activities' -> id;
-    v_path text := 'activities.' || id;
-begin
-    return concat(
-        case when v_about #> '{output,maps}' is not null then concat(
-            E'if leg = ''leave'' then\n',
-            hotmesh._plan_assign(
-                'v', v_about #> '{output,maps}', scope, v_path || '.output.maps'),
-            'self := self || jsonb_build_object(''output'', '
-            'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
-end if;
-') end,
-        format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
-        case when v_about #> '{job,maps}' is not null then concat(
-            hotmesh._plan_assign('o.job', v_about #> '{job,maps}', scope, v_path || '.job.maps'),
-            E'job := hotmesh._plan_tell(job, o.job);\n') end,
-        case when v_about ? 'emit' then format(
-            E'-- @ %s.emit\no.emit := %s;\n', v_path,
-            hotmesh._expression_true(v_about -> 'emit', scope, v_path || '.emit')) end,
-        case when v_about ? 'persist' then format(
-            E'-- @ %s.persist\no.persist := %s;\n', v_path,
-            hotmesh._expression_true(v_about -> 'persist', scope, v_path || '.persist')) end,
-        (select string_agg(hotmesh._plan_edge(
-                    e.place, n.number, e.conditions, scope, _plan_leave.id), ''
-                           order by e.place)
-         from hotmesh._plan_edges(graph) e
-         join hotmesh._plan_depths(graph) n on n.id = e.target
-         where e.origin = _plan_leave.id));
-end
-$$;
-
--- A condition on the code: one, several, or a pattern such as 4**. Without any, what has conditions
--- wants 200, and what has none goes on whatever came.
-create function hotmesh._plan_code(conditions jsonb)
-returns text
-language sql
-immutable
-as $$
-    select case
-        when conditions is null or conditions = '{}' then 'true'
-        when not conditions ? 'code' then '200 = any (codes)'
-        when jsonb_typeof(conditions -> 'code') = 'array' then (
-            select format('(%s)', string_agg(
-                hotmesh._plan_code(jsonb_build_object('code', c)), ' or '))
-            from jsonb_array_elements(conditions -> 'code') c)
-        when conditions ->> 'code' ~ '^\d+$'
-            then format('%s = any (codes)', (conditions ->> 'code')::integer)
-        else format(
-            'exists (select from unnest(codes) c where c::text ~ %L)',
-            '^' || replace(regexp_replace(
-                conditions ->> 'code', '[^0-9*\[\]|().-]', '', 'g'), '*', '\d') || '$') end
-$$;
-
-create function hotmesh._plan_edge(
-    place integer, target integer, conditions jsonb, scope jsonb, origin text)
-returns text
-language plpgsql
-stable
-as $$
-declare
-    v_path text := format('transitions.%s[%s].conditions', origin, place);
-begin
-    return format(
-        E'-- @ %s\nif %s%s then o.go := o.go || %s; end if;\n', v_path,
-        hotmesh._plan_code(conditions),
-        coalesce(' and ' || hotmesh._expression_condition(
-            nullif(conditions - 'code', '{}'), scope, v_path), ''),
-        target);
-end
-$$;
-
--- A signal for a hook: the value by which it finds its wait.
-create function hotmesh._plan_actual(graph jsonb, id text, scope jsonb)
-returns text
-language sql
-stable
-as $$
-    select hotmesh._plan_assign(
-        'o.about', h.rule -> 'actual', scope, 'hooks.' || (h.rule ->> 'topic'))
-    from (select hotmesh._plan_hook(graph, id) as rule) h
-$$;
-
 -- What compiled expressions call.
 create function hotmesh._plan_put(s jsonb, id text, d text, self jsonb)
 returns jsonb
 language sql
-immutable
+stable
 parallel safe
 as $$
     select s || jsonb_build_object(
@@ -7018,7 +6843,237 @@ as $$
         (job #>> '{metadata,js}')::numeric <= (nullif(threshold, 'null') #>> '{}')::numeric, false)
 $$;
 
-create function hotmesh._plan_case(graph jsonb, id text, number integer, scope jsonb)
+-- Nobody but the engine may call what a graph was compiled into.
+create function hotmesh._plan_compile(graph hotmesh.graphs)
+returns void
+language plpgsql
+as $$
+declare
+    v_schema text := hotmesh._app_here();
+    v_name text := hotmesh._graph_name(graph.id);
+begin
+    perform hotmesh._app_run(array[
+        hotmesh._source_step(v_schema, graph),
+        hotmesh._source_walk(v_schema, graph),
+        format('revoke all on function %I.%I from public', v_schema, v_name || '_step'),
+        format('revoke all on function %I.%I from public', v_schema, v_name)]);
+end
+$$;
+
+create function hotmesh._plan_drop(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._app_run(array(
+        select format('drop function if exists %I.%I', hotmesh._app_here(), f.name)
+        from unnest(ids) i
+        cross join lateral (
+            values (hotmesh._graph_name(i)), (hotmesh._graph_name(i) || '_step')) as f (name)));
+end
+$$;
+
+-- 23_source.sql
+-- `variable := expression;`, after a line that says where the expression stands.
+create function hotmesh._source_assign(
+    variable text, value jsonb, scope jsonb, path text, form text default '%s')
+returns text
+language sql
+stable
+as $$
+    select format(E'-- @ %s\n%s := %s;\n', path, variable,
+                  format(form, hotmesh._expression_sql(value, scope, path)))
+    where value is not null
+$$;
+
+-- {"field": expression, …} of the fields that an activity says what to do with.
+create function hotmesh._source_about(fields jsonb, scope jsonb, path text)
+returns text
+language sql
+stable
+as $$
+    select hotmesh._source_assign('o.about', jsonb_strip_nulls(fields), scope, path)
+    where jsonb_strip_nulls(fields) <> '{}'
+$$;
+
+-- The fields of each type that are evaluated as it is entered.
+create function hotmesh._source_fields(graph jsonb, id text)
+returns jsonb
+language sql
+stable
+as $$
+    select case hotmesh._plan_type(a.about)
+        when 'trigger' then jsonb_build_object(
+            'id', a.about #> '{stats,id}', 'key', a.about #> '{stats,key}',
+            'parent', a.about #> '{stats,parent}', 'adjacent', a.about #> '{stats,adjacent}')
+        when 'worker' then jsonb_build_object('topic', a.about -> 'topic')
+        when 'await' then jsonb_build_object(
+            'topic', a.about -> 'topic', 'await', a.about -> 'await',
+            'workflow', a.about -> 'workflow', 'task_queue', a.about -> 'task_queue',
+            'key', a.about -> 'id')
+        when 'hook' then jsonb_build_object(
+            'sleep', a.about -> 'sleep',
+            'expected', hotmesh._plan_hook(graph, id) -> 'expected')
+        when 'signal' then jsonb_build_object(
+            'topic', a.about -> 'topic', 'code', a.about -> 'code',
+            'status', a.about -> 'status', 'data', a.about #> '{signal,maps}',
+            'key_name', a.about -> 'key_name', 'key_value', a.about -> 'key_value',
+            'resolver', a.about #> '{resolver,maps}', 'scrub', a.about -> 'scrub')
+        when 'interrupt' then jsonb_build_object(
+            'target', a.about -> 'target', 'topic', a.about -> 'topic',
+            'reason', a.about -> 'reason', 'throw', a.about -> 'throw',
+            'code', a.about -> 'code', 'descend', a.about -> 'descend',
+            'stack', a.about -> 'stack')
+        else '{}' end
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
+-- A worker without maps gets what the trigger got.
+create function hotmesh._source_input(graph jsonb, id text)
+returns jsonb
+language sql
+stable
+as $$
+    select coalesce(
+        a.about #> '{input,maps}',
+        case when a.about ->> 'type' in ('worker', 'sql') then (
+            select to_jsonb(format('{%s.output.data}', t.key))
+            from jsonb_each(graph -> 'activities') t
+            where t.value ->> 'type' = 'trigger') end)
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
+-- What is evaluated when an activity is entered.
+create function hotmesh._source_enter(graph jsonb, id text, scope jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := graph -> 'activities' -> id;
+    v_path text := 'activities.' || id;
+begin
+    return concat(
+        hotmesh._source_assign(
+            'o.skip', v_about -> 'statusThreshold', scope, v_path || '.statusThreshold',
+            'hotmesh._plan_reached(%s, job)'),
+        hotmesh._source_assign(
+            'v', hotmesh._source_input(graph, id), scope, v_path || '.input.maps'),
+        case when hotmesh._source_input(graph, id) is not null then
+            'self := self || jsonb_build_object(''input'', '
+            'jsonb_build_object(''data'', coalesce(v, ''{}'')));
+' end,
+        hotmesh._source_about(hotmesh._source_fields(graph, id), scope, v_path));
+end
+$$;
+
+-- What is evaluated when an activity has its answer: outputs, the job's data, where to go on.
+create function hotmesh._source_leave(graph jsonb, id text, scope jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_about jsonb := graph -> 'activities' -> id;
+    v_path text := 'activities.' || id;
+begin
+    return concat(
+        case when v_about #> '{output,maps}' is not null then concat(
+            E'if leg = ''leave'' then\n',
+            hotmesh._source_assign(
+                'v', v_about #> '{output,maps}', scope, v_path || '.output.maps'),
+            'self := self || jsonb_build_object(''output'', '
+            'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
+end if;
+') end,
+        format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
+        hotmesh._source_assign(
+            'job', v_about #> '{job,maps}', scope, v_path || '.job.maps',
+            case when hotmesh._source_is_flat(v_about #> '{job,maps}')
+                 then 'job || jsonb_build_object(''data'', job -> ''data'' || %s)'
+                 else 'hotmesh._plan_tell(job, %s)' end),
+        case when v_about #> '{job,maps}' is not null then E'o.job := job;\n' end,
+        case when v_about ? 'emit' then format(
+            E'-- @ %s.emit\no.emit := %s;\n', v_path,
+            hotmesh._expression_true(v_about -> 'emit', scope, v_path || '.emit')) end,
+        case when v_about ? 'persist' then format(
+            E'-- @ %s.persist\no.persist := %s;\n', v_path,
+            hotmesh._expression_true(v_about -> 'persist', scope, v_path || '.persist')) end,
+        (select string_agg(hotmesh._source_edge(
+                    e.place, n.number, e.conditions, scope, _source_leave.id), ''
+                           order by e.place)
+         from hotmesh._plan_edges(graph) e
+         join hotmesh._plan_depths(graph) n on n.id = e.target
+         where e.origin = _source_leave.id));
+end
+$$;
+
+-- A condition on the code: one, several, or a pattern such as 4**. Without any, what has conditions
+-- wants 200, and what has none goes on whatever came.
+create function hotmesh._source_code(conditions jsonb)
+returns text
+language sql
+immutable
+as $$
+    select case
+        when conditions is null or conditions = '{}' then 'true'
+        when not conditions ? 'code' then '200 = any (codes)'
+        when jsonb_typeof(conditions -> 'code') = 'array' then (
+            select format('(%s)', string_agg(
+                hotmesh._source_code(jsonb_build_object('code', c)), ' or '))
+            from jsonb_array_elements(conditions -> 'code') c)
+        when conditions ->> 'code' ~ '^\d+$'
+            then format('%s = any (codes)', (conditions ->> 'code')::integer)
+        else format(
+            'exists (select from unnest(codes) c where c::text ~ %L)',
+            '^' || replace(regexp_replace(
+                conditions ->> 'code', '[^0-9*\[\]|().-]', '', 'g'), '*', '\d') || '$') end
+$$;
+
+create function hotmesh._source_edge(
+    place integer, target integer, conditions jsonb, scope jsonb, origin text)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_path text := format('transitions.%s[%s].conditions', origin, place);
+begin
+    return format(
+        E'-- @ %s\nif %s%s then o.go := o.go || %s; end if;\n', v_path,
+        hotmesh._source_code(conditions),
+        coalesce(' and ' || hotmesh._expression_condition(
+            nullif(conditions - 'code', '{}'), scope, v_path), ''),
+        target);
+end
+$$;
+
+-- A signal for a hook: the value by which it finds its wait.
+create function hotmesh._source_actual(graph jsonb, id text, scope jsonb)
+returns text
+language sql
+stable
+as $$
+    select hotmesh._source_assign(
+        'o.about', h.rule -> 'actual', scope, 'hooks.' || (h.rule ->> 'topic'))
+    from (select hotmesh._plan_hook(graph, id) as rule) h
+$$;
+
+-- Names and values, no objects of maps in them.
+create function hotmesh._source_is_flat(maps jsonb)
+returns boolean
+language sql
+immutable
+parallel safe
+as $$
+    select jsonb_typeof(maps) = 'object' and not exists (
+        select from jsonb_each(maps) m
+        where m.key ~ '[\[@]'
+           or jsonb_typeof(m.value) = 'object' and not m.value ? '@pipe'
+           or jsonb_typeof(m.value) = 'array')
+$$;
+
+create function hotmesh._source_case(graph jsonb, id text, number integer, scope jsonb)
 returns text
 language plpgsql
 stable
@@ -7027,16 +7082,16 @@ begin
     return concat(
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
-        E'if leg = ''enter'' then\nnull;\n', hotmesh._plan_enter(graph, id, scope),
+        E'if leg = ''enter'' then\nnull;\n', hotmesh._source_enter(graph, id, scope),
         case when hotmesh._plan_hook(graph, id) is not null then concat(
             E'elsif leg = ''actual'' then\nnull;\n',
-            hotmesh._plan_actual(graph, id, scope)) end,
-        E'else\n', hotmesh._plan_leave(graph, id, scope), E'end if;\n');
+            hotmesh._source_actual(graph, id, scope)) end,
+        E'else\n', hotmesh._source_leave(graph, id, scope), E'end if;\n');
 end
 $$;
 
 -- The function that evaluates what one activity says. Its parameters are what expressions read.
-create function hotmesh._plan_source_step(schema text, graph hotmesh.graphs)
+create function hotmesh._source_step(schema text, graph hotmesh.graphs)
 returns text
 language sql
 stable
@@ -7054,7 +7109,7 @@ v jsonb;
 begin
 case activity
 ', (
-            select string_agg(hotmesh._plan_case(
+            select string_agg(hotmesh._source_case(
                 graph.document -> 'graph', n.id, n.number,
                 hotmesh._plan_scope(graph.document)), '' order by n.number)
             from hotmesh._plan_depths(graph.document -> 'graph') n), 'end case;
@@ -7065,7 +7120,7 @@ end
 $$;
 
 -- The function that walks jobs: each by itself, so that a failure is one job's only.
-create function hotmesh._plan_source_walk(schema text, graph hotmesh.graphs)
+create function hotmesh._source_walk(schema text, graph hotmesh.graphs)
 returns text
 language sql
 stable
@@ -7105,38 +7160,8 @@ end
 ', schema, hotmesh._graph_name(graph.id) || '_step'))
 $$;
 
--- Nobody but the engine may call what a graph was compiled into.
-create function hotmesh._plan_compile(graph hotmesh.graphs)
-returns void
-language plpgsql
-as $$
-declare
-    v_schema text := hotmesh._app_here();
-    v_name text := hotmesh._graph_name(graph.id);
-begin
-    perform hotmesh._app_run(array[
-        hotmesh._plan_source_step(v_schema, graph),
-        hotmesh._plan_source_walk(v_schema, graph),
-        format('revoke all on function %I.%I from public', v_schema, v_name || '_step'),
-        format('revoke all on function %I.%I from public', v_schema, v_name)]);
-end
-$$;
-
-create function hotmesh._plan_drop(ids bigint[])
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._app_run(array(
-        select format('drop function if exists %I.%I', hotmesh._app_here(), f.name)
-        from unnest(ids) i
-        cross join lateral (
-            values (hotmesh._graph_name(i)), (hotmesh._graph_name(i) || '_step')) as f (name)));
-end
-$$;
-
 -- Where in the document a failure happened: the last `-- @` before the line of the function.
-create function hotmesh._plan_place(schema text, id bigint, context text)
+create function hotmesh._source_place(schema text, id bigint, context text)
 returns text
 language sql
 stable
@@ -8008,6 +8033,9 @@ as $$
 declare
     v_events hotmesh.streams[];
 begin
+    if hotmesh._inbox_jobs(job_ids, '{result}') = '{}' then
+        return null;
+    end if;
     with taken as (
         delete from streams s
         where s.id = any (array(
@@ -14311,35 +14339,76 @@ begin
 end
 $$;
 
+-- What walks want to be done, each kind at once. Of those that have ended nothing is asked.
+create function hotmesh._errand_do(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+declare
+    v_verbs text[] := array(
+        select distinct c ->> 'do' from unnest(walks) w
+        cross join lateral jsonb_array_elements(w.commands) c);
+    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
+begin
+    if 'worker' = any (v_verbs) then
+        perform hotmesh._errand_work(v_open);
+    end if;
+    if 'sleep' = any (v_verbs) then
+        perform hotmesh._errand_sleep(v_open);
+    end if;
+    if v_verbs && '{wait,unwait,return}' then
+        perform hotmesh._errand_wait(v_open);
+    end if;
+    if 'emit' = any (v_verbs) then
+        perform hotmesh._errand_publish(walks);
+    end if;
+    if v_verbs && '{signal,interrupt}' then
+        perform hotmesh._errand_signal(walks);
+    end if;
+    if v_verbs && '{await,sql}' then
+        return hotmesh._errand_start(v_open);
+    end if;
+    return '{}';
+end
+$$;
+
 -- Steps, facts and commands of walks; returns those that they began.
 create function hotmesh._errand_write(walks hotmesh.walk[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
-    v_verbs text[] := array(
-        select distinct c ->> 'do' from unnest(walks) w
-        cross join lateral jsonb_array_elements(w.commands) c);
+    v_steps hotmesh.jobs_attributes[] := '{}';
     v_begun hotmesh.walk[] := '{}';
+    v_commands boolean := false;
 begin
-    perform hotmesh._attribute_lay(array(
-        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+    for i in 1 .. cardinality(walks) loop
+        v_steps := v_steps || walks[i].steps;
+        v_commands := v_commands or walks[i].commands <> '[]';
+        if walks[i].todo <> '{}' and not walks[i].ended then
+            perform hotmesh._errand_later(walks[i]);
+        end if;
+    end loop;
+    perform hotmesh._attribute_lay(v_steps);
+    if v_commands then
+        v_begun := hotmesh._errand_do(walks);
+    end if;
+    perform hotmesh._errand_settle(walks);
+    return v_begun;
+end
+$$;
+
+-- What a walk did not come to is news for the next.
+create function hotmesh._errand_later(w hotmesh.walk)
+returns void
+language plpgsql
+as $$
+begin
     perform hotmesh._inbox_told(
         w.job_id, t.dimension, t.activity,
         case t.leg when 'enter' then jsonb_build_object('enter', true, 'answer', t.answer)
                    else t.answer end, 'ready')
-    from unnest(v_open) w cross join lateral unnest(w.todo) t;
-    if v_verbs <> '{}' then
-        perform hotmesh._errand_work(v_open);
-        perform hotmesh._errand_sleep(v_open);
-        perform hotmesh._errand_wait(v_open);
-        perform hotmesh._errand_publish(walks);
-        perform hotmesh._errand_signal(walks);
-        v_begun := hotmesh._errand_start(v_open);
-    end if;
-    perform hotmesh._errand_settle(walks);
-    return v_begun;
+    from unnest(w.todo) t;
 end
 $$;
 
@@ -14803,33 +14872,33 @@ end
 $$;
 
 -- 85_trail.sql
--- The first segments of a dimension, as many as an activity of this depth has.
-create function hotmesh._trail_at(dimension text, depth integer)
-returns text
-language sql
-immutable
-as $$
-    select ',' || array_to_string(
-        (string_to_array(substr(dimension, 2), ',') || array_fill('0'::text, array[depth + 1])
-        )[1:depth + 1], ',')
-$$;
-
--- The journal rows that an answer may need: of every activity the instance on its way.
+-- The rows of the journal that answers at these places may need: the answered instances, and of
+-- every activity that is read the instance on the way there: as many segments as it lies deep.
 create function hotmesh._trail_fields(plan jsonb, todo hotmesh.walk_entry[])
 returns text[]
-language sql
-stable
+language plpgsql
+immutable
 as $$
-    select array(
-        select distinct hotmesh._attribute_field(
-                   hotmesh._trail_at(t.dimension, (a.about ->> 'depth')::integer),
-                   a.number::integer)
-        from unnest(todo) t
-        cross join lateral jsonb_array_elements(plan -> 'activities') with ordinality
-            as a (about, number)
-        where a.about ? 'read'
-        union
-        select hotmesh._attribute_field(t.dimension, t.activity) from unnest(todo) t)
+declare
+    v_entry hotmesh.walk_entry;
+    v_place text[];
+    v_read integer[];
+    v_fields text[] := '{}';
+begin
+    foreach v_entry in array todo loop
+        v_fields := v_fields
+            || hotmesh._attribute_field(v_entry.dimension, v_entry.activity);
+        v_place := string_to_array(v_entry.dimension || repeat(
+            ',0', (plan ->> 'deepest')::integer), ',');
+        for v_read in select array[(r ->> 0)::integer, (r ->> 1)::integer]
+            from jsonb_array_elements(plan -> 'reads') r
+        loop
+            v_fields := v_fields || hotmesh._attribute_field(
+                array_to_string(v_place[1:v_read[2] + 2], ','), v_read[1]);
+        end loop;
+    end loop;
+    return v_fields;
+end
 $$;
 
 create function hotmesh._trail_store(
@@ -14839,6 +14908,7 @@ language plpgsql
 stable
 as $$
 declare
+    v_fields text[] := hotmesh._trail_fields(plan, todo);
     v_merging text[];
 begin
     if plan ? 'merging' then
@@ -14851,10 +14921,8 @@ begin
                        '$', jsonb_build_object('open', a.state = 'open',
                                                'turn', a.ledger % 100000000))) as instances
             from jobs_attributes a
-            where a.job_id = _trail_store.job_id
-              and (a.field = any (hotmesh._trail_fields(plan, todo))
-                   or v_merging is not null and a.name = any (v_merging)
-                      and a.sequence is not null)
+            where a.job_id = _trail_store.job_id and a.sequence is not null
+              and (a.field = any (v_fields) or a.name = any (v_merging))
             group by a.name) n);
 end
 $$;
@@ -14913,8 +14981,11 @@ returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_events hotmesh.streams[] := hotmesh._inbox_drain(job_ids);
+    v_events hotmesh.streams[];
 begin
+    if job_ids <> '{}' then
+        v_events := hotmesh._inbox_drain(job_ids);
+    end if;
     if v_events is null then
         return '{}';
     end if;
@@ -15133,7 +15204,7 @@ declare
     v_open boolean := w.pending and o.self ? '$';
 begin
     if o.job is not null then
-        w.job := hotmesh._plan_tell(w.job, o.job);
+        w.job := o.job;
         w.told := true;
     end if;
     w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, o.self);
@@ -15241,7 +15312,7 @@ language plpgsql
 stable
 as $$
 declare
-    v_place text := hotmesh._plan_place(hotmesh._app_here(), w.graph_id, context);
+    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
 begin
     w.commands := '[]';
     return hotmesh._walk_fail(w, jsonb_build_object(

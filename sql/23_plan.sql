@@ -1,8 +1,6 @@
--- 23 plan: a graph, compiled. What the walker (85) has to know beforehand becomes the graph's
--- `plan`: its activities by number, how deep each lies, what it waits for. It also becomes two
--- functions in the app's schema: `_graph_<id>_step` evaluates what one activity says, and
--- `_graph_<id>` walks jobs with it, so that a turn calls one function per graph. A comment `-- @`
--- before an expression says where in the document it stands: by it a failure is named.
+-- 23 plan: what the walker (85) has to know of a graph beforehand: its activities by number, how
+-- deep each lies, what it waits for, which of them are read. And what compiled graphs (23_source)
+-- call while they run; they are made and dropped here.
 
 --@ state
 create type hotmesh.plan_step as (
@@ -81,7 +79,6 @@ as $$
     select jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'type', hotmesh._plan_type(a.about), 'depth', depth,
         'merging', nullif(merging, false),
-        'read', case when id = any (hotmesh._expression_refs(graph)) then true end,
         'ancestor', numbers -> (a.about ->> 'ancestor'),
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
         'sleeps', case when a.about ? 'sleep' then true end,
@@ -111,6 +108,11 @@ begin
         'expire', graph -> 'expire', 'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+        'deepest', (select max(d.depth) from hotmesh._plan_depths(graph) d),
+        'reads', (
+            select coalesce(jsonb_agg(jsonb_build_array(d.number, d.depth) order by d.number), '[]')
+            from hotmesh._plan_depths(graph) d
+            where d.id = any (hotmesh._expression_refs(graph))),
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
@@ -131,193 +133,11 @@ as $$
             from hotmesh._plan_depths(document -> 'graph') d))
 $$;
 
--- `variable := expression;`, after a line that says where the expression stands.
-create or replace function hotmesh._plan_assign(
-    variable text, value jsonb, scope jsonb, path text, form text default '%s')
-returns text
-language sql
-stable
-as $$
-    select format(E'-- @ %s\n%s := %s;\n', path, variable,
-                  format(form, hotmesh._expression_sql(value, scope, path)))
-    where value is not null
-$$;
-
--- {"field": expression, …} of the fields that an activity says what to do with.
-create or replace function hotmesh._plan_about(fields jsonb, scope jsonb, path text)
-returns text
-language sql
-stable
-as $$
-    select hotmesh._plan_assign('o.about', jsonb_strip_nulls(fields), scope, path)
-    where jsonb_strip_nulls(fields) <> '{}'
-$$;
-
--- The fields of each type that are evaluated as it is entered.
-create or replace function hotmesh._plan_fields(graph jsonb, id text)
-returns jsonb
-language sql
-stable
-as $$
-    select case hotmesh._plan_type(a.about)
-        when 'trigger' then jsonb_build_object(
-            'id', a.about #> '{stats,id}', 'key', a.about #> '{stats,key}',
-            'parent', a.about #> '{stats,parent}', 'adjacent', a.about #> '{stats,adjacent}')
-        when 'worker' then jsonb_build_object('topic', a.about -> 'topic')
-        when 'await' then jsonb_build_object(
-            'topic', a.about -> 'topic', 'await', a.about -> 'await',
-            'workflow', a.about -> 'workflow', 'task_queue', a.about -> 'task_queue',
-            'key', a.about -> 'id')
-        when 'hook' then jsonb_build_object(
-            'sleep', a.about -> 'sleep',
-            'expected', hotmesh._plan_hook(graph, id) -> 'expected')
-        when 'signal' then jsonb_build_object(
-            'topic', a.about -> 'topic', 'code', a.about -> 'code',
-            'status', a.about -> 'status', 'data', a.about #> '{signal,maps}',
-            'key_name', a.about -> 'key_name', 'key_value', a.about -> 'key_value',
-            'resolver', a.about #> '{resolver,maps}', 'scrub', a.about -> 'scrub')
-        when 'interrupt' then jsonb_build_object(
-            'target', a.about -> 'target', 'topic', a.about -> 'topic',
-            'reason', a.about -> 'reason', 'throw', a.about -> 'throw',
-            'code', a.about -> 'code', 'descend', a.about -> 'descend',
-            'stack', a.about -> 'stack')
-        else '{}' end
-    from (select graph -> 'activities' -> id as about) a
-$$;
-
--- A worker without maps gets what the trigger got.
-create or replace function hotmesh._plan_input(graph jsonb, id text)
-returns jsonb
-language sql
-stable
-as $$
-    select coalesce(
-        a.about #> '{input,maps}',
-        case when a.about ->> 'type' in ('worker', 'sql') then (
-            select to_jsonb(format('{%s.output.data}', t.key))
-            from jsonb_each(graph -> 'activities') t
-            where t.value ->> 'type' = 'trigger') end)
-    from (select graph -> 'activities' -> id as about) a
-$$;
-
--- What is evaluated when an activity is entered.
-create or replace function hotmesh._plan_enter(graph jsonb, id text, scope jsonb)
-returns text
-language plpgsql
-stable
-as $$
-declare
-    v_about jsonb := graph -> 'activities' -> id;
-    v_path text := 'activities.' || id;
-begin
-    return concat(
-        hotmesh._plan_assign(
-            'o.skip', v_about -> 'statusThreshold', scope, v_path || '.statusThreshold',
-            'hotmesh._plan_reached(%s, job)'),
-        hotmesh._plan_assign(
-            'v', hotmesh._plan_input(graph, id), scope, v_path || '.input.maps'),
-        case when hotmesh._plan_input(graph, id) is not null then
-            'self := self || jsonb_build_object(''input'', '
-            'jsonb_build_object(''data'', coalesce(v, ''{}'')));
-' end,
-        hotmesh._plan_about(hotmesh._plan_fields(graph, id), scope, v_path));
-end
-$$;
-
--- What is evaluated when an activity has its answer: outputs, the job's data, where to go on.
-create or replace function hotmesh._plan_leave(graph jsonb, id text, scope jsonb)
-returns text
-language plpgsql
-stable
-as $$
-declare
-    v_about jsonb := graph -> 'activities' -> id;
-    v_path text := 'activities.' || id;
-begin
-    return concat(
-        case when v_about #> '{output,maps}' is not null then concat(
-            E'if leg = ''leave'' then\n',
-            hotmesh._plan_assign(
-                'v', v_about #> '{output,maps}', scope, v_path || '.output.maps'),
-            'self := self || jsonb_build_object(''output'', '
-            'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
-end if;
-') end,
-        format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
-        case when v_about #> '{job,maps}' is not null then concat(
-            hotmesh._plan_assign('o.job', v_about #> '{job,maps}', scope, v_path || '.job.maps'),
-            E'job := hotmesh._plan_tell(job, o.job);\n') end,
-        case when v_about ? 'emit' then format(
-            E'-- @ %s.emit\no.emit := %s;\n', v_path,
-            hotmesh._expression_true(v_about -> 'emit', scope, v_path || '.emit')) end,
-        case when v_about ? 'persist' then format(
-            E'-- @ %s.persist\no.persist := %s;\n', v_path,
-            hotmesh._expression_true(v_about -> 'persist', scope, v_path || '.persist')) end,
-        (select string_agg(hotmesh._plan_edge(
-                    e.place, n.number, e.conditions, scope, _plan_leave.id), ''
-                           order by e.place)
-         from hotmesh._plan_edges(graph) e
-         join hotmesh._plan_depths(graph) n on n.id = e.target
-         where e.origin = _plan_leave.id));
-end
-$$;
-
--- A condition on the code: one, several, or a pattern such as 4**. Without any, what has conditions
--- wants 200, and what has none goes on whatever came.
-create or replace function hotmesh._plan_code(conditions jsonb)
-returns text
-language sql
-immutable
-as $$
-    select case
-        when conditions is null or conditions = '{}' then 'true'
-        when not conditions ? 'code' then '200 = any (codes)'
-        when jsonb_typeof(conditions -> 'code') = 'array' then (
-            select format('(%s)', string_agg(
-                hotmesh._plan_code(jsonb_build_object('code', c)), ' or '))
-            from jsonb_array_elements(conditions -> 'code') c)
-        when conditions ->> 'code' ~ '^\d+$'
-            then format('%s = any (codes)', (conditions ->> 'code')::integer)
-        else format(
-            'exists (select from unnest(codes) c where c::text ~ %L)',
-            '^' || replace(regexp_replace(
-                conditions ->> 'code', '[^0-9*\[\]|().-]', '', 'g'), '*', '\d') || '$') end
-$$;
-
-create or replace function hotmesh._plan_edge(
-    place integer, target integer, conditions jsonb, scope jsonb, origin text)
-returns text
-language plpgsql
-stable
-as $$
-declare
-    v_path text := format('transitions.%s[%s].conditions', origin, place);
-begin
-    return format(
-        E'-- @ %s\nif %s%s then o.go := o.go || %s; end if;\n', v_path,
-        hotmesh._plan_code(conditions),
-        coalesce(' and ' || hotmesh._expression_condition(
-            nullif(conditions - 'code', '{}'), scope, v_path), ''),
-        target);
-end
-$$;
-
--- A signal for a hook: the value by which it finds its wait.
-create or replace function hotmesh._plan_actual(graph jsonb, id text, scope jsonb)
-returns text
-language sql
-stable
-as $$
-    select hotmesh._plan_assign(
-        'o.about', h.rule -> 'actual', scope, 'hooks.' || (h.rule ->> 'topic'))
-    from (select hotmesh._plan_hook(graph, id) as rule) h
-$$;
-
 -- What compiled expressions call.
 create or replace function hotmesh._plan_put(s jsonb, id text, d text, self jsonb)
 returns jsonb
 language sql
-immutable
+stable
 parallel safe
 as $$
     select s || jsonb_build_object(
@@ -362,93 +182,6 @@ as $$
         (job #>> '{metadata,js}')::numeric <= (nullif(threshold, 'null') #>> '{}')::numeric, false)
 $$;
 
-create or replace function hotmesh._plan_case(graph jsonb, id text, number integer, scope jsonb)
-returns text
-language plpgsql
-stable
-as $$
-begin
-    return concat(
-        format(E'when %s then\n', number),
-        case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
-        E'if leg = ''enter'' then\nnull;\n', hotmesh._plan_enter(graph, id, scope),
-        case when hotmesh._plan_hook(graph, id) is not null then concat(
-            E'elsif leg = ''actual'' then\nnull;\n',
-            hotmesh._plan_actual(graph, id, scope)) end,
-        E'else\n', hotmesh._plan_leave(graph, id, scope), E'end if;\n');
-end
-$$;
-
--- The function that evaluates what one activity says. Its parameters are what expressions read.
-create or replace function hotmesh._plan_source_step(schema text, graph hotmesh.graphs)
-returns text
-language sql
-stable
-as $$
-    select format(
-        'create or replace function %I.%I(
-            activity integer, leg text, codes integer[], s jsonb, d text, self jsonb, job jsonb)
-        returns hotmesh.plan_step
-        language plpgsql
-        as %L', schema, hotmesh._graph_name(graph.id) || '_step', concat('
-#variable_conflict use_variable
-declare
-o hotmesh.plan_step;
-v jsonb;
-begin
-case activity
-', (
-            select string_agg(hotmesh._plan_case(
-                graph.document -> 'graph', n.id, n.number,
-                hotmesh._plan_scope(graph.document)), '' order by n.number)
-            from hotmesh._plan_depths(graph.document -> 'graph') n), 'end case;
-o.self := self;
-return o;
-end
-'))
-$$;
-
--- The function that walks jobs: each by itself, so that a failure is one job's only.
-create or replace function hotmesh._plan_source_walk(schema text, graph hotmesh.graphs)
-returns text
-language sql
-stable
-as $$
-    select format(
-        'create or replace function %I.%I(walks hotmesh.walk[])
-        returns hotmesh.walk[]
-        language plpgsql
-        as %L', schema, hotmesh._graph_name(graph.id), format('
-declare
-    w hotmesh.walk;
-    v_message text;
-    v_state text;
-    v_context text;
-begin
-    for i in 1 .. cardinality(walks) loop
-        w := walks[i];
-        begin
-            loop
-                w := hotmesh._walk_next(w);
-                exit when w.leg is null;
-                w := hotmesh._walk_moved(w, %1$I.%2$I(
-                    w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job));
-            end loop;
-        exception
-            when data_exception or program_limit_exceeded or feature_not_supported
-                or undefined_function or internal_error
-            then
-                get stacked diagnostics v_state = returned_sqlstate,
-                    v_message = message_text, v_context = pg_exception_context;
-                w := hotmesh._walk_blame(w, v_state, v_message, v_context);
-        end;
-        walks[i] := w;
-    end loop;
-    return walks;
-end
-', schema, hotmesh._graph_name(graph.id) || '_step'))
-$$;
-
 -- Nobody but the engine may call what a graph was compiled into.
 create or replace function hotmesh._plan_compile(graph hotmesh.graphs)
 returns void
@@ -459,8 +192,8 @@ declare
     v_name text := hotmesh._graph_name(graph.id);
 begin
     perform hotmesh._app_run(array[
-        hotmesh._plan_source_step(v_schema, graph),
-        hotmesh._plan_source_walk(v_schema, graph),
+        hotmesh._source_step(v_schema, graph),
+        hotmesh._source_walk(v_schema, graph),
         format('revoke all on function %I.%I from public', v_schema, v_name || '_step'),
         format('revoke all on function %I.%I from public', v_schema, v_name)]);
 end
@@ -477,22 +210,4 @@ begin
         cross join lateral (
             values (hotmesh._graph_name(i)), (hotmesh._graph_name(i) || '_step')) as f (name)));
 end
-$$;
-
--- Where in the document a failure happened: the last `-- @` before the line of the function.
-create or replace function hotmesh._plan_place(schema text, id bigint, context text)
-returns text
-language sql
-stable
-as $$
-    select (regexp_match(l.text, '^-- @ (.*)$'))[1]
-    from pg_proc p
-    cross join lateral regexp_split_to_table(p.prosrc, E'\n') with ordinality l (text, place)
-    where p.pronamespace = to_regnamespace(quote_ident(schema))
-      and p.proname = hotmesh._graph_name(id) || '_step'
-      and l.text like '-- @ %'
-      and l.place <= (regexp_match(
-          context, '_graph_' || id || '_step\(.*?\) line (\d+) '))[1]::integer
-    order by l.place desc
-    limit 1
 $$;

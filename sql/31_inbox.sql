@@ -41,6 +41,9 @@ as $$
 declare
     v_events hotmesh.streams[];
 begin
+    if hotmesh._inbox_jobs(job_ids, '{result}') = '{}' then
+        return null;
+    end if;
     with taken as (
         delete from streams s
         where s.id = any (array(

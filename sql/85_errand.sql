@@ -294,35 +294,76 @@ begin
 end
 $$;
 
+-- What walks want to be done, each kind at once. Of those that have ended nothing is asked.
+create or replace function hotmesh._errand_do(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+declare
+    v_verbs text[] := array(
+        select distinct c ->> 'do' from unnest(walks) w
+        cross join lateral jsonb_array_elements(w.commands) c);
+    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
+begin
+    if 'worker' = any (v_verbs) then
+        perform hotmesh._errand_work(v_open);
+    end if;
+    if 'sleep' = any (v_verbs) then
+        perform hotmesh._errand_sleep(v_open);
+    end if;
+    if v_verbs && '{wait,unwait,return}' then
+        perform hotmesh._errand_wait(v_open);
+    end if;
+    if 'emit' = any (v_verbs) then
+        perform hotmesh._errand_publish(walks);
+    end if;
+    if v_verbs && '{signal,interrupt}' then
+        perform hotmesh._errand_signal(walks);
+    end if;
+    if v_verbs && '{await,sql}' then
+        return hotmesh._errand_start(v_open);
+    end if;
+    return '{}';
+end
+$$;
+
 -- Steps, facts and commands of walks; returns those that they began.
 create or replace function hotmesh._errand_write(walks hotmesh.walk[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
-    v_verbs text[] := array(
-        select distinct c ->> 'do' from unnest(walks) w
-        cross join lateral jsonb_array_elements(w.commands) c);
+    v_steps hotmesh.jobs_attributes[] := '{}';
     v_begun hotmesh.walk[] := '{}';
+    v_commands boolean := false;
 begin
-    perform hotmesh._attribute_lay(array(
-        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+    for i in 1 .. cardinality(walks) loop
+        v_steps := v_steps || walks[i].steps;
+        v_commands := v_commands or walks[i].commands <> '[]';
+        if walks[i].todo <> '{}' and not walks[i].ended then
+            perform hotmesh._errand_later(walks[i]);
+        end if;
+    end loop;
+    perform hotmesh._attribute_lay(v_steps);
+    if v_commands then
+        v_begun := hotmesh._errand_do(walks);
+    end if;
+    perform hotmesh._errand_settle(walks);
+    return v_begun;
+end
+$$;
+
+-- What a walk did not come to is news for the next.
+create or replace function hotmesh._errand_later(w hotmesh.walk)
+returns void
+language plpgsql
+as $$
+begin
     perform hotmesh._inbox_told(
         w.job_id, t.dimension, t.activity,
         case t.leg when 'enter' then jsonb_build_object('enter', true, 'answer', t.answer)
                    else t.answer end, 'ready')
-    from unnest(v_open) w cross join lateral unnest(w.todo) t;
-    if v_verbs <> '{}' then
-        perform hotmesh._errand_work(v_open);
-        perform hotmesh._errand_sleep(v_open);
-        perform hotmesh._errand_wait(v_open);
-        perform hotmesh._errand_publish(walks);
-        perform hotmesh._errand_signal(walks);
-        v_begun := hotmesh._errand_start(v_open);
-    end if;
-    perform hotmesh._errand_settle(walks);
-    return v_begun;
+    from unnest(w.todo) t;
 end
 $$;
 

@@ -4,33 +4,33 @@
 --@ state
 
 --@ behaviour
--- The first segments of a dimension, as many as an activity of this depth has.
-create or replace function hotmesh._trail_at(dimension text, depth integer)
-returns text
-language sql
-immutable
-as $$
-    select ',' || array_to_string(
-        (string_to_array(substr(dimension, 2), ',') || array_fill('0'::text, array[depth + 1])
-        )[1:depth + 1], ',')
-$$;
-
--- The journal rows that an answer may need: of every activity the instance on its way.
+-- The rows of the journal that answers at these places may need: the answered instances, and of
+-- every activity that is read the instance on the way there: as many segments as it lies deep.
 create or replace function hotmesh._trail_fields(plan jsonb, todo hotmesh.walk_entry[])
 returns text[]
-language sql
-stable
+language plpgsql
+immutable
 as $$
-    select array(
-        select distinct hotmesh._attribute_field(
-                   hotmesh._trail_at(t.dimension, (a.about ->> 'depth')::integer),
-                   a.number::integer)
-        from unnest(todo) t
-        cross join lateral jsonb_array_elements(plan -> 'activities') with ordinality
-            as a (about, number)
-        where a.about ? 'read'
-        union
-        select hotmesh._attribute_field(t.dimension, t.activity) from unnest(todo) t)
+declare
+    v_entry hotmesh.walk_entry;
+    v_place text[];
+    v_read integer[];
+    v_fields text[] := '{}';
+begin
+    foreach v_entry in array todo loop
+        v_fields := v_fields
+            || hotmesh._attribute_field(v_entry.dimension, v_entry.activity);
+        v_place := string_to_array(v_entry.dimension || repeat(
+            ',0', (plan ->> 'deepest')::integer), ',');
+        for v_read in select array[(r ->> 0)::integer, (r ->> 1)::integer]
+            from jsonb_array_elements(plan -> 'reads') r
+        loop
+            v_fields := v_fields || hotmesh._attribute_field(
+                array_to_string(v_place[1:v_read[2] + 2], ','), v_read[1]);
+        end loop;
+    end loop;
+    return v_fields;
+end
 $$;
 
 create or replace function hotmesh._trail_store(
@@ -40,6 +40,7 @@ language plpgsql
 stable
 as $$
 declare
+    v_fields text[] := hotmesh._trail_fields(plan, todo);
     v_merging text[];
 begin
     if plan ? 'merging' then
@@ -52,10 +53,8 @@ begin
                        '$', jsonb_build_object('open', a.state = 'open',
                                                'turn', a.ledger % 100000000))) as instances
             from jobs_attributes a
-            where a.job_id = _trail_store.job_id
-              and (a.field = any (hotmesh._trail_fields(plan, todo))
-                   or v_merging is not null and a.name = any (v_merging)
-                      and a.sequence is not null)
+            where a.job_id = _trail_store.job_id and a.sequence is not null
+              and (a.field = any (v_fields) or a.name = any (v_merging))
             group by a.name) n);
 end
 $$;
@@ -114,8 +113,11 @@ returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_events hotmesh.streams[] := hotmesh._inbox_drain(job_ids);
+    v_events hotmesh.streams[];
 begin
+    if job_ids <> '{}' then
+        v_events := hotmesh._inbox_drain(job_ids);
+    end if;
     if v_events is null then
         return '{}';
     end if;

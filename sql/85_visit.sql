@@ -199,7 +199,7 @@ declare
     v_open boolean := w.pending and o.self ? '$';
 begin
     if o.job is not null then
-        w.job := hotmesh._plan_tell(w.job, o.job);
+        w.job := o.job;
         w.told := true;
     end if;
     w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, o.self);

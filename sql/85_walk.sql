@@ -102,7 +102,7 @@ language plpgsql
 stable
 as $$
 declare
-    v_place text := hotmesh._plan_place(hotmesh._app_here(), w.graph_id, context);
+    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
 begin
     w.commands := '[]';
     return hotmesh._walk_fail(w, jsonb_build_object(
