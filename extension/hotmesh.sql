@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-dc70ae85-af2ba2bf
+-- build 0.1.0-dc70ae85-6dc44f3d
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -813,7 +813,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-dc70ae85-af2ba2bf'
+    select '0.1.0-dc70ae85-6dc44f3d'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8272,12 +8272,46 @@ begin
 end
 $$;
 
+-- The oldest signals to these jobs that are not filed, locked.
+create or replace function hotmesh._inbox_signals(job_ids bigint[], take integer)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select m.id
+        from streams m
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'signal' and m.state = 'ready'
+        order by m.id
+        limit take
+        for update skip locked);
+end
+$$;
+
 create or replace function hotmesh._inbox_file(ids bigint[])
 returns void
 language plpgsql
 as $$
 begin
     update streams s set state = 'waiting' where s.id = any (ids) and s.state = 'ready';
+end
+$$;
+
+-- Signals to a job that were filed and could not be taken when a wait for them was opened.
+create or replace function hotmesh._inbox_unfile(job_ids bigint[], names text[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'ready'
+    where s.id = any (array(
+        select m.id
+        from unnest(job_ids, names) as w (job_id, name)
+        join streams m
+            on m.job_id = w.job_id and m.kind = 'signal' and m.dimension = w.name
+            and m.state = 'waiting'
+        for update of m skip locked));
 end
 $$;
 
@@ -10077,6 +10111,7 @@ as $$
     select case state
         when 'open' then 001100000000000
         when 'cancelled' then 001100000000000
+        when 'by name' then 101110000000001
         else 101100000000001 end
 $$;
 
@@ -10161,7 +10196,8 @@ begin
         set state = case when e.args ? 'error' then 'failed' else 'done' end,
             value = coalesce(e.args -> 'error', e.args -> 'output'),
             cursor = e.cursor, updated_at = e.visible_at,
-            ledger = hotmesh._attribute_ledger('done')
+            ledger = hotmesh._attribute_ledger(
+                case when e.args ? 'published' then 'by name' else 'done' end)
         from numbered e
         where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
           and (not e.args ? 'child' or hotmesh._attribute_expects(a, e.args ->> 'child'))
@@ -10326,6 +10362,26 @@ begin
     set state = 'cancelled', updated_at = hotmesh.now()
     from unnest(job_ids, fields) as c (job_id, field)
     where a.job_id = c.job_id and a.field = c.field and a.state = 'open';
+end
+$$;
+
+-- Of steps that the code gave up before it saw their answers: the waits, which were answered for
+-- nothing.
+create or replace function hotmesh._attribute_miss(job_ids bigint[], fields text[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+declare
+    v_missed hotmesh.jobs_attributes[];
+begin
+    with missed as (
+        update jobs_attributes a
+        set state = 'cancelled'
+        from unnest(job_ids, fields) as c (job_id, field)
+        where a.job_id = c.job_id and a.field = c.field and a.kind = 'wait' and a.state = 'done'
+        returning (a::hotmesh.jobs_attributes) as step)
+    select coalesce(array_agg(m.step), '{}') into v_missed from missed m;
+    return v_missed;
 end
 $$;
 
@@ -10976,44 +11032,43 @@ begin
 end
 $$;
 
--- Brings signals that were sent to jobs together with the oldest waits of those jobs. What finds no
--- wait is filed until one is opened; if its wait's row is locked this instant it stays, to be tried
--- again. The caller holds the jobs' locks.
+-- Brings signals that were sent to jobs together with the oldest waits of those jobs, in order:
+-- none overtakes one that is locked this instant. What finds no wait is filed until one is opened;
+-- if its wait's row is locked it stays, to be tried again. The caller holds the jobs' locks.
 create or replace function hotmesh._signal_meet(job_ids bigint[])
 returns void
 language plpgsql
 as $$
 declare
+    v_mine bigint[] := hotmesh._inbox_signals(job_ids, 2000);
     v_sent bigint[];
     v_waits bigint[];
 begin
-    if not exists (
-        select from streams m
-        where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'signal' and m.state = 'ready')
-    then
+    if v_mine = '{}' then
         return;
     end if;
     select array_agg(p.sent), array_agg(p.wait) into v_sent, v_waits
     from (
-        select m.job_id, m.args ->> 'signal' as name, array_agg(m.id order by m.id) as ids
-        from streams m
-        where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'signal' and m.state = 'ready'
-        group by 1, 2) s
+        select m.job_id, m.name, array_agg(m.id order by m.id) as ids
+        from (
+            select s.id, s.job_id, s.dimension as name,
+                   bool_and(s.id = any (v_mine)) over (
+                       partition by s.job_id, s.dimension order by s.id) as in_order
+            from streams s
+            where s.job_id = any (job_ids) and s.kind = 'signal' and s.state = 'ready') m
+        where m.in_order
+        group by 1, 2) g
     cross join lateral unnest(
-        s.ids, hotmesh._signal_waits(s.job_id, s.name, cardinality(s.ids))) as p (sent, wait)
+        g.ids, hotmesh._signal_waits(g.job_id, g.name, cardinality(g.ids))) as p (sent, wait)
     where p.sent is not null and p.wait is not null;
     if v_sent is not null then
         perform hotmesh._signal_answer(v_sent, v_waits);
     end if;
     perform hotmesh._inbox_file(array(
         select m.id from streams m
-        where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'signal' and m.state = 'ready'
+        where m.id = any (v_mine) and m.kind = 'signal'
           and not exists (
-              select from signals w
-              where w.job_id = m.job_id and w.name = m.args ->> 'signal')));
+              select from signals w where w.job_id = m.job_id and w.name = m.dimension)));
 end
 $$;
 
@@ -11076,7 +11131,7 @@ $$;
 -- Looks at halves that are new: pairs the oldest signals with the oldest waits of their names and
 -- answers those. `keep` keeps what is alone, except for whoever has written halves in this very
 -- transaction: they are not committed. A half whose other half is there but locked stays new, since
--- its holder may roll back.
+-- its holder may roll back; the other half of a wait may also be a signal to its job.
 create or replace function hotmesh._signal_sweep(take integer, keep boolean)
 returns void
 language plpgsql
@@ -11092,6 +11147,9 @@ begin
         return;
     end if;
     v_names := array(select distinct s.name from signals s where s.id = any (v_new));
+    perform hotmesh._inbox_unfile(array_agg(s.job_id), array_agg(s.name))
+    from signals s
+    where s.id = any (v_new) and s.kind = 'wait' having count(*) > 0;
     v_sent := hotmesh._signal_lock(v_names, 'signal', cardinality(v_new));
     if v_sent <> '{}' then
         perform hotmesh._signal_pair(
@@ -11101,7 +11159,11 @@ begin
     where keep and s.id = any (v_new)
       and not exists (
           select from signals o
-          where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end);
+          where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end)
+      and not exists (
+          select from streams m
+          where m.job_id = s.job_id and m.kind = 'signal' and m.dimension = s.name
+            and m.state = 'waiting');
 end
 $$;
 
@@ -11183,6 +11245,27 @@ begin
           select from unnest(closed) c
           where c.job_id = e.job_id and c.dimension = e.dimension and c.sequence = e.sequence)
     order by e.id;
+end
+$$;
+
+-- Signals that steps had taken whose code did not want them go back to where they were sent, before
+-- all that were kept.
+create or replace function hotmesh._signal_resend(steps hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+begin
+    perform case
+        when w.ledger = hotmesh._attribute_ledger('by name')
+            then hotmesh._signal_publish(
+                w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids'))
+        else hotmesh._signal_send(
+            w.job_id, w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids')) end
+    from (
+        select s.job_id, s.name, s.value, s.ledger
+        from unnest(steps) s
+        order by s.cursor desc
+        offset 0) w;
 end
 $$;
 
@@ -16733,10 +16816,10 @@ returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._again_resend(array(
+    perform hotmesh._signal_resend(array(
         select a::hotmesh.jobs_attributes from jobs_attributes a
         where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
-          and a.kind = 'wait' and a.cursor > seen));
+          and a.kind = 'wait' and a.state = 'done' and a.cursor > seen));
     perform hotmesh._inbox_put(
         a.job_id, '', a.kind, coalesce(
             (select nullif(m.args -> 'output', 'null') from streams m
@@ -17116,18 +17199,23 @@ begin
 end
 $$;
 
--- The code no longer wants these answers.
+-- The code no longer wants these answers. A signal that has met its wait already goes to another.
 create or replace function hotmesh._progress_cancel(
     job_ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
-begin
-    perform hotmesh._attribute_cancel(job_ids, array(
+declare
+    v_fields text[] := array(
         select hotmesh._attribute_field(c.dimension, c.sequence)
-        from unnest(dimensions, sequences) as c (dimension, sequence)));
+        from unnest(dimensions, sequences) as c (dimension, sequence));
+begin
+    perform hotmesh._attribute_cancel(job_ids, v_fields);
     perform hotmesh._stream_cancel(job_ids, dimensions, sequences);
     perform hotmesh._signal_unwait(job_ids, dimensions, sequences);
+    perform hotmesh._signal_resend(m.missed)
+    from (select hotmesh._attribute_miss(job_ids, v_fields) as missed offset 0) m
+    where m.missed <> '{}';
 end
 $$;
 

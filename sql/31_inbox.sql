@@ -267,12 +267,46 @@ begin
 end
 $$;
 
+-- The oldest signals to these jobs that are not filed, locked.
+create or replace function hotmesh._inbox_signals(job_ids bigint[], take integer)
+returns bigint[]
+language plpgsql
+as $$
+begin
+    return array(
+        select m.id
+        from streams m
+        where m.name = 'signal' and m.job_id = any (job_ids)
+          and m.kind = 'signal' and m.state = 'ready'
+        order by m.id
+        limit take
+        for update skip locked);
+end
+$$;
+
 create or replace function hotmesh._inbox_file(ids bigint[])
 returns void
 language plpgsql
 as $$
 begin
     update streams s set state = 'waiting' where s.id = any (ids) and s.state = 'ready';
+end
+$$;
+
+-- Signals to a job that were filed and could not be taken when a wait for them was opened.
+create or replace function hotmesh._inbox_unfile(job_ids bigint[], names text[])
+returns void
+language plpgsql
+as $$
+begin
+    update streams s set state = 'ready'
+    where s.id = any (array(
+        select m.id
+        from unnest(job_ids, names) as w (job_id, name)
+        join streams m
+            on m.job_id = w.job_id and m.kind = 'signal' and m.dimension = w.name
+            and m.state = 'waiting'
+        for update of m skip locked));
 end
 $$;
 

@@ -2,8 +2,8 @@
 -- A step is one durable operation of the run, numbered as the code called it (`sequence`) and again
 -- as its completion reached the code (`cursor`); these rows are the journal, and replay reads
 -- nothing else. The ledger proves delivery: 15 digits that only grow (1 finalized, 2-3 leg-1
--- entries, 4 leg-1 complete, 8-15 leg-2 entries), each set by compare-and-set in the transaction of
--- the work it proves. Errors: MSH50.
+-- entries, 4 leg-1 complete, 5 answered by a signal by name, 8-15 leg-2 entries), each set by
+-- compare-and-set in the transaction of the work it proves. Errors: MSH50.
 
 --@ state
 create table hotmesh.jobs_attributes (
@@ -103,6 +103,7 @@ as $$
     select case state
         when 'open' then 001100000000000
         when 'cancelled' then 001100000000000
+        when 'by name' then 101110000000001
         else 101100000000001 end
 $$;
 
@@ -187,7 +188,8 @@ begin
         set state = case when e.args ? 'error' then 'failed' else 'done' end,
             value = coalesce(e.args -> 'error', e.args -> 'output'),
             cursor = e.cursor, updated_at = e.visible_at,
-            ledger = hotmesh._attribute_ledger('done')
+            ledger = hotmesh._attribute_ledger(
+                case when e.args ? 'published' then 'by name' else 'done' end)
         from numbered e
         where a.job_id = e.job_id and a.field = e.field and a.state = 'open'
           and (not e.args ? 'child' or hotmesh._attribute_expects(a, e.args ->> 'child'))
@@ -352,6 +354,26 @@ begin
     set state = 'cancelled', updated_at = hotmesh.now()
     from unnest(job_ids, fields) as c (job_id, field)
     where a.job_id = c.job_id and a.field = c.field and a.state = 'open';
+end
+$$;
+
+-- Of steps that the code gave up before it saw their answers: the waits, which were answered for
+-- nothing.
+create or replace function hotmesh._attribute_miss(job_ids bigint[], fields text[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+as $$
+declare
+    v_missed hotmesh.jobs_attributes[];
+begin
+    with missed as (
+        update jobs_attributes a
+        set state = 'cancelled'
+        from unnest(job_ids, fields) as c (job_id, field)
+        where a.job_id = c.job_id and a.field = c.field and a.kind = 'wait' and a.state = 'done'
+        returning (a::hotmesh.jobs_attributes) as step)
+    select coalesce(array_agg(m.step), '{}') into v_missed from missed m;
+    return v_missed;
 end
 $$;
 

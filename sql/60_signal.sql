@@ -166,44 +166,43 @@ begin
 end
 $$;
 
--- Brings signals that were sent to jobs together with the oldest waits of those jobs. What finds no
--- wait is filed until one is opened; if its wait's row is locked this instant it stays, to be tried
--- again. The caller holds the jobs' locks.
+-- Brings signals that were sent to jobs together with the oldest waits of those jobs, in order:
+-- none overtakes one that is locked this instant. What finds no wait is filed until one is opened;
+-- if its wait's row is locked it stays, to be tried again. The caller holds the jobs' locks.
 create or replace function hotmesh._signal_meet(job_ids bigint[])
 returns void
 language plpgsql
 as $$
 declare
+    v_mine bigint[] := hotmesh._inbox_signals(job_ids, 2000);
     v_sent bigint[];
     v_waits bigint[];
 begin
-    if not exists (
-        select from streams m
-        where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'signal' and m.state = 'ready')
-    then
+    if v_mine = '{}' then
         return;
     end if;
     select array_agg(p.sent), array_agg(p.wait) into v_sent, v_waits
     from (
-        select m.job_id, m.args ->> 'signal' as name, array_agg(m.id order by m.id) as ids
-        from streams m
-        where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'signal' and m.state = 'ready'
-        group by 1, 2) s
+        select m.job_id, m.name, array_agg(m.id order by m.id) as ids
+        from (
+            select s.id, s.job_id, s.dimension as name,
+                   bool_and(s.id = any (v_mine)) over (
+                       partition by s.job_id, s.dimension order by s.id) as in_order
+            from streams s
+            where s.job_id = any (job_ids) and s.kind = 'signal' and s.state = 'ready') m
+        where m.in_order
+        group by 1, 2) g
     cross join lateral unnest(
-        s.ids, hotmesh._signal_waits(s.job_id, s.name, cardinality(s.ids))) as p (sent, wait)
+        g.ids, hotmesh._signal_waits(g.job_id, g.name, cardinality(g.ids))) as p (sent, wait)
     where p.sent is not null and p.wait is not null;
     if v_sent is not null then
         perform hotmesh._signal_answer(v_sent, v_waits);
     end if;
     perform hotmesh._inbox_file(array(
         select m.id from streams m
-        where m.name = 'signal' and m.job_id = any (job_ids)
-          and m.kind = 'signal' and m.state = 'ready'
+        where m.id = any (v_mine) and m.kind = 'signal'
           and not exists (
-              select from signals w
-              where w.job_id = m.job_id and w.name = m.args ->> 'signal')));
+              select from signals w where w.job_id = m.job_id and w.name = m.dimension)));
 end
 $$;
 
@@ -266,7 +265,7 @@ $$;
 -- Looks at halves that are new: pairs the oldest signals with the oldest waits of their names and
 -- answers those. `keep` keeps what is alone, except for whoever has written halves in this very
 -- transaction: they are not committed. A half whose other half is there but locked stays new, since
--- its holder may roll back.
+-- its holder may roll back; the other half of a wait may also be a signal to its job.
 create or replace function hotmesh._signal_sweep(take integer, keep boolean)
 returns void
 language plpgsql
@@ -282,6 +281,9 @@ begin
         return;
     end if;
     v_names := array(select distinct s.name from signals s where s.id = any (v_new));
+    perform hotmesh._inbox_unfile(array_agg(s.job_id), array_agg(s.name))
+    from signals s
+    where s.id = any (v_new) and s.kind = 'wait' having count(*) > 0;
     v_sent := hotmesh._signal_lock(v_names, 'signal', cardinality(v_new));
     if v_sent <> '{}' then
         perform hotmesh._signal_pair(
@@ -291,7 +293,11 @@ begin
     where keep and s.id = any (v_new)
       and not exists (
           select from signals o
-          where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end);
+          where o.name = s.name and o.kind = case s.kind when 'wait' then 'signal' else 'wait' end)
+      and not exists (
+          select from streams m
+          where m.job_id = s.job_id and m.kind = 'signal' and m.dimension = s.name
+            and m.state = 'waiting');
 end
 $$;
 
@@ -373,6 +379,27 @@ begin
           select from unnest(closed) c
           where c.job_id = e.job_id and c.dimension = e.dimension and c.sequence = e.sequence)
     order by e.id;
+end
+$$;
+
+-- Signals that steps had taken whose code did not want them go back to where they were sent, before
+-- all that were kept.
+create or replace function hotmesh._signal_resend(steps hotmesh.jobs_attributes[])
+returns void
+language plpgsql
+as $$
+begin
+    perform case
+        when w.ledger = hotmesh._attribute_ledger('by name')
+            then hotmesh._signal_publish(
+                w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids'))
+        else hotmesh._signal_send(
+            w.job_id, w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids')) end
+    from (
+        select s.job_id, s.name, s.value, s.ledger
+        from unnest(steps) s
+        order by s.cursor desc
+        offset 0) w;
 end
 $$;
 

@@ -53,10 +53,10 @@ returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._again_resend(array(
+    perform hotmesh._signal_resend(array(
         select a::hotmesh.jobs_attributes from jobs_attributes a
         where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
-          and a.kind = 'wait' and a.cursor > seen));
+          and a.kind = 'wait' and a.state = 'done' and a.cursor > seen));
     perform hotmesh._inbox_put(
         a.job_id, '', a.kind, coalesce(
             (select nullif(m.args -> 'output', 'null') from streams m

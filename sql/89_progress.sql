@@ -144,18 +144,23 @@ begin
 end
 $$;
 
--- The code no longer wants these answers.
+-- The code no longer wants these answers. A signal that has met its wait already goes to another.
 create or replace function hotmesh._progress_cancel(
     job_ids bigint[], dimensions text[], sequences integer[])
 returns void
 language plpgsql
 as $$
-begin
-    perform hotmesh._attribute_cancel(job_ids, array(
+declare
+    v_fields text[] := array(
         select hotmesh._attribute_field(c.dimension, c.sequence)
-        from unnest(dimensions, sequences) as c (dimension, sequence)));
+        from unnest(dimensions, sequences) as c (dimension, sequence));
+begin
+    perform hotmesh._attribute_cancel(job_ids, v_fields);
     perform hotmesh._stream_cancel(job_ids, dimensions, sequences);
     perform hotmesh._signal_unwait(job_ids, dimensions, sequences);
+    perform hotmesh._signal_resend(m.missed)
+    from (select hotmesh._attribute_miss(job_ids, v_fields) as missed offset 0) m
+    where m.missed <> '{}';
 end
 $$;
 

@@ -198,6 +198,69 @@ def test_signals_keep_their_order_when_a_wait_had_gone(
     assert sorted(told) == [[2, 0], [3, 1], [4, 2]]
 
 
+@pytest.mark.parametrize("scope", ["app", "job"])
+def test_a_signal_that_met_a_wait_which_the_code_gives_up_unseen_goes_to_the_next(
+    db: Connection, hand: Hand, scope: str
+) -> None:
+    """A timer and a signal are told at once: the code sees the timer first, and waits again."""
+    start(db, "p")
+    start(db, "q")
+    task, other = hand.claim(take=2)
+    hand.report(task, running=True, commands=[wait(1, "s")])
+    send = {
+        "app": "select hotmesh.signal_send('my-app', 's', to_jsonb(%s))",
+        "job": "select hotmesh.job_signal('my-app', 'p', 's', to_jsonb(%s))",
+    }[scope]
+    db.execute(send, [1])
+    hand.turn()
+    assert news(hand, task, 1) == [[1, 1]]
+    db.execute(send, [2])
+    again = task if scope == "job" else other
+    cursor = 1 if scope == "job" else 0
+    assert hand.report(task, running=True, cursor=1, commands=[cancel(1)]) == "ok"
+    told = news(hand, again._replace(cursor=cursor), 2, wait(2, "s"), wait(3, "s"))
+    assert sorted(told) == [[2, 1], [3, 2]]
+    assert [row[:2] for row in left(db)] == [("workflow", "order")] * 2
+
+
+def test_a_wait_that_finds_its_signal_locked_meets_it_later(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    task = hand.take()
+    db.execute("select hotmesh.job_signal('my-app', 'p', 's', '1')")
+    hand.turn()  # files it
+    (user,) = sessions("user")
+    user.begin()
+    user.run("select from my_app.streams where kind = 'signal' for update")
+    hand.report(task, running=True, commands=[wait(1, "s")])
+    for _ in range(3):
+        hand.turn()
+    user.rollback()
+    assert news(hand, task, 1) == [[1, 1]]
+    assert [row[:2] for row in left(db)] == [("workflow", "order")]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_turn_waits_for_no_signal_that_somebody_has_locked(
+    db: Connection, hand: Hand, sessions: Sessions, waits: bool
+) -> None:
+    start(db, "p")
+    task = hand.take()
+    if waits:
+        hand.report(task, running=True, commands=[wait(1, "s"), wait(2, "s")])
+    db.execute(
+        "select hotmesh.job_signal('my-app', 'p', 's', to_jsonb(n)) from unnest('{1,2}'::int[]) n"
+    )
+    user, worker = sessions("user", "worker")
+    user.begin()
+    user.run("select from my_app.streams where kind = 'signal' order by id limit 1 for update")
+    resolved(worker.run_async(TURN, ["[]"]))
+    user.rollback()
+    told = news(hand, task, 2, *[] if waits else [wait(1, "s"), wait(2, "s")])
+    assert sorted(told) == [[1, 1], [2, 2]]  # none has overtaken the other
+
+
 def test_a_function_that_starts_over_gives_back_every_signal_it_had_not_seen(
     db: Connection, hand: Hand
 ) -> None:
