@@ -29,6 +29,9 @@ FILE_LIMIT = 4 * 1024 * 1024
 VALUES_LIMIT = 200_000
 """Values of a document with all aliases and references in place."""
 
+_LONE = "app.graphs[0]"
+"""Where the database sees a graph that was written without its app."""
+
 _SEPARATORS = re.compile(r"[][./\"']+")
 
 
@@ -54,14 +57,19 @@ class GraphFile:
         return self._places[found]
 
     def located(self, error: GraphError) -> GraphError:
-        """The same faults, each with its file, line and column."""
-        found = []
-        for fault in error.faults:
-            place = self.place(str(fault.get("path", "")))
-            found.append({**fault, **(place._asdict() if place and "line" not in fault else {})})
-        located = GraphError.of(found)
+        """The same faults by the paths of this document, each with its file, line and column."""
+        located = GraphError.of([self._located(fault) for fault in error.faults])
         located.__cause__ = error.__cause__
         return located
+
+    def _located(self, fault: dict[str, Any]) -> dict[str, Any]:
+        if "line" in fault:
+            return fault
+        path = str(fault.get("path", ""))
+        if isinstance(self.document, dict) and "app" not in self.document:
+            path = path.removeprefix(_LONE).removeprefix(".")
+        place = self.place(path)
+        return {**fault, "path": path, **(place._asdict() if place else {})}
 
 
 def _normal(path: str) -> str:

@@ -470,7 +470,7 @@ def worker(
     """Serve a workflow until SIGTERM or Ctrl-C.
 
     NAME in MODULE, found from the current directory, is a workflow, a list of workflows, or an
-    `async def` annotated `-> Worker` that makes the worker itself.
+    `async def` annotated `-> Worker` or `-> HotMesh` that makes it itself.
     """
     chosen = {name: value for name, value in options.items() if value is not None}
     order = Order(place.dsn, place.app, target, queue, activities, activity_queue, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
@@ -16,7 +17,7 @@ from ._calls_graph import GraphVersion, graph_list
 from ._events import Callback
 from .client import Client, SyncClient, SyncWorkflowHandle, WorkflowHandle
 from .durations import Duration
-from .errors import GraphError
+from .errors import GraphError, InvalidArgumentError
 
 __all__ = ["HotMesh", "SyncHotMesh"]
 
@@ -100,6 +101,13 @@ class HotMesh:
     def guid() -> str:
         """A new id that nobody else has."""
         return uuid.uuid4().hex
+
+    async def run(self) -> None:
+        """Work until SIGTERM, SIGINT or :meth:`stop`; then finish or hand back, and return."""
+        if not self._workers:
+            raise InvalidArgumentError("there are no workers that could run")
+        await asyncio.gather(*(worker.run() for worker in self._workers))
+        await self._stop()
 
     async def _stop(self) -> None:
         """Let what runs finish, and close everything of this object."""

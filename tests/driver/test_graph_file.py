@@ -469,6 +469,17 @@ def test_what_the_database_finds_gets_its_place() -> None:
     assert load({"app": {}}).located(told).faults == told.faults
 
 
+def test_a_graph_without_its_app_has_the_paths_that_were_written() -> None:
+    told = GraphError.of([
+        {"path": "app.graphs[0].activities.t.type", "reason": "is unknown"},
+        {"path": "app.graphs[0]", "reason": "is odd"},
+    ])  # fmt: skip
+    located = load("subscribes: x\nactivities:\n  t:\n    type: y\n").located(told)
+    assert str(located).splitlines()[1:] == [
+        "  <text>:4:5: activities.t.type: is unknown", "  <text>:1:1: is odd",
+    ]  # fmt: skip
+
+
 def test_many_faults_are_one_message_of_many_lines() -> None:
     told = GraphError.of([{"path": f"a[{n}]", "reason": "is bad"} for n in range(50)])
     assert str(told).splitlines()[:2] == ["the graph has 50 faults", "  a[0]: is bad"]

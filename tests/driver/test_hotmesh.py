@@ -23,6 +23,7 @@ from hotmesh.errors import (
     TimedOutError,
     TopicNotFoundError,
 )
+from support.crash import Child, python_path
 from support.engine import OWNER, Server
 from support.flows import APP, wait_for
 
@@ -466,6 +467,22 @@ async def test_a_file_is_deployed_and_shown(mesh: Open, tmp_path: Path) -> None:
     )
 
 
+async def test_every_fault_of_a_short_graph_has_its_line(mesh: Open) -> None:
+    hot = await mesh()
+    with pytest.raises(GraphError) as raised:
+        await hot.deploy("""
+activities:
+  t: {type: trigger}
+  w: {type: wroker}
+transitions:
+  t:
+    - to: w
+    - to: x
+""")
+    found = [(fault["line"], fault["path"]) for fault in raised.value.faults]
+    assert sorted(found) == [(4, "activities.w.type"), (8, "transitions.t[1].to")]
+
+
 async def test_a_broken_file_changes_nothing(mesh: Open) -> None:
     hot = await mesh(("work", double), deploy=ECHO)
     with pytest.raises(GraphError) as raised:
@@ -556,6 +573,57 @@ async def test_one_stops_alone_and_the_class_stops_all(mesh: Open) -> None:
     await HotMesh.stop()
     with pytest.raises(Exception, match="closed"):
         await second.get_status("x")
+
+
+PROGRAM = """
+import asyncio, sys
+from hotmesh import HotMesh
+
+async def hangs(message):
+    print("begun", flush=True)
+    await asyncio.sleep(60)
+
+async def answers(message):
+    return {"data": {"answer": message["metadata"]["try"]}}
+
+async def made(connection, app_id) -> HotMesh:
+    return await HotMesh.init(app_id=app_id, connection=connection, lease="1s",
+        workers=[{"topic": "work", "callback": hangs}])
+
+async def main():
+    mesh = await HotMesh.init(app_id="my-app", lease="1s",
+        workers=[{"topic": "work", "callback": answers}])
+    print("serves", flush=True)
+    await mesh.run()
+    print("left", flush=True)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_process_had_begun_is_done_by_another(
+    mesh: Open, child: Callable[..., Child], tmp_path: Path
+) -> None:
+    (tmp_path / "meshes.py").write_text(PROGRAM)
+    hot = await mesh(deploy=ECHO)
+    words = ("worker", "meshes:made", "--app", APP)
+    first = child("hotmesh", *words, PYTHONPATH=f"{tmp_path}:{python_path()}")
+    await asyncio.to_thread(first.wait_for_output, "Ctrl-C stops it")
+    waiting = asyncio.create_task(hot.pubsub("echo"))
+    await asyncio.to_thread(first.wait_for_output, "begun")
+    first.kill()
+    second = child(tmp_path / "meshes.py")
+    await asyncio.to_thread(second.wait_for_output, "serves")
+    assert (await waiting)["data"] == {"answer": 1}
+    assert await asyncio.to_thread(second.terminate) == 0
+    second.wait_for_output("left")
+
+
+async def test_nothing_runs_without_workers(mesh: Open) -> None:
+    hot = await mesh()
+    with pytest.raises(InvalidArgumentError):
+        await hot.run()
 
 
 async def test_memflow_shutdown_closes_it_too(mesh: Open) -> None:
@@ -657,5 +725,5 @@ def _members(kind: type) -> set[str]:
 
 
 async def test_the_twins_have_the_same_members() -> None:
-    apart = {"init", "stop", "guid", "sub", "unsub"}
+    apart = {"init", "stop", "run", "guid", "sub", "unsub"}
     assert _members(HotMesh) - apart == _members(SyncHotMesh) - {"close"}

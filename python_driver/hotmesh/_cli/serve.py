@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidArgumentError
+from ..hotmesh import HotMesh
 from ..worker import Worker, register_activity_worker
 
 __all__ = ["Order", "load", "serve"]
@@ -72,19 +73,27 @@ class Order:
         """Call a factory, with the connection and the app if it takes them."""
         taken = inspect.signature(self.target).parameters  # type: ignore[arg-type]
         made = await self.target(**{k: v for k, v in self.place.items() if k in taken})  # type: ignore[misc]
-        workers = list(made) if isinstance(made, list | tuple) else [made]
+        several = made if isinstance(made, list | tuple) else [made]
+        workers = [one for each in several for one in _workers_of(each)]
         if not workers or not all(isinstance(worker, Worker) for worker in workers):
             raise InvalidArgumentError(f"{self.name} did not return a Worker")
         return workers
 
 
+def _workers_of(made: object) -> list[Any]:
+    return made._workers if isinstance(made, HotMesh) else [made]
+
+
 def _is_factory(target: object) -> bool:
-    """An `async def` whose return annotation says Worker; others are workflows."""
+    """An `async def` whose return annotation says Worker or HotMesh; others are workflows."""
     if not inspect.iscoroutinefunction(target):
         return False
     told = inspect.signature(target).return_annotation
     text = told if isinstance(told, str) else getattr(told, "__name__", str(told))
-    return text.strip("'\"").removesuffix("]").rpartition("[")[2].rpartition(".")[2] == "Worker"
+    return text.strip("'\"").removesuffix("]").rpartition("[")[2].rpartition(".")[2] in (
+        "Worker",
+        "HotMesh",
+    )
 
 
 def _servable(target: str) -> Any:
@@ -162,6 +171,7 @@ async def serve(order: Order, tell: Callable[[list[Worker]], None]) -> None:
     for number in signals:
         loop.remove_signal_handler(number)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
+    await HotMesh.stop()
 
 
 def served(worker: Worker) -> list[tuple[str, str]]:
