@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-dc70ae85-6dc44f3d
+-- build 0.1.0-38a51564-f9670646
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -87,6 +87,7 @@ create table hotmesh.graphs (
     document jsonb not null,
     plan jsonb not null,
     digest text not null,
+    deployed_by name not null,
     created_at timestamptz not null,
     activated_at timestamptz,
     constraint graphs_pkey primary key (id),
@@ -106,6 +107,8 @@ comment on column hotmesh.graphs.document is
 '{"app": …, "graph": …}: the graph and what its app says, in the normal form.';
 comment on column hotmesh.graphs.plan is 'What the engine knows of its activities without asking.';
 comment on column hotmesh.graphs.digest is 'The hash of its document.';
+comment on column hotmesh.graphs.deployed_by is
+'The role that deployed it: it may use functions of SQL whose owner it is a member of.';
 comment on column hotmesh.graphs.created_at is 'When it was deployed.';
 comment on column hotmesh.graphs.activated_at is 'When new jobs last began to take it.';
 create unique index graphs_active on hotmesh.graphs (topic) where state = 'active';
@@ -813,7 +816,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-dc70ae85-6dc44f3d'
+    select '0.1.0-38a51564-f9670646'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5130,6 +5133,18 @@ begin
 end
 $$;
 
+-- Whether a graph of its own answers a topic.
+create or replace function hotmesh._graph_answers(topic text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return exists (
+        select from graphs g where g.state = 'active' and g.topic = _graph_answers.topic);
+end
+$$;
+
 create or replace function hotmesh._graph_get(topic text)
 returns hotmesh.graphs
 language plpgsql
@@ -5194,10 +5209,10 @@ begin
     with laid as (
         insert into graphs as g (
             id, topic, version, lone, state, publishes, document, plan, digest,
-            created_at, activated_at)
+            deployed_by, created_at, activated_at)
         select n.id, n.topic, n.version, n.lone,
                case when n.topic = any (v_active) then 'active' else 'deployed' end, n.publishes,
-               n.document, n.plan, n.digest, hotmesh.now(),
+               n.document, n.plan, n.digest, n.deployed_by, hotmesh.now(),
                case when n.topic = any (v_active) then hotmesh.now() end
         from unnest(_graph_lay.graphs) n
         where not exists (
@@ -6886,6 +6901,45 @@ begin
 end
 $$;
 
+-- Who calls the door.
+create or replace function hotmesh._plan_deployer()
+returns name
+language sql
+stable
+as $$
+    select coalesce(nullif(current_setting('role'), 'none')::name, session_user)
+$$;
+
+-- Why a graph may not call a function; null if it may. It runs with the rights of its owner, so
+-- whoever deploys has to have them too.
+create or replace function hotmesh._plan_function_fault(name text, deployer name)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_function regprocedure;
+    v_proc record;
+begin
+    v_function := to_regprocedure(name || '(jsonb)');
+    select p.prosecdef, p.proowner, p.prokind = 'f' as plain, exists (
+               select from unnest(p.proconfig) s where s like 'search_path=%') as pinned
+    into v_proc
+    from pg_proc p where p.oid = v_function;
+    return case
+        when v_proc is null then format('there is no function %s(jsonb)', left(name, 100))
+        when not v_proc.plain then format('%s is no plain function', v_function)
+        when not v_proc.prosecdef or not v_proc.pinned
+            then format('%s has to be security definer and to set its search_path', v_function)
+        when not pg_has_role(deployer, v_proc.proowner, 'member')
+            then format('%s belongs to %s, of which %s is no member', v_function,
+                        v_proc.proowner::regrole, deployer) end;
+exception
+    when syntax_error_or_access_rule_violation or data_exception then
+        return format('%s is no name of a function', left(name, 100));
+end
+$$;
+
 -- 23_source.sql
 -- `variable := expression;`, after a line that says where the expression stands.
 create or replace function hotmesh._source_assign(
@@ -7230,6 +7284,21 @@ begin
 end
 $$;
 
+create or replace function hotmesh._deploy_functions(document jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'path', format('app.graphs[%s].activities.%s.function', g.place - 1, a.key),
+        'reason', f.fault) order by g.place, a.key), '[]')
+    from jsonb_array_elements(document #> '{app,graphs}') with ordinality g (graph, place)
+    cross join lateral jsonb_each(g.graph -> 'activities') a
+    cross join lateral hotmesh._plan_function_fault(
+        a.value ->> 'function', hotmesh._plan_deployer()) f (fault)
+    where a.value ->> 'type' = 'sql' and a.value ? 'function' and f.fault is not null
+$$;
+
 create or replace function hotmesh._deploy_check(app text, document jsonb)
 returns void
 language plpgsql
@@ -7241,12 +7310,15 @@ declare
     v_id text := document #>> '{app,id}';
     v_version text := document #>> '{app,version}';
 begin
-    if v_id is not null and hotmesh._app_schema(v_id) <> hotmesh._app_here() then
-        v_faults := coalesce(v_faults, '[]') || jsonb_build_array(jsonb_build_object(
+    if v_faults is not null then
+        perform hotmesh._deploy_refuse_faults(v_faults);
+    elsif v_id is not null and hotmesh._app_schema(v_id) <> hotmesh._app_here() then
+        v_faults := jsonb_build_array(jsonb_build_object(
             'path', 'app.id', 'reason', format(
                 'it is "%s", and the document is deployed to app "%s"', left(v_id, 60), app)));
     end if;
-    if v_faults is not null then
+    v_faults := coalesce(v_faults, '[]') || hotmesh._deploy_functions(document);
+    if v_faults <> '[]' then
         perform hotmesh._deploy_refuse_faults(v_faults);
     elsif exists (
         select from graphs g
@@ -7269,7 +7341,7 @@ begin
         nextval('hotmesh.ids'), hotmesh._field_topic(coalesce(graph ->> 'subscribes', ''), app),
         coalesce(app ->> 'version', '1'), app ->> 'version' is null, 'deployed',
         graph ->> 'publishes', v_document, hotmesh._plan_build(graph),
-        md5(v_document::text), hotmesh.now(), null)::hotmesh.graphs;
+        md5(v_document::text), hotmesh._plan_deployer(), hotmesh.now(), null)::hotmesh.graphs;
 end
 $$;
 
@@ -14383,36 +14455,21 @@ returns void
 language plpgsql
 as $$
 declare
-    v_function regprocedure := hotmesh._errand_function(c ->> 'function');
+    v_fault text := hotmesh._plan_function_fault(c ->> 'function', (
+        select g.deployed_by from graphs g where g.id = (c ->> 'graph_id')::bigint));
     v_output jsonb;
 begin
-    execute format('select to_jsonb(%s($1))', v_function::oid::regproc) into v_output
+    if v_fault is not null then
+        perform hotmesh._refuse_argument(
+            v_fault, 'It was looked up again before its call.',
+            'Make it what it was when the graph was deployed.');
+    end if;
+    execute format('select to_jsonb(%s($1))', to_regprocedure(
+        (c ->> 'function') || '(jsonb)')::oid::regproc) into v_output
     using c -> 'data';
     perform hotmesh._inbox_told(
         (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
         jsonb_build_object('output', v_output), 'waiting');
-end
-$$;
-
-create or replace function hotmesh._errand_function(name text)
-returns regprocedure
-language plpgsql
-stable
-as $$
-declare
-    v_function regprocedure := to_regprocedure(name || '(jsonb)');
-begin
-    if not exists (
-        select from pg_proc p
-        where p.oid = v_function and p.prosecdef and p.prokind = 'f'
-          and exists (select from unnest(p.proconfig) s where s like 'search_path=%'))
-    then
-        perform hotmesh._refuse_argument(
-            format('no such function for a graph: %s(jsonb)', left(name, 100)),
-            'It has to exist, to be security definer and to set its search_path.',
-            'create function … (jsonb) returns jsonb security definer set search_path = …');
-    end if;
-    return v_function;
 end
 $$;
 
@@ -15688,8 +15745,37 @@ begin
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
     v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
     perform hotmesh._child_refuse_existing(v_request);
-    perform hotmesh._child_start(v_request);
+    if v_about ->> 'queue' is null and hotmesh._graph_answers(v_request.workflow) then
+        perform hotmesh._child_publish(v_request);
+    else
+        perform hotmesh._child_start(v_request);
+    end if;
     return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
+end
+$$;
+
+-- A child that goes through a graph: what needs no worker is done at once. Its data is the one
+-- argument, if that is an object.
+create or replace function hotmesh._child_publish(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+declare
+    v_graph hotmesh.graphs := hotmesh._graph_get(request.workflow);
+    v_before text := hotmesh._child_adopt(request);
+    v_data jsonb := case
+        when request.args = '[]' then '{}'
+        when jsonb_array_length(request.args) = 1 and jsonb_typeof(request.args -> 0) = 'object'
+            then request.args -> 0
+        else jsonb_build_object('args', request.args) end;
+begin
+    if v_before = 'adopted' then
+        return;
+    elsif v_before = 'failed' then
+        request.options := request.options || '{"on_conflict": "replace"}';
+    end if;
+    perform hotmesh._errand_go('{}', array[hotmesh._subflow_open(
+        v_graph, hotmesh._subflow_request(v_graph, request.workflow, v_data, request))]);
 end
 $$;
 
@@ -16174,7 +16260,8 @@ comment on function hotmesh.schedule_list(text, text) is
 is paused.';
 
 -- 87_order.sql
--- Reaches the coroutines of its functions as CancelledError.
+-- Reaches the coroutines of its functions as CancelledError. A graph has no code to clean up: it
+-- ends.
 create or replace function hotmesh._order_cancel(job_id bigint)
 returns void
 language plpgsql
@@ -16185,6 +16272,10 @@ declare
         where s.job_id = _order_cancel.job_id and s.kind = 'workflow'
         order by s.dimension);
 begin
+    if exists (select from jobs j where j.id = job_id and j.graph_id is not null) then
+        perform hotmesh._order_interrupt(
+            job_id, '{"type": "JobCancelledError", "code": 499, "reason": "cancelled"}');
+    end if;
     perform hotmesh._inbox_told(job_id, o.dimension, o.sequence, '{"output": null}', 'ready')
     from (
         select f as dimension, hotmesh._attribute_order(job_id, 'cancel', null, null, f) as sequence

@@ -14,6 +14,7 @@ create table hotmesh.graphs (
     document jsonb not null,
     plan jsonb not null,
     digest text not null,
+    deployed_by name not null,
     created_at timestamptz not null,
     activated_at timestamptz,
     constraint graphs_pkey primary key (id),
@@ -33,6 +34,8 @@ comment on column hotmesh.graphs.document is
 '{"app": …, "graph": …}: the graph and what its app says, in the normal form.';
 comment on column hotmesh.graphs.plan is 'What the engine knows of its activities without asking.';
 comment on column hotmesh.graphs.digest is 'The hash of its document.';
+comment on column hotmesh.graphs.deployed_by is
+'The role that deployed it: it may use functions of SQL whose owner it is a member of.';
 comment on column hotmesh.graphs.created_at is 'When it was deployed.';
 comment on column hotmesh.graphs.activated_at is 'When new jobs last began to take it.';
 create unique index graphs_active on hotmesh.graphs (topic) where state = 'active';
@@ -69,6 +72,18 @@ begin
     order by g.topic desc
     limit 1;
     return v_graph;
+end
+$$;
+
+-- Whether a graph of its own answers a topic.
+create or replace function hotmesh._graph_answers(topic text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return exists (
+        select from graphs g where g.state = 'active' and g.topic = _graph_answers.topic);
 end
 $$;
 
@@ -136,10 +151,10 @@ begin
     with laid as (
         insert into graphs as g (
             id, topic, version, lone, state, publishes, document, plan, digest,
-            created_at, activated_at)
+            deployed_by, created_at, activated_at)
         select n.id, n.topic, n.version, n.lone,
                case when n.topic = any (v_active) then 'active' else 'deployed' end, n.publishes,
-               n.document, n.plan, n.digest, hotmesh.now(),
+               n.document, n.plan, n.digest, n.deployed_by, hotmesh.now(),
                case when n.topic = any (v_active) then hotmesh.now() end
         from unnest(_graph_lay.graphs) n
         where not exists (

@@ -211,3 +211,42 @@ begin
             values (hotmesh._graph_name(i)), (hotmesh._graph_name(i) || '_step')) as f (name)));
 end
 $$;
+
+-- Who calls the door.
+create or replace function hotmesh._plan_deployer()
+returns name
+language sql
+stable
+as $$
+    select coalesce(nullif(current_setting('role'), 'none')::name, session_user)
+$$;
+
+-- Why a graph may not call a function; null if it may. It runs with the rights of its owner, so
+-- whoever deploys has to have them too.
+create or replace function hotmesh._plan_function_fault(name text, deployer name)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_function regprocedure;
+    v_proc record;
+begin
+    v_function := to_regprocedure(name || '(jsonb)');
+    select p.prosecdef, p.proowner, p.prokind = 'f' as plain, exists (
+               select from unnest(p.proconfig) s where s like 'search_path=%') as pinned
+    into v_proc
+    from pg_proc p where p.oid = v_function;
+    return case
+        when v_proc is null then format('there is no function %s(jsonb)', left(name, 100))
+        when not v_proc.plain then format('%s is no plain function', v_function)
+        when not v_proc.prosecdef or not v_proc.pinned
+            then format('%s has to be security definer and to set its search_path', v_function)
+        when not pg_has_role(deployer, v_proc.proowner, 'member')
+            then format('%s belongs to %s, of which %s is no member', v_function,
+                        v_proc.proowner::regrole, deployer) end;
+exception
+    when syntax_error_or_access_rule_violation or data_exception then
+        return format('%s is no name of a function', left(name, 100));
+end
+$$;

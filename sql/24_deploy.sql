@@ -42,6 +42,21 @@ begin
 end
 $$;
 
+create or replace function hotmesh._deploy_functions(document jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'path', format('app.graphs[%s].activities.%s.function', g.place - 1, a.key),
+        'reason', f.fault) order by g.place, a.key), '[]')
+    from jsonb_array_elements(document #> '{app,graphs}') with ordinality g (graph, place)
+    cross join lateral jsonb_each(g.graph -> 'activities') a
+    cross join lateral hotmesh._plan_function_fault(
+        a.value ->> 'function', hotmesh._plan_deployer()) f (fault)
+    where a.value ->> 'type' = 'sql' and a.value ? 'function' and f.fault is not null
+$$;
+
 create or replace function hotmesh._deploy_check(app text, document jsonb)
 returns void
 language plpgsql
@@ -53,12 +68,15 @@ declare
     v_id text := document #>> '{app,id}';
     v_version text := document #>> '{app,version}';
 begin
-    if v_id is not null and hotmesh._app_schema(v_id) <> hotmesh._app_here() then
-        v_faults := coalesce(v_faults, '[]') || jsonb_build_array(jsonb_build_object(
+    if v_faults is not null then
+        perform hotmesh._deploy_refuse_faults(v_faults);
+    elsif v_id is not null and hotmesh._app_schema(v_id) <> hotmesh._app_here() then
+        v_faults := jsonb_build_array(jsonb_build_object(
             'path', 'app.id', 'reason', format(
                 'it is "%s", and the document is deployed to app "%s"', left(v_id, 60), app)));
     end if;
-    if v_faults is not null then
+    v_faults := coalesce(v_faults, '[]') || hotmesh._deploy_functions(document);
+    if v_faults <> '[]' then
         perform hotmesh._deploy_refuse_faults(v_faults);
     elsif exists (
         select from graphs g
@@ -81,7 +99,7 @@ begin
         nextval('hotmesh.ids'), hotmesh._field_topic(coalesce(graph ->> 'subscribes', ''), app),
         coalesce(app ->> 'version', '1'), app ->> 'version' is null, 'deployed',
         graph ->> 'publishes', v_document, hotmesh._plan_build(graph),
-        md5(v_document::text), hotmesh.now(), null)::hotmesh.graphs;
+        md5(v_document::text), hotmesh._plan_deployer(), hotmesh.now(), null)::hotmesh.graphs;
 end
 $$;
 

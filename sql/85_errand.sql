@@ -242,36 +242,21 @@ returns void
 language plpgsql
 as $$
 declare
-    v_function regprocedure := hotmesh._errand_function(c ->> 'function');
+    v_fault text := hotmesh._plan_function_fault(c ->> 'function', (
+        select g.deployed_by from graphs g where g.id = (c ->> 'graph_id')::bigint));
     v_output jsonb;
 begin
-    execute format('select to_jsonb(%s($1))', v_function::oid::regproc) into v_output
+    if v_fault is not null then
+        perform hotmesh._refuse_argument(
+            v_fault, 'It was looked up again before its call.',
+            'Make it what it was when the graph was deployed.');
+    end if;
+    execute format('select to_jsonb(%s($1))', to_regprocedure(
+        (c ->> 'function') || '(jsonb)')::oid::regproc) into v_output
     using c -> 'data';
     perform hotmesh._inbox_told(
         (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
         jsonb_build_object('output', v_output), 'waiting');
-end
-$$;
-
-create or replace function hotmesh._errand_function(name text)
-returns regprocedure
-language plpgsql
-stable
-as $$
-declare
-    v_function regprocedure := to_regprocedure(name || '(jsonb)');
-begin
-    if not exists (
-        select from pg_proc p
-        where p.oid = v_function and p.prosecdef and p.prokind = 'f'
-          and exists (select from unnest(p.proconfig) s where s like 'search_path=%'))
-    then
-        perform hotmesh._refuse_argument(
-            format('no such function for a graph: %s(jsonb)', left(name, 100)),
-            'It has to exist, to be security definer and to set its search_path.',
-            'create function … (jsonb) returns jsonb security definer set search_path = …');
-    end if;
-    return v_function;
 end
 $$;
 

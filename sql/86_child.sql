@@ -44,8 +44,37 @@ begin
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
     v_request.close_policy := hotmesh._child_policy(v_about ->> 'close_policy');
     perform hotmesh._child_refuse_existing(v_request);
-    perform hotmesh._child_start(v_request);
+    if v_about ->> 'queue' is null and hotmesh._graph_answers(v_request.workflow) then
+        perform hotmesh._child_publish(v_request);
+    else
+        perform hotmesh._child_start(v_request);
+    end if;
     return case when v_about ? 'outcome' then to_jsonb(v_request.key) end;
+end
+$$;
+
+-- A child that goes through a graph: what needs no worker is done at once. Its data is the one
+-- argument, if that is an object.
+create or replace function hotmesh._child_publish(request hotmesh.job_request)
+returns void
+language plpgsql
+as $$
+declare
+    v_graph hotmesh.graphs := hotmesh._graph_get(request.workflow);
+    v_before text := hotmesh._child_adopt(request);
+    v_data jsonb := case
+        when request.args = '[]' then '{}'
+        when jsonb_array_length(request.args) = 1 and jsonb_typeof(request.args -> 0) = 'object'
+            then request.args -> 0
+        else jsonb_build_object('args', request.args) end;
+begin
+    if v_before = 'adopted' then
+        return;
+    elsif v_before = 'failed' then
+        request.options := request.options || '{"on_conflict": "replace"}';
+    end if;
+    perform hotmesh._errand_go('{}', array[hotmesh._subflow_open(
+        v_graph, hotmesh._subflow_request(v_graph, request.workflow, v_data, request))]);
 end
 $$;
 

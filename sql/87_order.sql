@@ -6,7 +6,8 @@
 --@ state
 
 --@ behaviour
--- Reaches the coroutines of its functions as CancelledError.
+-- Reaches the coroutines of its functions as CancelledError. A graph has no code to clean up: it
+-- ends.
 create or replace function hotmesh._order_cancel(job_id bigint)
 returns void
 language plpgsql
@@ -17,6 +18,10 @@ declare
         where s.job_id = _order_cancel.job_id and s.kind = 'workflow'
         order by s.dimension);
 begin
+    if exists (select from jobs j where j.id = job_id and j.graph_id is not null) then
+        perform hotmesh._order_interrupt(
+            job_id, '{"type": "JobCancelledError", "code": 499, "reason": "cancelled"}');
+    end if;
     perform hotmesh._inbox_told(job_id, o.dimension, o.sequence, '{"output": null}', 'ready')
     from (
         select f as dimension, hotmesh._attribute_order(job_id, 'cancel', null, null, f) as sequence

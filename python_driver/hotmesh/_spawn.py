@@ -68,7 +68,7 @@ def _child_args(
     about = {
         "workflow": name,
         "key": key,
-        "queue": told.get("task_queue") or info.task_queue,
+        "queue": told.get("task_queue"),
         "options": _requests.options_of(told),
         "close_policy": policy,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 
@@ -407,4 +409,38 @@ transitions:
   s: [{to: bad, conditions: {code: 598}}]
 """)
     assert graphs.run("priced", {"n": 21}) == (0, {"total": 42}, None)
+    db.execute("alter function public.price(jsonb) security invoker")
+    assert graphs.run("priced", {"n": 21}) == (0, {"bad": "22023"}, None)
+    db.execute("alter function public.price(jsonb) security definer")
     assert graphs.run("priced", {"n": "x"}) == (0, {"bad": "22P02"}, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        ("public.nobody", "there is no function public.nobody(jsonb)"),
+        ("pg_catalog.jsonb_typeof", "security definer"),
+        ("drop table; --", "drop table; --"),
+    ],
+)
+def test_a_function_that_a_graph_may_not_call_is_refused(
+    graphs: Graphs, function: str, fault: str
+) -> None:
+    with pytest.raises(psycopg.DatabaseError, match=re.escape(fault)) as caught:
+        graphs.deploy(f"""
+subscribes: bad
+activities:
+  t: {{type: trigger}}
+  s: {{type: sql, function: '{function}'}}
+transitions: {{t: [{{to: s}}]}}
+""")
+    assert caught.value.sqlstate == "MSH20"
+
+
+def test_a_cancelled_graph_ends(graphs: Graphs, db: Connection) -> None:
+    graphs.deploy(ORDER)
+    key = graphs.pub("order.requested")
+    db.execute("select hotmesh.job_cancel('my-app', %s)", [key])
+    state = graphs.state(key)
+    assert (state.status < 0, state.error["code"]) == (True, 499)
+    assert messages(db) == []
