@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-38a51564-f9670646
+-- build 0.1.0-38a51564-f2274ce7
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -816,7 +816,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-38a51564-f9670646'
+    select '0.1.0-38a51564-f2274ce7'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7746,7 +7746,8 @@ begin
         from streams s
         where s.state = 'ready' and s.kind = _stream_heads.kind
           and s.queue = t.queue and s.name = t.name
-          and (s.worker is null or s.worker = _stream_heads.worker or s.visible_at <= v_grace)
+          and (s.worker is null or s.worker = _stream_heads.worker
+               or s.visible_at not between v_grace and v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit 1) h
     order by h.priority desc, h.id;
@@ -7798,7 +7799,8 @@ begin
             where s.state = 'ready' and s.kind = _stream_claim.kind
               and s.queue = queues[v_place] and s.name = names[v_place]
               and (s.worker is null or s.worker = _stream_claim.worker
-                   or s.visible_at <= v_now - interval '100 ms')
+                   or s.visible_at not between v_now - interval '100 ms'
+                       and v_now + interval '900 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);
@@ -8644,7 +8646,8 @@ begin
               and s.queue = t.queue and s.name = t.name
             order by s.priority desc, s.id
             limit 1) h
-        where h.worker <> _lease_grace_ends.worker and h.visible_at > v_grace);
+        where h.worker <> _lease_grace_ends.worker
+          and h.visible_at > v_grace and h.visible_at <= v_grace + interval '1 s');
 end
 $$;
 
@@ -8837,7 +8840,7 @@ returns double precision
 language sql
 stable
 as $$
-    select lim.throttle / 1000.0 - extract(epoch from hotmesh.now() - lim.updated_at)
+    select lim.throttle / 1000.0 - abs(extract(epoch from hotmesh.now() - lim.updated_at))
 $$;
 
 -- How many more may begin now; the caller who means to take them holds the row's lock.
@@ -8904,7 +8907,8 @@ declare
         from streams s
         where s.state = 'ready' and s.kind = 'workflow' and s.slot <> 1
           and s.queue = _limit_resume.queue and s.name = _limit_resume.name
-          and (s.worker is null or s.worker = _limit_resume.worker or s.visible_at <= v_grace)
+          and (s.worker is null or s.worker = _limit_resume.worker
+               or s.visible_at not between v_grace and v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit take
         for update skip locked);
@@ -10869,7 +10873,8 @@ begin
 end
 $$;
 
--- Idle workers call it too: nothing else runs that could.
+-- Idle workers call it too: nothing else runs that could. Next month is opened ahead, so that no
+-- run which continues as new need do it.
 create or replace function hotmesh._archive_expired(take integer)
 returns bigint
 language plpgsql
@@ -10877,11 +10882,11 @@ as $$
 declare
     v_ids bigint[] := hotmesh._archive_due(take);
 begin
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
     if v_ids = '{}' then
         return 0;
     end if;
-    perform hotmesh._app_open_month(
-        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
     v_ids := hotmesh._archive_quiet(v_ids);
     if not hotmesh._archive_open_months(v_ids, patient => false) then
         return 0;
@@ -11685,6 +11690,27 @@ begin
         array[step.job_id], array['update:' || (step.value ->> 'id')],
         array[step.value -> 'answer']);
     return 'true';
+end
+$$;
+
+-- The code starts over, and with it go the handlers that it had begun: whoever asked is told so.
+create or replace function hotmesh._update_abandon(job_id bigint, seen bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_facts(
+        array_agg(u.job_id), array_agg('update:' || (u.value ->> 'id')),
+        array_agg(jsonb_build_object('error', jsonb_build_object(
+            'type', 'JobInterruptedError', 'code', 410, 'message', format(
+                'the workflow continued as new before it had answered update "%s"', u.name)))))
+    from jobs_attributes u
+    where u.job_id = _update_abandon.job_id and u.dimension = '' and u.kind = 'update'
+      and u.sequence <= 0 and u.cursor <= seen
+      and not exists (
+          select from jobs_attributes a
+          where a.job_id = u.job_id and a.field = 'update:' || (u.value ->> 'id'))
+    having count(*) > 0;
 end
 $$;
 
@@ -16249,8 +16275,12 @@ as $$
 begin
     perform hotmesh._enter(app);
     return query
-    select (s::hotmesh.schedules).*
+    select (r::hotmesh.schedules).*
     from schedules s
+    cross join lateral jsonb_populate_record(s::hotmesh.schedules, jsonb_build_object(
+        'running', (
+            select coalesce(jsonb_agg(j.key), '[]') from jobs j
+            where j.key = any (s.running) and j.closed_at is null))) r
     where schedule_list.name is null or s.name = schedule_list.name
     order by s.name;
 end
@@ -16350,6 +16380,20 @@ begin
 end
 $$;
 
+-- What was asked of code that has ended meanwhile is refused, as it would be now. Of a job that
+-- closes in this very moment a turn drops it.
+create or replace function hotmesh._order_missed(id bigint, job_id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._job_refuse_closed(j.key, j.closed_at)
+    from jobs j
+    where j.id = _order_missed.job_id and j.closed_at is not null
+      and exists (select from streams s where s.id = _order_missed.id);
+end
+$$;
+
 -- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself. With
 -- the snapshot of a stricter isolation a lock may fail: then the next turn does it.
 create or replace function hotmesh._order_carry_out()
@@ -16367,6 +16411,8 @@ begin
     if current_setting('transaction_isolation') = 'read committed' then
         perform hotmesh._order_apply(
             hotmesh._order_lock(new.job_id), '{hook,cancel,interrupt,update}');
+        perform hotmesh._order_missed(new.id, new.job_id)
+        where new.name in ('hook', 'update');
     end if;
     perform hotmesh._worker_wake_any();
     return null;
@@ -16940,6 +16986,8 @@ begin
         report.job_id, report.dimension, (report.outcome -> 'again' ->> 'seen')::bigint);
     perform hotmesh._close_functions(array[report.job_id], array[report.dimension], false);
     if report.dimension = '' then
+        perform hotmesh._update_abandon(
+            report.job_id, (report.outcome -> 'again' ->> 'seen')::bigint);
         perform hotmesh._archive_generation(report.job_id);
         perform hotmesh._lease_run_again(report.job_id);
         perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);

@@ -195,7 +195,8 @@ begin
               and s.queue = t.queue and s.name = t.name
             order by s.priority desc, s.id
             limit 1) h
-        where h.worker <> _lease_grace_ends.worker and h.visible_at > v_grace);
+        where h.worker <> _lease_grace_ends.worker
+          and h.visible_at > v_grace and h.visible_at <= v_grace + interval '1 s');
 end
 $$;
 

@@ -71,7 +71,7 @@ returns double precision
 language sql
 stable
 as $$
-    select lim.throttle / 1000.0 - extract(epoch from hotmesh.now() - lim.updated_at)
+    select lim.throttle / 1000.0 - abs(extract(epoch from hotmesh.now() - lim.updated_at))
 $$;
 
 -- How many more may begin now; the caller who means to take them holds the row's lock.
@@ -138,7 +138,8 @@ declare
         from streams s
         where s.state = 'ready' and s.kind = 'workflow' and s.slot <> 1
           and s.queue = _limit_resume.queue and s.name = _limit_resume.name
-          and (s.worker is null or s.worker = _limit_resume.worker or s.visible_at <= v_grace)
+          and (s.worker is null or s.worker = _limit_resume.worker
+               or s.visible_at not between v_grace and v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit take
         for update skip locked);

@@ -232,7 +232,8 @@ begin
 end
 $$;
 
--- Idle workers call it too: nothing else runs that could.
+-- Idle workers call it too: nothing else runs that could. Next month is opened ahead, so that no
+-- run which continues as new need do it.
 create or replace function hotmesh._archive_expired(take integer)
 returns bigint
 language plpgsql
@@ -240,11 +241,11 @@ as $$
 declare
     v_ids bigint[] := hotmesh._archive_due(take);
 begin
+    perform hotmesh._app_open_month(
+        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
     if v_ids = '{}' then
         return 0;
     end if;
-    perform hotmesh._app_open_month(
-        hotmesh._app_here(), hotmesh.now() + interval '1 month', patient => false);
     v_ids := hotmesh._archive_quiet(v_ids);
     if not hotmesh._archive_open_months(v_ids, patient => false) then
         return 0;

@@ -35,6 +35,27 @@ begin
 end
 $$;
 
+-- The code starts over, and with it go the handlers that it had begun: whoever asked is told so.
+create or replace function hotmesh._update_abandon(job_id bigint, seen bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_facts(
+        array_agg(u.job_id), array_agg('update:' || (u.value ->> 'id')),
+        array_agg(jsonb_build_object('error', jsonb_build_object(
+            'type', 'JobInterruptedError', 'code', 410, 'message', format(
+                'the workflow continued as new before it had answered update "%s"', u.name)))))
+    from jobs_attributes u
+    where u.job_id = _update_abandon.job_id and u.dimension = '' and u.kind = 'update'
+      and u.sequence <= 0 and u.cursor <= seen
+      and not exists (
+          select from jobs_attributes a
+          where a.job_id = u.job_id and a.field = 'update:' || (u.value ->> 'id'))
+    having count(*) > 0;
+end
+$$;
+
 create or replace function hotmesh.update_send(
     app text, key text, name text, args jsonb default '[]', id text default null)
 returns text

@@ -479,8 +479,12 @@ as $$
 begin
     perform hotmesh._enter(app);
     return query
-    select (s::hotmesh.schedules).*
+    select (r::hotmesh.schedules).*
     from schedules s
+    cross join lateral jsonb_populate_record(s::hotmesh.schedules, jsonb_build_object(
+        'running', (
+            select coalesce(jsonb_agg(j.key), '[]') from jobs j
+            where j.key = any (s.running) and j.closed_at is null))) r
     where schedule_list.name is null or s.name = schedule_list.name
     order by s.name;
 end

@@ -96,6 +96,20 @@ begin
 end
 $$;
 
+-- What was asked of code that has ended meanwhile is refused, as it would be now. Of a job that
+-- closes in this very moment a turn drops it.
+create or replace function hotmesh._order_missed(id bigint, job_id bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._job_refuse_closed(j.key, j.closed_at)
+    from jobs j
+    where j.id = _order_missed.job_id and j.closed_at is not null
+      and exists (select from streams s where s.id = _order_missed.id);
+end
+$$;
+
 -- At the giver's commit, if nobody holds the job. What a turn ordered it carries out itself. With
 -- the snapshot of a stricter isolation a lock may fail: then the next turn does it.
 create or replace function hotmesh._order_carry_out()
@@ -113,6 +127,8 @@ begin
     if current_setting('transaction_isolation') = 'read committed' then
         perform hotmesh._order_apply(
             hotmesh._order_lock(new.job_id), '{hook,cancel,interrupt,update}');
+        perform hotmesh._order_missed(new.id, new.job_id)
+        where new.name in ('hook', 'update');
     end if;
     perform hotmesh._worker_wake_any();
     return null;

@@ -86,6 +86,8 @@ begin
         report.job_id, report.dimension, (report.outcome -> 'again' ->> 'seen')::bigint);
     perform hotmesh._close_functions(array[report.job_id], array[report.dimension], false);
     if report.dimension = '' then
+        perform hotmesh._update_abandon(
+            report.job_id, (report.outcome -> 'again' ->> 'seen')::bigint);
         perform hotmesh._archive_generation(report.job_id);
         perform hotmesh._lease_run_again(report.job_id);
         perform hotmesh._attribute_facts(array[report.job_id], '{input}', array[v_args]);

@@ -123,3 +123,66 @@ _DOORS: dict[str, Claim] = {
     "stream_claim": _stream_claim,
     "plain_sql": _plain,
 }
+
+
+def sleepers(world: World, name: str, *, counts: list[int], rounds: int) -> list[Row]:
+    """The same claim beside jobs that sleep until tomorrow, and in an app that has none, in turns."""
+    with world.app(f"{name}_none") as empty, world.app(name) as full:
+        with world.connect() as quiet, world.connect() as busy:
+            for conn, app in ((quiet, empty), (busy, full)):
+                conn.execute("set synchronous_commit = off")
+                _deepen(conn, app, 100)
+            rows, there = [], 0
+            for count in sorted(counts):
+                _put_to_sleep(busy, full, count - there)
+                there = count
+                pairs = [
+                    (
+                        _timed(quiet, empty, 100, "turn", _turn),
+                        _timed(busy, full, 100, "turn", _turn),
+                    )
+                    for _ in range(rounds + 5)
+                ][5:]
+                alone, beside = (median(pair[n] for pair in pairs) for n in (0, 1))
+                rows.append(
+                    {
+                        "case": f"beside {count:,} sleeping jobs",
+                        "turn_ms": beside,
+                        "turn_ms_alone": alone,
+                        "of_alone": beside / alone,
+                    }
+                )
+    return rows
+
+
+def _put_to_sleep(conn: psycopg.Connection[Any], app: str, count: int) -> None:
+    """A job that sleeps is its row, a message that waits, a step that is open, and a timer."""
+    base = conn.execute("select nextval('hotmesh.ids')").fetchone()
+    assert base is not None
+    first = base[0]
+    conn.execute("select setval('hotmesh.ids', %s)", [first + count * 3])
+    conn.execute(
+        f"insert into {app}.jobs (id, key, entity, queue, topic, created_at, updated_at)"
+        " select %(first)s + n, 'sleeper-' || (%(first)s + n), 'nap', 'bed', 'nap', now(), now()"
+        " from generate_series(1, %(count)s) n".encode(),
+        {"first": first, "count": count},
+    )
+    conn.execute(
+        f"insert into {app}.jobs_attributes (job_id, field, kind, state, sequence, ledger,"
+        " created_at, updated_at)"
+        " select %s + n, 'step-0001', 'timer', 'open', 1, 1100000000000, now(), now()"
+        " from generate_series(1, %s) n".encode(),
+        [first, count],
+    )
+    conn.execute(
+        f"insert into {app}.streams (id, kind, state, queue, name, job_id, sequence, visible_at,"
+        " created_at)"
+        " select %(first)s + (1 + k.n) * %(count)s + g, k.kind, k.state, k.queue, k.name,"
+        " %(first)s + g, k.step, now() + interval '1 day' * (1 + random()), now()"
+        " from generate_series(1, %(count)s) g, (values"
+        " (0, 'workflow', 'waiting', 'bed', 'nap', null::integer),"
+        " (1, 'timer', 'delayed', '', '', 1)) k (n, kind, state, queue, name, step)".encode(),
+        {"first": first, "count": count},
+    )
+    for table in ("jobs", "jobs_attributes", "streams"):
+        conn.execute(f"vacuum (analyze) {app}.{table}".encode())  # as autovacuum does

@@ -5,7 +5,7 @@ Each call is a step of the journal: carried out once, in the commit that lays it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +26,10 @@ class Search:
     command is made when it is called, counts once however often the code is replayed, and raises
     :class:`InvalidArgumentError` (when awaited) for what makes no sense.
     """
+
+    def __await__(self) -> Generator[Any, None, Search]:
+        yield from ()
+        return self
 
     def set(self, *pairs: Any) -> Awaitable[int]:
         """`set({"color": "red"})` or `set("color", "red", …)`. Returns how many were set."""
@@ -63,8 +67,8 @@ class Search:
         return _context.current_run(f"search.{operation}()").effect("search", operation, args)
 
 
-async def search() -> Search:
-    """The job's search attributes; see :class:`Search`."""
+def search() -> Search:
+    """The job's search attributes, there at once, awaited or not; see :class:`Search`."""
     _context.current_run("workflow.search()")
     return Search()
 

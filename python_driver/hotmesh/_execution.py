@@ -48,7 +48,7 @@ def name_of(function: object) -> str:
 
 def named(functions: object, what: str) -> dict[str, Function]:
     """Functions by name, from a module, a class, an object, a mapping, a list or one function."""
-    if functions is None:
+    if functions is None or functions == [] or functions == () or functions == {}:
         return {}
     if isinstance(functions, Mapping):
         found = dict(functions)

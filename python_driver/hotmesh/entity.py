@@ -7,7 +7,7 @@ for jobs by their documents.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar, overload
@@ -126,6 +126,10 @@ class EntityContext(_Commands):
 
     Each command counts once, however often the code is replayed, and its answer is replayed.
     """
+
+    def __await__(self) -> Generator[Any, None, EntityContext]:
+        yield from ()
+        return self
 
     def _send(self, operation: str, path: str | None, value: Any, request: str | None) -> Any:
         run = _context.current_run(f"entity.{operation}()")

@@ -167,6 +167,8 @@ async def register_activity_worker(
         InvalidArgumentError: no functions, a bad queue, number or policy.
     """
     functions = named(activities, "activities")
+    if not functions:
+        raise InvalidArgumentError("a worker needs something to serve", hint="pass activities=")
     queues = {_codec.name(task_queue, "task_queue"): functions}
     if activity_task_queue is not None:
         queues[_codec.name(activity_task_queue, "activity_task_queue")] = functions
@@ -218,7 +220,7 @@ async def _pump(
     pump = Pump(
         session,
         workflows=workflows,
-        workflow_slots=_slots(slots[0], "max_concurrent_workflows", 0),
+        workflow_slots=_slots(slots[0], "max_concurrent_workflows", min(len(workflows), 1)),
         activity_slots=_slots(slots[1], "max_concurrent_activities", 0),
         lease=_lease(lease),
     )
@@ -263,7 +265,9 @@ def _slots(value: int, what: str, low: int) -> int:
 
 
 def _lease(lease: Duration | None) -> float:
-    seconds = durations.parse(lease or os.environ.get("HMSH_LEASE") or DEFAULT_LEASE, "lease")
+    if lease is None:
+        lease = os.environ.get("HMSH_LEASE") or DEFAULT_LEASE
+    seconds = durations.parse(lease, "lease")
     if not 1 <= seconds <= 3600:
         raise InvalidArgumentError(f"lease is {seconds} s", hint="from 1 second to 1 hour")
     return seconds

@@ -349,8 +349,11 @@ def signal(signal_id: str, data: Any = None) -> Awaitable[None]:
     return run.effect("signal", _codec.text(signal_id, "signal_id"), args)
 
 
-async def entity() -> EntityContext:
-    """The job's entity, whose commands count once: `await (await entity()).increment("retries")`."""
+def entity() -> EntityContext:
+    """The job's entity, whose commands count once: `await (await entity()).increment("retries")`.
+
+    It is there at once: the inner `await` may be left out.
+    """
     _context.current_run("workflow.entity()")
     return EntityContext()
 
@@ -501,8 +504,11 @@ def set_update_handler(
     )
 
 
-async def continue_as_new(*args: Any) -> NoReturn:
+def continue_as_new(*args: Any) -> NoReturn:
     """Start over with these arguments and an empty journal, in the same job; it never returns.
+
+    It raises, where it is called, what no `except Exception` catches; an `await` before it is welcome
+    and not needed.
 
     The workflow id, the entity, signals that wait and open hooks stay. What the function had asked for
     and not awaited is given up. The old journal of a workflow goes to the archive, a hook's is dropped.

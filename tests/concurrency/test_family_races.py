@@ -368,9 +368,25 @@ def test_a_hook_and_the_end_of_its_job(
         hand.settle(hand.take())
     else:
         worker.run(TURN, [report(task, outcome={"output": 1})])
-        giver.commit()
+        with pytest.raises(psycopg.errors.DatabaseError, match="has closed"):
+            giver.commit()
     hand.turn()
     assert one(db, "select status from my_app.jobs") == 0
+    assert left(db) == []
+
+
+def test_a_job_that_is_interrupted_by_whoever_asked_for_a_hook_refuses_nothing(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    (giver,) = sessions("giver")
+    giver.begin()
+    giver.run("select hotmesh.hook_start('my-app', 'p', 'aid')")
+    giver.run("select hotmesh.job_interrupt('my-app', 'p')")
+    giver.run("select hotmesh.update_send('my-app', 'p', 'change')")
+    giver.commit()
+    hand.turn()
+    assert one(db, "select status from my_app.jobs") < -900_000_000
     assert left(db) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,7 @@ from hotmesh.errors import (
     ForbiddenInWorkflow,
     InvalidArgumentError,
     JobClosedError,
+    JobInterruptedError,
     JobNotFoundError,
     TimedOutError,
 )
@@ -145,3 +147,24 @@ async def test_the_blocking_client_asks_too(house: House) -> None:
             return [handle.update("deposit", 3), handle.query("balance")]
 
     assert await asyncio.to_thread(ask) == [3, 3]
+
+
+async def test_an_update_that_was_begun_when_the_code_starts_over_is_told_so(house: House) -> None:
+    async def again(generation: int) -> int:
+        begun = asyncio.Event()
+
+        async def change() -> None:
+            begun.set()
+            await workflow.wait_for("never")
+
+        workflow.set_update_handler("change", change)
+        if generation:
+            return generation
+        await begun.wait()
+        await workflow.continue_as_new(1)
+
+    await house.worker(again)
+    handle = await house.start(again, 0)
+    with pytest.raises(JobInterruptedError, match='before it had answered update "change"'):
+        await handle.update("change", timeout=10)
+    assert await handle.result(timeout=10) == 1

@@ -641,3 +641,18 @@ async def test_a_workflow_signals_itself_once(house: House) -> None:
 
     await house.worker(talks_to_itself)
     assert await house.run(talks_to_itself) == [True, {"n": 1}]
+
+
+async def test_what_is_there_at_once_may_be_awaited_and_need_not(house: House) -> None:
+    async def plain(n: int) -> Any:
+        entity, search = workflow.entity(), workflow.search()
+        assert await entity is entity
+        assert await search is search
+        await search.set("n", n)
+        if n < 2:
+            await entity.increment("rounds")
+            workflow.continue_as_new(n + 1)
+        return [await entity.get("rounds"), await search.get("n")]
+
+    await house.worker(plain)
+    assert await house.run(plain, 0) == [2, 2]

@@ -365,6 +365,9 @@ def test_a_trigger_starts_one_now_paused_or_not(db: Connection, caller: Connecti
     job = row(caller, "select * from hotmesh.schedule_trigger('my-app', 's')")
     assert (job.key, job.status) == ("s-2030-01-01T00:00:10Z", 1)
     assert schedule(caller).running == [job.key]
+    hand = Hand(caller)
+    hand.settle(hand.take())
+    assert schedule(caller).running == []
 
 
 def test_a_schedule_that_is_deleted_leaves_its_jobs(
