@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-38a51564-f2274ce7
+-- build 0.1.0-e0a9f909-d5163bc4
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -131,6 +131,28 @@ comment on index hotmesh.graphs_active is 'One graph answers a topic.';
 
 -- 22_expression.sql
 
+
+-- 22_measure.sql
+create table hotmesh.measures (
+    job_id bigint not null,
+    topic text not null,
+    key text not null,
+    at timestamptz not null,
+    job_key text not null,
+    measured jsonb not null default '{}',
+    constraint measures_pkey primary key (job_id)
+);
+comment on table hotmesh.measures is
+'One row per started job of a graph whose trigger has stats: what is counted and measured of it.';
+comment on column hotmesh.measures.job_id is 'The job.';
+comment on column hotmesh.measures.topic is 'The topic that it was started by.';
+comment on column hotmesh.measures.key is
+'What stats.key came to: jobs of one key are counted together; empty without one.';
+comment on column hotmesh.measures.at is 'When it started.';
+comment on column hotmesh.measures.job_key is 'The key of the job.';
+comment on column hotmesh.measures.measured is '{"color": "red", "amount": 5}: values by target.';
+create index measures_by_time on hotmesh.measures (topic, key, at);
+comment on index hotmesh.measures_by_time is 'The jobs of a topic and a key in a span of time.';
 
 -- 23_plan.sql
 create type hotmesh.plan_step as (
@@ -639,6 +661,13 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 -- 85_start.sql
 
 
+-- 85_stats.sql
+create type hotmesh.stats_query as (
+    topic text, key text, granularity text, step interval, since timestamptz, until timestamptz,
+    measures jsonb);
+comment on type hotmesh.stats_query is
+'What is asked: of which jobs, in which span (`until` not included), in which steps.';
+
 -- 85_subflow.sql
 
 
@@ -816,7 +845,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-38a51564-f2274ce7'
+    select '0.1.0-e0a9f909-d5163bc4'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6696,6 +6725,123 @@ as $$
         jsonb_build_object('expected', true, 'actual', coalesce(value, 'false')), scope, path)
 $$;
 
+-- 22_measure.sql
+-- What a target is called: {$self.output.data.size.width} is size.width; a pipe has no name.
+create or replace function hotmesh._measure_name(target jsonb, measure text, place bigint)
+returns text
+language sql
+immutable
+as $$
+    select coalesce(
+        nullif(array_to_string(r.names[array_position(r.names, 'data') + 1:], '.'), ''),
+        r.names[cardinality(r.names)], measure || place)
+    from (values (hotmesh._reference_parse(
+        case when jsonb_typeof(target) = 'string' then target #>> '{}' end))) r (names)
+$$;
+
+-- What a plan has of `stats`: measures are [{"measure", "target"}] with the names of the targets.
+create or replace function hotmesh._measure_plan(stats jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'counted', case when stats ?| '{key,measures}' then true end,
+        'granularity', stats -> 'granularity', 'measures', (
+            select jsonb_agg(jsonb_build_object(
+                'measure', m.about -> 'measure', 'target', hotmesh._measure_name(
+                    m.about -> 'target', m.about ->> 'measure', m.place)) order by m.place)
+            from jsonb_array_elements(stats -> 'measures') with ordinality m (about, place)))
+$$;
+
+-- What a trigger says of the job that is to be; `measured` in the order of the measures.
+create or replace function hotmesh._measure_fields(graph jsonb, trigger jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'id', s.stats -> 'id', 'key', s.stats -> 'key', 'parent', s.stats -> 'parent',
+        'adjacent', s.stats -> 'adjacent',
+        'measured', (
+            select jsonb_agg(m.about -> 'target' order by m.place)
+            from jsonb_array_elements(s.stats -> 'measures') with ordinality m (about, place)),
+        'expire', case
+            when hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end)
+    from (values (trigger -> 'stats')) s (stats)
+$$;
+
+create or replace function hotmesh._measure_key(value jsonb)
+returns text
+language sql
+immutable
+as $$
+    select left(coalesce(value #>> '{}', ''), 500)
+$$;
+
+-- `trigger` is what those fields came to. Only what is no list and no object is measured.
+create or replace function hotmesh._measure_lay(job hotmesh.jobs, measures jsonb, trigger jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    insert into measures (job_id, topic, key, at, job_key, measured)
+    select job.id, job.topic, hotmesh._measure_key(trigger -> 'key'), job.created_at, job.key, (
+        select coalesce(jsonb_object_agg(m.about ->> 'target', case jsonb_typeof(v.value)
+                   when 'string' then to_jsonb(left(v.value #>> '{}', 500))
+                   else v.value end), '{}')
+        from jsonb_array_elements(measures) with ordinality m (about, place)
+        join jsonb_array_elements(trigger -> 'measured') with ordinality v (value, place)
+            on v.place = m.place
+        where jsonb_typeof(v.value) in ('string', 'number', 'boolean'));
+end
+$$;
+
+-- A facet is field:value.
+create or replace function hotmesh._measure_is(measured jsonb, facet text)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(
+        measured ->> left(facet, strpos(facet, ':') - 1) = substr(facet, strpos(facet, ':') + 1),
+        false)
+$$;
+
+-- These jobs are found by this field no more.
+create or replace function hotmesh._measure_unmark(job_ids bigint[], field text)
+returns void
+language plpgsql
+as $$
+begin
+    update measures m set measured = m.measured - field
+    where m.job_id = any (array(
+        select l.job_id from measures l
+        where l.job_id = any (job_ids) and l.measured ? field
+        for update skip locked));
+end
+$$;
+
+create or replace function hotmesh._measure_forget(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from measures m where m.job_id = any (job_ids);
+end
+$$;
+
+-- What is older than the archive, but for jobs that are still there.
+create or replace function hotmesh._measure_prune(before timestamptz)
+returns void
+language plpgsql
+as $$
+begin
+    delete from measures m
+    where m.at < before and not exists (select from jobs j where j.id = m.job_id);
+end
+$$;
+
 -- 23_plan.sql
 create or replace function hotmesh._plan_type(activity jsonb)
 returns text
@@ -6791,10 +6937,12 @@ declare
         select coalesce(a.value -> 'stats', '{}') from jsonb_each(graph -> 'activities') a
         where a.value ->> 'type' = 'trigger');
 begin
-    return jsonb_strip_nulls(jsonb_build_object(
-        'begins', case when v_stats ?| '{id,key,parent,adjacent}' then true end,
-        'measures', v_stats -> 'measures', 'granularity', v_stats -> 'granularity',
-        'expire', graph -> 'expire', 'publishes', graph -> 'publishes',
+    return jsonb_strip_nulls(hotmesh._measure_plan(v_stats) || jsonb_build_object(
+        'begins', case when v_stats ?| '{id,key,parent,adjacent,measures}'
+                            or hotmesh._field_is_dynamic(graph -> 'expire') then true end,
+        'expire', case
+            when not hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end,
+        'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
         'deepest', (select max(d.depth) from hotmesh._plan_depths(graph) d),
@@ -6970,9 +7118,7 @@ language sql
 stable
 as $$
     select case hotmesh._plan_type(a.about)
-        when 'trigger' then jsonb_build_object(
-            'id', a.about #> '{stats,id}', 'key', a.about #> '{stats,key}',
-            'parent', a.about #> '{stats,parent}', 'adjacent', a.about #> '{stats,adjacent}')
+        when 'trigger' then hotmesh._measure_fields(graph, a.about)
         when 'worker' then jsonb_build_object('topic', a.about -> 'topic')
         when 'await' then jsonb_build_object(
             'topic', a.about -> 'topic', 'await', a.about -> 'await',
@@ -6983,7 +7129,8 @@ as $$
             'expected', hotmesh._plan_hook(graph, id) -> 'expected')
         when 'signal' then jsonb_build_object(
             'topic', a.about -> 'topic', 'code', a.about -> 'code',
-            'status', a.about -> 'status', 'data', a.about #> '{signal,maps}',
+            'subtype', a.about -> 'subtype', 'status', a.about -> 'status',
+            'data', a.about #> '{signal,maps}',
             'key_name', a.about -> 'key_name', 'key_value', a.about -> 'key_value',
             'resolver', a.about #> '{resolver,maps}', 'scrub', a.about -> 'scrub')
         when 'interrupt' then jsonb_build_object(
@@ -7115,15 +7262,16 @@ begin
 end
 $$;
 
--- A signal for a hook: the value by which it finds its wait.
+-- A signal for a hook: the value by which it finds its wait. Of a trigger: its stats.key.
 create or replace function hotmesh._source_actual(graph jsonb, id text, scope jsonb)
 returns text
 language sql
 stable
 as $$
     select hotmesh._source_assign(
-        'o.about', h.rule -> 'actual', scope, 'hooks.' || (h.rule ->> 'topic'))
-    from (select hotmesh._plan_hook(graph, id) as rule) h
+        'o.about', coalesce(h.rule -> 'actual', graph #> array['activities', id, 'stats', 'key']),
+        scope, coalesce('hooks.' || (h.rule ->> 'topic'), 'activities.' || id || '.stats.key'))
+    from (values (hotmesh._plan_hook(graph, id))) h (rule)
 $$;
 
 -- Names and values, no objects of maps in them.
@@ -7150,7 +7298,7 @@ begin
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
         E'if leg = ''enter'' then\nnull;\n', hotmesh._source_enter(graph, id, scope),
-        case when hotmesh._plan_hook(graph, id) is not null then concat(
+        case when hotmesh._plan_hook(graph, id) is not null or number = 1 then concat(
             E'elsif leg = ''actual'' then\nnull;\n',
             hotmesh._source_actual(graph, id, scope)) end,
         E'else\n', hotmesh._source_leave(graph, id, scope), E'end if;\n');
@@ -14343,6 +14491,19 @@ begin
 end
 $$;
 
+create or replace function hotmesh._errand_refuse_hook(topic text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._graph_refuse_unknown(topic, 'hook', (
+        select string_agg(distinct a.about ->> 'topic', ', ')
+        from graphs g
+        cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
+        where g.state = 'active' and a.about ->> 'type' = 'hook'));
+end
+$$;
+
 -- The name under which a signal of a topic finds its wait.
 create or replace function hotmesh._errand_signal_name(topic text, data jsonb)
 returns text
@@ -14354,16 +14515,85 @@ declare
 begin
     select r.graph, r.number into v_rule from hotmesh._errand_rule(topic) r;
     if v_rule.number is null then
-        perform hotmesh._graph_refuse_unknown(topic, 'hook', (
-            select string_agg(distinct a.about ->> 'topic', ', ')
-            from graphs g
-            cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
-            where g.state = 'active' and a.about ->> 'type' = 'hook'));
+        perform hotmesh._errand_refuse_hook(topic);
     end if;
     v_actual := (hotmesh._walk_ask_step(
         v_rule.graph, v_rule.number, 'actual',
         jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
     return hotmesh._visit_name(topic, v_actual);
+end
+$$;
+
+-- The oldest wait for a topic of each job that waits for it; null `job_ids`: of all jobs.
+create or replace function hotmesh._errand_waiting(topic text, job_ids bigint[])
+returns table (job_id bigint, name text)
+language plpgsql
+stable
+as $$
+begin
+    return query
+    select distinct on (w.job_id) w.job_id, w.name
+    from signals w
+    join jobs j on j.id = w.job_id and j.closed_at is null
+    join graphs g on g.id = j.graph_id
+    where w.kind = 'wait'
+      and (w.name = _errand_waiting.topic
+           or starts_with(w.name, _errand_waiting.topic || ':'))
+      and (job_ids is null or w.job_id = any (job_ids))
+      and g.plan #>> array['activities', (w.sequence - 1)::text, 'topic'] = _errand_waiting.topic
+    order by w.job_id, w.id;
+end
+$$;
+
+-- Every waiting job gets it once; returns the jobs.
+create or replace function hotmesh._errand_signal_all(
+    topic text, answer jsonb, query jsonb, facets text[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_graph hotmesh.graphs;
+    v_ids bigint[];
+    v_names text[];
+begin
+    select (r.graph).* into v_graph from hotmesh._errand_rule(topic) r;
+    if v_graph.id is null then
+        perform hotmesh._errand_refuse_hook(topic);
+    end if;
+    select coalesce(array_agg(w.job_id), '{}'), array_agg(w.name) into v_ids, v_names
+    from hotmesh._errand_waiting(topic, hotmesh._stats_jobs(v_graph, query, facets)) w;
+    perform hotmesh._signal_send(w.id, w.name, answer)
+    from unnest(v_ids, v_names) as w (id, name);
+    return v_ids;
+end
+$$;
+
+-- An activity says so: {key_name, key_value} is the facet, `resolver` the query. If that makes no
+-- sense as it is computed, its job ends.
+create or replace function hotmesh._errand_signal_facet(c jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+begin
+    v_ids := hotmesh._errand_signal_all(
+        c ->> 'topic',
+        hotmesh._errand_answer(
+            nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer),
+        c -> 'resolver', array(
+            select format('%s:%s', c ->> 'key_name', c ->> 'key_value') where c ? 'key_name'));
+    if c -> 'scrub' = 'true' then
+        perform hotmesh._measure_unmark(v_ids, c ->> 'key_name');
+    end if;
+exception
+    when data_exception or program_limit_exceeded or feature_not_supported or undefined_function
+        or internal_error or sqlstate 'MSH22'
+    then
+        perform hotmesh._inbox_put(
+            (c ->> 'job_id')::bigint, '', 'interrupt', jsonb_build_object(
+                'code', 598, 'throw', true,
+                'reason', format('activity "%s": %s', c ->> 'id', sqlerrm)));
 end
 $$;
 
@@ -14385,7 +14615,11 @@ begin
         hotmesh._errand_signal_name(c ->> 'topic', coalesce(nullif(c -> 'data', 'null'), '{}')),
         hotmesh._errand_answer(
             nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer))
-    from hotmesh._errand_list(walks, 'signal') c;
+    from hotmesh._errand_list(walks, 'signal') c
+    where c ->> 'subtype' is distinct from 'all';
+    perform hotmesh._errand_signal_facet(c)
+    from hotmesh._errand_list(walks, 'signal') c
+    where c ->> 'subtype' = 'all';
     perform hotmesh._inbox_put(j.id, '', 'interrupt', jsonb_build_object(
         'reason', c -> 'reason', 'code', c -> 'code', 'descend', c -> 'descend',
         'throw', coalesce(nullif(c -> 'throw', 'null'), 'true')))
@@ -14898,6 +15132,381 @@ begin
 end
 $$;
 
+-- 85_stats.sql
+create or replace function hotmesh._stats_refuse(message text, given jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._refuse_argument(
+        message, format('It was %s.', left(given::text, 200)),
+        'For instance {"data": {…}, "range": "1h", "end": "NOW", "granularity": "5m"}; a range '
+        || 'may be infinity, times are ISO 8601 or NOW.');
+end
+$$;
+
+-- Null: everything is one step.
+create or replace function hotmesh._stats_step(granularity text)
+returns interval
+language plpgsql
+immutable
+as $$
+begin
+    if granularity <> all (hotmesh._field_choices('granularity')) then
+        perform hotmesh._stats_refuse('no such granularity', to_jsonb(granularity));
+    end if;
+    return case when granularity <> 'infinity'
+                then hotmesh._duration(to_jsonb(granularity), 'granularity') end;
+end
+$$;
+
+-- A time without a zone is UTC.
+create or replace function hotmesh._stats_time(query jsonb, name text)
+returns timestamptz
+language plpgsql
+volatile
+as $$
+declare
+    v_text text := query ->> name;
+begin
+    if v_text ~* '^now$' then
+        return hotmesh.now();
+    elsif v_text ~* ('^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?'
+                     || '(Z|[-+]\d\d(:?\d\d)?)?)?$')
+    then
+        return (v_text || case when v_text ~* ':.*(Z|[-+]\d\d(:?\d\d)?)$' then '' else ' UTC'
+                          end)::timestamptz;
+    elsif v_text is not null then
+        perform hotmesh._stats_refuse(format('%s is no time', name), query -> name);
+    end if;
+    return null;
+exception when invalid_datetime_format or datetime_field_overflow then
+    perform hotmesh._stats_refuse(format('%s is no time', name), query -> name);
+end
+$$;
+
+-- From `since` to before `until`, in whole steps; a null `since` is the beginning. A query that
+-- says nothing of time gets `fallback`.
+create or replace function hotmesh._stats_span(
+    ask hotmesh.stats_query, query jsonb, fallback text)
+returns hotmesh.stats_query
+language plpgsql
+as $$
+declare
+    v_text text := coalesce(query ->> 'range', case when not query ? 'start' then fallback end);
+    v_range interval := case when lower(v_text) <> 'infinity'
+                             then hotmesh._duration(to_jsonb(v_text), 'range') end;
+    v_start timestamptz := hotmesh._stats_time(query, 'start');
+    v_end timestamptz := coalesce(
+        hotmesh._stats_time(query, 'end'), v_start + v_range, hotmesh.now());
+    v_origin constant timestamptz := '2000-01-01 00:00:00+00';
+begin
+    v_start := coalesce(v_start, v_end - v_range);
+    if v_start > v_end then
+        perform hotmesh._stats_refuse('start is after end', query);
+    elsif (v_end - v_start) / 10000 > ask.step and query -> 'sparse' is distinct from 'true' then
+        perform hotmesh._stats_refuse('more than 10000 segments', query);
+    end if;
+    ask.since := case when ask.step is null then v_start
+                      else date_bin(ask.step, v_start, v_origin) end;
+    ask.until := case when ask.step is null then v_end + interval '1 microsecond'
+                      else date_bin(ask.step, v_end, v_origin) + ask.step end;
+    return ask;
+end
+$$;
+
+-- The key that jobs with such data have; null: of any key, since nothing was said of it.
+create or replace function hotmesh._stats_key(graph hotmesh.graphs, query jsonb)
+returns text
+language plpgsql
+as $$
+declare
+    v_key jsonb := (hotmesh._walk_ask_step(
+        graph, 1, 'actual', jsonb_build_object('output', jsonb_build_object(
+            'data', coalesce(query -> 'data', '{}'))), '{"data": {}, "metadata": {}}')).about;
+begin
+    return case when query ? 'data' or v_key <> 'null' then hotmesh._measure_key(v_key) end;
+end
+$$;
+
+create or replace function hotmesh._stats_query(
+    graph hotmesh.graphs, topic text, query jsonb, fallback text)
+returns hotmesh.stats_query
+language plpgsql
+as $$
+declare
+    v_query jsonb := coalesce(nullif(query, 'null'), '{}');
+    v_ask hotmesh.stats_query;
+begin
+    if jsonb_typeof(v_query) <> 'object'
+        or v_query - '{data,range,start,end,granularity,sparse,scrub}'::text[] <> '{}'
+    then
+        perform hotmesh._stats_refuse('no such query', v_query);
+    end if;
+    v_query := jsonb_strip_nulls(v_query);
+    v_ask.topic := nullif(topic, '');
+    v_ask.key := hotmesh._stats_key(graph, v_query);
+    v_ask.measures := coalesce(graph.plan -> 'measures', '[]');
+    v_ask.granularity := coalesce(
+        v_query ->> 'granularity', graph.plan ->> 'granularity', '5m');
+    v_ask.step := hotmesh._stats_step(v_ask.granularity);
+    return hotmesh._stats_span(
+        v_ask, v_query, case when v_ask.step is null then 'infinity' else fallback end);
+end
+$$;
+
+create or replace function hotmesh._stats_segment(ask hotmesh.stats_query, at timestamptz)
+returns timestamptz
+language sql
+immutable
+as $$
+    select case when ask.step is null then coalesce(ask.since, '-infinity')
+                else date_bin(ask.step, at, '2000-01-01 00:00:00+00') end
+$$;
+
+-- Two statements, so that the plan of the usual one, which looks into the index, stays its own.
+create or replace function hotmesh._stats_rows(ask hotmesh.stats_query)
+returns table (segment timestamptz, job_id bigint, job_key text, at timestamptz, measured jsonb)
+language plpgsql
+stable
+as $$
+declare
+    v_since timestamptz := coalesce(ask.since, '-infinity');
+begin
+    if ask.topic is not null and ask.key is not null then
+        return query
+        select hotmesh._stats_segment(ask, m.at), m.job_id, m.job_key, m.at, m.measured
+        from measures m
+        where m.topic = ask.topic and m.key = ask.key and m.at >= v_since and m.at < ask.until;
+        return;
+    end if;
+    return query
+    select hotmesh._stats_segment(ask, m.at), m.job_id, m.job_key, m.at, m.measured
+    from measures m
+    where (ask.topic is null or m.topic = ask.topic) and (ask.key is null or m.key = ask.key)
+      and m.at >= v_since and m.at < ask.until;
+end
+$$;
+
+create or replace function hotmesh._stats_number(value jsonb)
+returns numeric
+language sql
+immutable
+as $$
+    select case when value #>> '{}' ~ '^\s*[-+]?\d{1,100}(\.\d{1,100})?\s*$'
+                then (value #>> '{}')::numeric end
+$$;
+
+-- What the measures come to in each segment, and in all of them (`segment` is null). `count` counts
+-- by value, "color:red".
+create or replace function hotmesh._stats_sums(ask hotmesh.stats_query)
+returns table (segment timestamptz, measures jsonb)
+language sql
+stable
+as $$
+    select v.segment, jsonb_agg(jsonb_build_object(
+               'target', v.target, 'type', v.measure, 'value', trim_scale(v.value))
+               order by v.place, v.target)
+    from (
+        select p.segment, p.place, p.measure, p.target, case p.measure
+                   when 'count' then count(*) when 'sum' then sum(p.number)
+                   when 'avg' then avg(p.number) when 'max' then max(p.number)
+                   when 'min' then min(p.number)
+                   else (percentile_disc(0.5) within group (order by p.number)
+                         + percentile_disc(0.5) within group (order by p.number desc)) / 2
+               end as value
+        from (
+            select r.segment, m.place, m.about ->> 'measure' as measure,
+                   concat_ws(':', m.about ->> 'target', case m.about ->> 'measure'
+                       when 'count' then r.measured ->> (m.about ->> 'target') end) as target,
+                   hotmesh._stats_number(r.measured -> (m.about ->> 'target')) as number
+            from hotmesh._stats_rows(ask) r
+            cross join jsonb_array_elements(ask.measures) with ordinality m (about, place)
+            where m.about ->> 'measure' <> 'index' and r.measured ? (m.about ->> 'target')) p
+        group by grouping sets (
+            (p.place, p.measure, p.target), (p.segment, p.place, p.measure, p.target))) v
+    where v.value is not null
+    group by v.segment
+$$;
+
+create or replace function hotmesh._stats_label(segment timestamptz)
+returns text
+language sql
+stable
+as $$
+    select case when isfinite(segment)
+                then to_char(segment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')
+                else 'infinity' end
+$$;
+
+-- The segments of a span; of one without a beginning, those in which a job started.
+create or replace function hotmesh._stats_segments(ask hotmesh.stats_query)
+returns setof timestamptz
+language plpgsql
+stable
+as $$
+begin
+    if ask.step is null then
+        return next coalesce(ask.since, '-infinity');
+    elsif ask.since is null then
+        return query select distinct r.segment from hotmesh._stats_rows(ask) r;
+    else
+        return query select generate_series(ask.since, ask.until - ask.step, ask.step);
+    end if;
+end
+$$;
+
+-- What an answer repeats of its question.
+create or replace function hotmesh._stats_head(ask hotmesh.stats_query, query jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_build_object(
+        'key', ask.key, 'granularity', ask.granularity,
+        'range', coalesce(query -> 'range', to_jsonb(case
+            when query ? 'start' then null when ask.step is null then 'infinity' else '1h' end)),
+        'start', coalesce(query -> 'start', to_jsonb(hotmesh._stats_label(ask.since))),
+        'end', coalesce(query -> 'end', '"NOW"'))
+$$;
+
+create or replace function hotmesh.graph_stats(app text, topic text, query jsonb default '{}')
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_ask hotmesh.stats_query;
+    v_answer jsonb;
+begin
+    perform hotmesh._enter(app);
+    v_ask := hotmesh._stats_query(hotmesh._graph_get(topic), topic, query, '1h');
+    v_answer := hotmesh._stats_head(v_ask, query) || jsonb_build_object(
+        'count', (select count(*) from hotmesh._stats_rows(v_ask)), 'measures', coalesce((
+            select s.measures from hotmesh._stats_sums(v_ask) s where s.segment is null), '[]'));
+    if query -> 'sparse' = 'true' then
+        return v_answer;
+    end if;
+    return v_answer || jsonb_build_object('segments', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+                   'time', hotmesh._stats_label(g.segment), 'count', coalesce(c.count, 0),
+                   'measures', coalesce(s.measures, '[]')) order by g.segment), '[]')
+        from hotmesh._stats_segments(v_ask) g (segment)
+        left join (
+            select r.segment, count(*) from hotmesh._stats_rows(v_ask) r group by r.segment) c
+            on c.segment = g.segment
+        left join hotmesh._stats_sums(v_ask) s on s.segment = g.segment));
+end
+$$;
+comment on function hotmesh.graph_stats(text, text, jsonb) is
+'How many jobs of a topic started in a span, and what its measures come to. query: data (from which
+the key is composed, as for a job), range (1h), start, end (NOW), granularity, sparse (without
+segments). Counted are jobs of graphs whose trigger has stats.key or stats.measures. Raises 22023,
+MSH22.';
+
+-- The facets that were asked for, or all there are of `index` measures.
+create or replace function hotmesh._stats_facets(ask hotmesh.stats_query, facets text[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_bad text := (select min(f) from unnest(facets) f where strpos(f, ':') < 2);
+begin
+    if v_bad is not null then
+        perform hotmesh._stats_refuse('a facet is field:value', to_jsonb(v_bad));
+    elsif facets <> '{}' then
+        return facets;
+    end if;
+    return array(
+        select distinct format('%s:%s', m.about ->> 'target', r.measured ->> (m.about ->> 'target'))
+        from hotmesh._stats_rows(ask) r
+        cross join jsonb_array_elements(ask.measures) m (about)
+        where m.about ->> 'measure' = 'index' and r.measured ? (m.about ->> 'target')
+        order by 1);
+end
+$$;
+
+-- The jobs of each facet, by segment, as they started.
+create or replace function hotmesh._stats_found(ask hotmesh.stats_query, facets text[])
+returns table (segment timestamptz, facet text, place bigint, ids text[])
+language sql
+stable
+as $$
+    select r.segment, f.facet, f.place, array_agg(r.job_key order by r.at, r.job_id)
+    from hotmesh._stats_rows(ask) r
+    join unnest(facets) with ordinality f (facet, place)
+        on hotmesh._measure_is(r.measured, f.facet)
+    group by r.segment, f.facet, f.place
+$$;
+
+create or replace function hotmesh.graph_ids(
+    app text, topic text, query jsonb default '{}', facets text[] default '{}')
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_ask hotmesh.stats_query;
+    v_facets text[];
+begin
+    perform hotmesh._enter(app);
+    v_ask := hotmesh._stats_query(hotmesh._graph_get(topic), topic, query, '1h');
+    v_facets := hotmesh._stats_facets(v_ask, coalesce(facets, '{}'));
+    return hotmesh._stats_head(v_ask, query) || (
+        with found as materialized (select * from hotmesh._stats_found(v_ask, v_facets))
+        select jsonb_build_object(
+            'facets', v_facets, 'counts', (
+                select coalesce(jsonb_agg(jsonb_build_object(
+                           'facet', f.facet, 'count', (
+                               select coalesce(sum(cardinality(i.ids)), 0) from found i
+                               where i.place = f.place)) order by f.place), '[]')
+                from unnest(v_facets) with ordinality f (facet, place)),
+            'segments', (
+                select coalesce(jsonb_agg(jsonb_build_object(
+                           'time', hotmesh._stats_label(g.segment), 'measures', coalesce((
+                               select jsonb_agg(jsonb_build_object(
+                                   'time', hotmesh._stats_label(i.segment), 'target', i.facet,
+                                   'count', cardinality(i.ids), 'type', 'ids', 'ids', i.ids)
+                                   order by i.place)
+                               from found i where i.segment = g.segment), '[]'))
+                           order by g.segment), '[]')
+                from hotmesh._stats_segments(v_ask) g (segment)
+                where query -> 'sparse' is distinct from 'true'
+                   or exists (select from found i where i.segment = g.segment))));
+end
+$$;
+comment on function hotmesh.graph_ids(text, text, jsonb, text[]) is
+'Which jobs of a topic that started in a span have a facet, such as color:red; without any, those of
+the `index` measures. query as for graph_stats; with sparse only segments that have some. Raises
+22023, MSH22.';
+
+-- The jobs that a signal to all is for; null: nothing was said of them.
+create or replace function hotmesh._stats_jobs(
+    graph hotmesh.graphs, query jsonb, facets text[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ask hotmesh.stats_query;
+begin
+    if coalesce(query, '{}') in ('{}', 'null') and coalesce(facets, '{}') = '{}' then
+        return null;
+    end if;
+    v_ask := hotmesh._stats_query(graph, graph.topic, query, 'infinity');
+    perform hotmesh._stats_facets(v_ask, facets);
+    return array(
+        select r.job_id from hotmesh._stats_rows(v_ask) r
+        where coalesce(facets, '{}') = '{}'
+           or exists (select from unnest(facets) f where hotmesh._measure_is(r.measured, f)));
+end
+$$;
+
 -- 85_subflow.sql
 -- The key that the trigger gives to its job, and what else it says of it.
 create or replace function hotmesh._subflow_trigger(graph hotmesh.graphs, data jsonb)
@@ -14936,20 +15545,56 @@ begin
     request.queue := '';
     request.graph_id := graph.id;
     request.graph_version := graph.version;
-    request.expire_after := coalesce(request.expire_after, make_interval(
-        secs => hotmesh._subflow_expire(graph.plan -> 'expire')));
+    request.expire_after := coalesce(request.expire_after, hotmesh._subflow_expire(
+        coalesce(graph.plan -> 'expire', v_trigger -> 'expire')));
+    if v_trigger is not null then
+        request.options := request.options || jsonb_build_object('stats', v_trigger);
+        request := hotmesh._subflow_lineage(request, v_trigger);
+    end if;
     return request;
 end
 $$;
 
--- `expire: 60` is in seconds; without it, or below zero, a job stays.
-create or replace function hotmesh._subflow_expire(expire jsonb)
-returns double precision
-language sql
-immutable
+-- stats.adjacent is the job that it belongs to, stats.parent the first of those; on record only.
+create or replace function hotmesh._subflow_lineage(request hotmesh.job_request, trigger jsonb)
+returns hotmesh.job_request
+language plpgsql
 as $$
-    select case when jsonb_typeof(expire) = 'number' and (expire #>> '{}')::float8 >= 0
-                then (expire #>> '{}')::float8 end
+declare
+    v_parent hotmesh.jobs;
+    v_origin hotmesh.jobs;
+begin
+    if trigger ->> 'adjacent' is not null and request.parent_id is null then
+        v_parent := hotmesh._job_find(trigger ->> 'adjacent');
+        request.parent_id := v_parent.id;
+    end if;
+    if trigger ->> 'parent' is not null then
+        v_origin := hotmesh._job_find(trigger ->> 'parent');
+    end if;
+    request.origin_id := coalesce(
+        request.origin_id, v_origin.id, v_parent.origin_id, v_parent.id);
+    return request;
+end
+$$;
+
+-- A number of seconds or a duration; what is computed is so as the job starts. Without one, or
+-- below zero, a job stays.
+create or replace function hotmesh._subflow_expire(expire jsonb)
+returns interval
+language plpgsql
+stable
+as $$
+declare
+    v_text text := expire #>> '{}';
+begin
+    if jsonb_typeof(expire) in ('number', 'string') and length(v_text) < 40
+        and v_text ~ '^\s*[-+]?\d+(\.\d+)?\s*$'
+    then
+        return case when v_text::numeric >= 0
+                    then hotmesh._duration(to_jsonb(v_text::numeric), 'expire') end;
+    end if;
+    return hotmesh._duration(expire, 'expire');
+end
 $$;
 
 -- Opens a job that goes through a graph, and returns its walk; null if its key was taken and
@@ -14973,6 +15618,10 @@ begin
     from jsonb_each(request.options -> 'search') s
     having count(*) > 0;
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = request.id;
+    if graph.plan ? 'counted' then
+        perform hotmesh._measure_lay(
+            v_job, graph.plan -> 'measures', request.options -> 'stats');
+    end if;
     return hotmesh._trail_of(
         v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
         '{}');
@@ -16567,6 +17216,28 @@ $$;
 comment on function hotmesh.graph_signal(text, text, jsonb, text, integer) is
 'Send to the hook that waits for a topic, or will: the rule of the hook finds it by the data. Code
 202 leaves the hook open for more. Raises MSH22 if no active graph has such a hook.';
+
+create or replace function hotmesh.graph_signal_all(
+    app text, topic text, data jsonb, query jsonb default '{}', facets text[] default '{}')
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ids bigint[];
+begin
+    perform hotmesh._enter(app);
+    v_ids := hotmesh._errand_signal_all(
+        topic, hotmesh._errand_answer(data, null, 200), query, facets);
+    perform hotmesh._worker_wake_any();
+    return cardinality(v_ids);
+end
+$$;
+comment on function hotmesh.graph_signal_all(text, text, jsonb, jsonb, text[]) is
+'Send to every job that waits for a topic; with a query or facets only to those that they find, as
+graph_ids does, of all time unless the query says otherwise. Returns to how many. Raises MSH22 if no
+active graph has such a hook, 22023 for a query or a facet that makes no sense.';
 
 create or replace function hotmesh.graph_add(app text, response jsonb)
 returns text
@@ -18956,9 +19627,9 @@ as $$
         ('reader', 'entity_find search_find search_get emit_channel emit_read'),
         ('operator', 'entity_create_index entity_index_ddl'),
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
-        ('client', 'graph_pub graph_signal graph_add'),
+        ('client', 'graph_pub graph_signal graph_signal_all graph_add'),
         ('operator', 'graph_deploy graph_activate'),
-        ('reader', 'graph_list'),
+        ('reader', 'graph_list graph_stats graph_ids'),
         ('client', 'signal_send hook_start query_ask query_result update_send update_result'),
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),

@@ -102,10 +102,12 @@ declare
         select coalesce(a.value -> 'stats', '{}') from jsonb_each(graph -> 'activities') a
         where a.value ->> 'type' = 'trigger');
 begin
-    return jsonb_strip_nulls(jsonb_build_object(
-        'begins', case when v_stats ?| '{id,key,parent,adjacent}' then true end,
-        'measures', v_stats -> 'measures', 'granularity', v_stats -> 'granularity',
-        'expire', graph -> 'expire', 'publishes', graph -> 'publishes',
+    return jsonb_strip_nulls(hotmesh._measure_plan(v_stats) || jsonb_build_object(
+        'begins', case when v_stats ?| '{id,key,parent,adjacent,measures}'
+                            or hotmesh._field_is_dynamic(graph -> 'expire') then true end,
+        'expire', case
+            when not hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end,
+        'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
         'deepest', (select max(d.depth) from hotmesh._plan_depths(graph) d),

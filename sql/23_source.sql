@@ -35,9 +35,7 @@ language sql
 stable
 as $$
     select case hotmesh._plan_type(a.about)
-        when 'trigger' then jsonb_build_object(
-            'id', a.about #> '{stats,id}', 'key', a.about #> '{stats,key}',
-            'parent', a.about #> '{stats,parent}', 'adjacent', a.about #> '{stats,adjacent}')
+        when 'trigger' then hotmesh._measure_fields(graph, a.about)
         when 'worker' then jsonb_build_object('topic', a.about -> 'topic')
         when 'await' then jsonb_build_object(
             'topic', a.about -> 'topic', 'await', a.about -> 'await',
@@ -48,7 +46,8 @@ as $$
             'expected', hotmesh._plan_hook(graph, id) -> 'expected')
         when 'signal' then jsonb_build_object(
             'topic', a.about -> 'topic', 'code', a.about -> 'code',
-            'status', a.about -> 'status', 'data', a.about #> '{signal,maps}',
+            'subtype', a.about -> 'subtype', 'status', a.about -> 'status',
+            'data', a.about #> '{signal,maps}',
             'key_name', a.about -> 'key_name', 'key_value', a.about -> 'key_value',
             'resolver', a.about #> '{resolver,maps}', 'scrub', a.about -> 'scrub')
         when 'interrupt' then jsonb_build_object(
@@ -180,15 +179,16 @@ begin
 end
 $$;
 
--- A signal for a hook: the value by which it finds its wait.
+-- A signal for a hook: the value by which it finds its wait. Of a trigger: its stats.key.
 create or replace function hotmesh._source_actual(graph jsonb, id text, scope jsonb)
 returns text
 language sql
 stable
 as $$
     select hotmesh._source_assign(
-        'o.about', h.rule -> 'actual', scope, 'hooks.' || (h.rule ->> 'topic'))
-    from (select hotmesh._plan_hook(graph, id) as rule) h
+        'o.about', coalesce(h.rule -> 'actual', graph #> array['activities', id, 'stats', 'key']),
+        scope, coalesce('hooks.' || (h.rule ->> 'topic'), 'activities.' || id || '.stats.key'))
+    from (values (hotmesh._plan_hook(graph, id))) h (rule)
 $$;
 
 -- Names and values, no objects of maps in them.
@@ -215,7 +215,7 @@ begin
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
         E'if leg = ''enter'' then\nnull;\n', hotmesh._source_enter(graph, id, scope),
-        case when hotmesh._plan_hook(graph, id) is not null then concat(
+        case when hotmesh._plan_hook(graph, id) is not null or number = 1 then concat(
             E'elsif leg = ''actual'' then\nnull;\n',
             hotmesh._source_actual(graph, id, scope)) end,
         E'else\n', hotmesh._source_leave(graph, id, scope), E'end if;\n');

@@ -104,6 +104,19 @@ begin
 end
 $$;
 
+create or replace function hotmesh._errand_refuse_hook(topic text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._graph_refuse_unknown(topic, 'hook', (
+        select string_agg(distinct a.about ->> 'topic', ', ')
+        from graphs g
+        cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
+        where g.state = 'active' and a.about ->> 'type' = 'hook'));
+end
+$$;
+
 -- The name under which a signal of a topic finds its wait.
 create or replace function hotmesh._errand_signal_name(topic text, data jsonb)
 returns text
@@ -115,16 +128,85 @@ declare
 begin
     select r.graph, r.number into v_rule from hotmesh._errand_rule(topic) r;
     if v_rule.number is null then
-        perform hotmesh._graph_refuse_unknown(topic, 'hook', (
-            select string_agg(distinct a.about ->> 'topic', ', ')
-            from graphs g
-            cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
-            where g.state = 'active' and a.about ->> 'type' = 'hook'));
+        perform hotmesh._errand_refuse_hook(topic);
     end if;
     v_actual := (hotmesh._walk_ask_step(
         v_rule.graph, v_rule.number, 'actual',
         jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
     return hotmesh._visit_name(topic, v_actual);
+end
+$$;
+
+-- The oldest wait for a topic of each job that waits for it; null `job_ids`: of all jobs.
+create or replace function hotmesh._errand_waiting(topic text, job_ids bigint[])
+returns table (job_id bigint, name text)
+language plpgsql
+stable
+as $$
+begin
+    return query
+    select distinct on (w.job_id) w.job_id, w.name
+    from signals w
+    join jobs j on j.id = w.job_id and j.closed_at is null
+    join graphs g on g.id = j.graph_id
+    where w.kind = 'wait'
+      and (w.name = _errand_waiting.topic
+           or starts_with(w.name, _errand_waiting.topic || ':'))
+      and (job_ids is null or w.job_id = any (job_ids))
+      and g.plan #>> array['activities', (w.sequence - 1)::text, 'topic'] = _errand_waiting.topic
+    order by w.job_id, w.id;
+end
+$$;
+
+-- Every waiting job gets it once; returns the jobs.
+create or replace function hotmesh._errand_signal_all(
+    topic text, answer jsonb, query jsonb, facets text[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_graph hotmesh.graphs;
+    v_ids bigint[];
+    v_names text[];
+begin
+    select (r.graph).* into v_graph from hotmesh._errand_rule(topic) r;
+    if v_graph.id is null then
+        perform hotmesh._errand_refuse_hook(topic);
+    end if;
+    select coalesce(array_agg(w.job_id), '{}'), array_agg(w.name) into v_ids, v_names
+    from hotmesh._errand_waiting(topic, hotmesh._stats_jobs(v_graph, query, facets)) w;
+    perform hotmesh._signal_send(w.id, w.name, answer)
+    from unnest(v_ids, v_names) as w (id, name);
+    return v_ids;
+end
+$$;
+
+-- An activity says so: {key_name, key_value} is the facet, `resolver` the query. If that makes no
+-- sense as it is computed, its job ends.
+create or replace function hotmesh._errand_signal_facet(c jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+begin
+    v_ids := hotmesh._errand_signal_all(
+        c ->> 'topic',
+        hotmesh._errand_answer(
+            nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer),
+        c -> 'resolver', array(
+            select format('%s:%s', c ->> 'key_name', c ->> 'key_value') where c ? 'key_name'));
+    if c -> 'scrub' = 'true' then
+        perform hotmesh._measure_unmark(v_ids, c ->> 'key_name');
+    end if;
+exception
+    when data_exception or program_limit_exceeded or feature_not_supported or undefined_function
+        or internal_error or sqlstate 'MSH22'
+    then
+        perform hotmesh._inbox_put(
+            (c ->> 'job_id')::bigint, '', 'interrupt', jsonb_build_object(
+                'code', 598, 'throw', true,
+                'reason', format('activity "%s": %s', c ->> 'id', sqlerrm)));
 end
 $$;
 
@@ -146,7 +228,11 @@ begin
         hotmesh._errand_signal_name(c ->> 'topic', coalesce(nullif(c -> 'data', 'null'), '{}')),
         hotmesh._errand_answer(
             nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer))
-    from hotmesh._errand_list(walks, 'signal') c;
+    from hotmesh._errand_list(walks, 'signal') c
+    where c ->> 'subtype' is distinct from 'all';
+    perform hotmesh._errand_signal_facet(c)
+    from hotmesh._errand_list(walks, 'signal') c
+    where c ->> 'subtype' = 'all';
     perform hotmesh._inbox_put(j.id, '', 'interrupt', jsonb_build_object(
         'reason', c -> 'reason', 'code', c -> 'code', 'descend', c -> 'descend',
         'throw', coalesce(nullif(c -> 'throw', 'null'), 'true')))

@@ -41,20 +41,56 @@ begin
     request.queue := '';
     request.graph_id := graph.id;
     request.graph_version := graph.version;
-    request.expire_after := coalesce(request.expire_after, make_interval(
-        secs => hotmesh._subflow_expire(graph.plan -> 'expire')));
+    request.expire_after := coalesce(request.expire_after, hotmesh._subflow_expire(
+        coalesce(graph.plan -> 'expire', v_trigger -> 'expire')));
+    if v_trigger is not null then
+        request.options := request.options || jsonb_build_object('stats', v_trigger);
+        request := hotmesh._subflow_lineage(request, v_trigger);
+    end if;
     return request;
 end
 $$;
 
--- `expire: 60` is in seconds; without it, or below zero, a job stays.
-create or replace function hotmesh._subflow_expire(expire jsonb)
-returns double precision
-language sql
-immutable
+-- stats.adjacent is the job that it belongs to, stats.parent the first of those; on record only.
+create or replace function hotmesh._subflow_lineage(request hotmesh.job_request, trigger jsonb)
+returns hotmesh.job_request
+language plpgsql
 as $$
-    select case when jsonb_typeof(expire) = 'number' and (expire #>> '{}')::float8 >= 0
-                then (expire #>> '{}')::float8 end
+declare
+    v_parent hotmesh.jobs;
+    v_origin hotmesh.jobs;
+begin
+    if trigger ->> 'adjacent' is not null and request.parent_id is null then
+        v_parent := hotmesh._job_find(trigger ->> 'adjacent');
+        request.parent_id := v_parent.id;
+    end if;
+    if trigger ->> 'parent' is not null then
+        v_origin := hotmesh._job_find(trigger ->> 'parent');
+    end if;
+    request.origin_id := coalesce(
+        request.origin_id, v_origin.id, v_parent.origin_id, v_parent.id);
+    return request;
+end
+$$;
+
+-- A number of seconds or a duration; what is computed is so as the job starts. Without one, or
+-- below zero, a job stays.
+create or replace function hotmesh._subflow_expire(expire jsonb)
+returns interval
+language plpgsql
+stable
+as $$
+declare
+    v_text text := expire #>> '{}';
+begin
+    if jsonb_typeof(expire) in ('number', 'string') and length(v_text) < 40
+        and v_text ~ '^\s*[-+]?\d+(\.\d+)?\s*$'
+    then
+        return case when v_text::numeric >= 0
+                    then hotmesh._duration(to_jsonb(v_text::numeric), 'expire') end;
+    end if;
+    return hotmesh._duration(expire, 'expire');
+end
 $$;
 
 -- Opens a job that goes through a graph, and returns its walk; null if its key was taken and
@@ -78,6 +114,10 @@ begin
     from jsonb_each(request.options -> 'search') s
     having count(*) > 0;
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = request.id;
+    if graph.plan ? 'counted' then
+        perform hotmesh._measure_lay(
+            v_job, graph.plan -> 'measures', request.options -> 'stats');
+    end if;
     return hotmesh._trail_of(
         v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
         '{}');

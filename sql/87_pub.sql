@@ -60,6 +60,28 @@ comment on function hotmesh.graph_signal(text, text, jsonb, text, integer) is
 'Send to the hook that waits for a topic, or will: the rule of the hook finds it by the data. Code
 202 leaves the hook open for more. Raises MSH22 if no active graph has such a hook.';
 
+create or replace function hotmesh.graph_signal_all(
+    app text, topic text, data jsonb, query jsonb default '{}', facets text[] default '{}')
+returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ids bigint[];
+begin
+    perform hotmesh._enter(app);
+    v_ids := hotmesh._errand_signal_all(
+        topic, hotmesh._errand_answer(data, null, 200), query, facets);
+    perform hotmesh._worker_wake_any();
+    return cardinality(v_ids);
+end
+$$;
+comment on function hotmesh.graph_signal_all(text, text, jsonb, jsonb, text[]) is
+'Send to every job that waits for a topic; with a query or facets only to those that they find, as
+graph_ids does, of all time unless the query says otherwise. Returns to how many. Raises MSH22 if no
+active graph has such a hook, 22023 for a query or a facet that makes no sense.';
+
 create or replace function hotmesh.graph_add(app text, response jsonb)
 returns text
 language plpgsql

@@ -35,6 +35,7 @@ EXTRA_PREFIXES = {
     "order": {"hook", "job"},
     "pub": {"graph"},
     "signal": {"job"},
+    "stats": {"graph"},
     "tick": {"schedule"},
     "view": {"job"},
 }
