@@ -1,5 +1,5 @@
 -- 12 number: arithmetic that overflows to Infinity and underflows to 0 instead of failing, how
--- numbers are written, and the -- domain number of @pipe. Errors: 22023.
+-- numbers are written, and the domain number of @pipe. Errors: 22023.
 
 --@ state
 
@@ -13,6 +13,8 @@ as $$
 begin
     return case when abs(a) < 8e307 and abs(b) < 8e307
                     or abs(a) >= 'Infinity' or abs(b) >= 'Infinity' then a + b
+                when abs(a) < 1 then b
+                when abs(b) < 1 then a
                 when abs(a / 2 + b / 2) >= 8.98846567431158e307
                 then sign(a) * 'Infinity'::float8
                 else (a / 2 + b / 2) * 2 end;

@@ -67,20 +67,22 @@ as $$
 $$;
 
 -- A reference to an activity: the guess at its dimension is made in place.
-create or replace function hotmesh._expression_find(name text, depth integer, names text[])
+create or replace function hotmesh._expression_find(
+    name text, depth integer, names text[], prefix text)
 returns text
 language sql
 stable
 parallel safe
 as $$
     select format(
-        case when depth = 0 then 'coalesce(s #> %5$L, hotmesh._mapping_get(s, %1$L, 0, d, %2$L))'
-             else 'coalesce(case when substr(d, %3$s, 1) in ('''', '','') '
-                'then s #> array[%1$L, rpad(d, %4$s, '',0'')%6$s] end, '
-                'hotmesh._mapping_get(s, %1$L, %7$s, d, %2$L))' end,
+        case when depth = 0
+             then 'coalesce(%8$ss #> %5$L, hotmesh._mapping_get(%8$ss, %1$L, 0, %8$sd, %2$L))'
+             else 'coalesce(case when substr(%8$sd, %3$s, 1) in ('''', '','') '
+                'then %8$ss #> array[%1$L, rpad(%8$sd, %4$s, '',0'')%6$s] end, '
+                'hotmesh._mapping_get(%8$ss, %1$L, %7$s, %8$sd, %2$L))' end,
         name, names, 2 * depth + 3, 2 * depth + 2, array[name, ',0'] || names,
         (select string_agg(', ' || quote_literal(n.name), '' order by n.n)
-         from unnest(names) with ordinality n (name, n)), depth)
+         from unnest(names) with ordinality n (name, n)), depth, prefix)
 $$;
 
 create or replace function hotmesh._expression_word(word text, scope jsonb)
@@ -93,6 +95,7 @@ declare
     v_names constant text[] := hotmesh._reference_parse(word);
     v_root constant text := v_names[1];
     v_reduce constant text := scope ->> 'reduce';
+    v_prefix constant text := coalesce('e' || v_reduce || '.', '');
 begin
     return case
         when v_names is null then hotmesh._expression_literal(to_jsonb(word))
@@ -102,8 +105,9 @@ begin
         then coalesce(hotmesh._expression_literal(
             scope #> (substr(v_root, 2) || v_names[2:])), 'null::jsonb')
         when v_root in ('$self', '$job')
-        then hotmesh._expression_step(substr(v_root, 2), v_names[2:])
-        when v_root = '$hook' then hotmesh._expression_step('self', array['hook'] || v_names[2:])
+        then hotmesh._expression_step(v_prefix || substr(v_root, 2), v_names[2:])
+        when v_root = '$hook' then hotmesh._expression_step(
+            v_prefix || 'self', array['hook'] || v_names[2:])
         when v_root like '$%'
         then hotmesh._expression_step(case v_root
             when '$item' then format('(e%s.items -> r%s.n)', v_reduce, v_reduce)
@@ -112,7 +116,7 @@ begin
             when '$input' then format('e%s.input', v_reduce)
             when '$output' then format('r%s.output', v_reduce) end, v_names[2:])
         else hotmesh._expression_find(
-            v_root, (scope -> 'activities' ->> v_root)::integer, v_names[2:]) end;
+            v_root, (scope -> 'activities' ->> v_root)::integer, v_names[2:], v_prefix) end;
 end
 $$;
 
@@ -259,6 +263,8 @@ begin
 end
 $$;
 
+-- What the body reads comes from a materialized row: else the planner would evaluate parts of it,
+-- and what fails there, though nothing is iterated.
 create or replace function hotmesh._expression_reduce(rows jsonb, vals text[], scope jsonb)
 returns text
 language plpgsql
@@ -269,9 +275,9 @@ declare
     v_depth constant integer := coalesce((scope ->> 'reduce')::integer, 0) + 1;
 begin
     return format(
-        '(with recursive e%1$s (input, items, keys) as materialized ('
-        'select v.input, hotmesh._mapping_items(v.input), hotmesh._mapping_keys(v.input) '
-        'from (select %2$s) v (input)), r%1$s (n, output) as ('
+        '(with recursive e%1$s (input, items, keys, s, d, self, job) as materialized ('
+        'select v.input, hotmesh._mapping_items(v.input), hotmesh._mapping_keys(v.input), '
+        '%5$ss, %5$sd, %5$sself, %5$sjob from (select %2$s) v (input)), r%1$s (n, output) as ('
         'select 0, coalesce(%3$s, ''null'') union all select r%1$s.n + 1, %4$s '
         'from r%1$s cross join e%1$s where r%1$s.n < jsonb_array_length(e%1$s.items)) '
         'select r%1$s.output from r%1$s cross join e%1$s '
@@ -279,7 +285,8 @@ begin
         v_depth, vals[1], coalesce(vals[2], 'null::jsonb'),
         hotmesh._expression_pipe(
             rows, scope || jsonb_build_object('reduce', v_depth),
-            array[format('r%s.output', v_depth)]));
+            array[format('r%s.output', v_depth)]),
+        case when v_depth > 1 then format('e%s.', v_depth - 1) else '' end);
 end
 $$;
 

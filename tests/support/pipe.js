@@ -34,6 +34,11 @@ const methods = (prototype, names) =>
     if (Array.isArray(prototype) ? !Array.isArray(self) : typeof self !== typeof prototype) throw new TypeError();
     return prototype[name].apply(self, args);
   }]));
+// We make texts of at most 2^24 characters.
+const bounded = (name) => (self, ...args) => {
+  if (typeof self !== "string" || Number(args[0]) * (name === "repeat" ? self.length : 1) > 2 ** 24) throw new RangeError();
+  return self[name](...args);
+};
 const statics = (holder, names) => Object.fromEntries(names.split(" ").map((name) => [name, holder[name]]));
 const rank = (v) => (typeof v === "number" ? 1 : typeof v === "string" ? 2 : 3);
 const points = (a, b) => Buffer.compare(Buffer.from(String(a)), Buffer.from(String(b)));
@@ -103,7 +108,8 @@ const DOMAINS = {
     isPrototypeOf: (o, p) => { if (o == null) throw new TypeError(); return Object.prototype.isPrototypeOf.call(o, p); },
     propertyIsEnumerable: (o, k) => Object.prototype.propertyIsEnumerable.call(o, k),
   },
-  string: methods("", "split charAt concat includes indexOf lastIndexOf slice toLowerCase toUpperCase trim trimStart trimEnd padStart padEnd replace search substring startsWith endsWith repeat"),
+  string: { ...methods("", "split charAt concat includes indexOf lastIndexOf slice toLowerCase toUpperCase trim trimStart trimEnd padStart padEnd replace search substring startsWith endsWith"),
+    ...Object.fromEntries(["padStart", "padEnd", "repeat"].map((name) => [name, bounded(name)])) },
   symbol: {
     null: () => null, undefined: () => undefined, whitespace: () => " ", object: () => ({}), array: () => [],
     posInfinity: () => Infinity, negInfinity: () => -Infinity, NaN: () => NaN,
@@ -125,6 +131,61 @@ function call([name, args]) {
   }
 }
 
+// Whole pipes, by the rules: a row is values; the next one's function is called with them, or with
+// what nested pipes came to since; @reduce goes through [iterable, initial].
+const isCall = (cell) => typeof cell === "string" && cell.startsWith("{@");
+const named = (cell) => cell.slice(2, -1).split(".");
+const apply = (cell, args) => {
+  const [domain, member] = named(cell);
+  return decode(encode(DOMAINS[domain][member](...args.map(sorted))));
+};
+const stored = (v) => (v === undefined ? v : JSON.parse(JSON.stringify(v)));
+const needs = (cell) => named(cell)[0] !== "symbol";
+
+function resolve(cell, scope) {
+  if (isCall(cell)) return apply(cell, []);
+  if (typeof cell === "string" && /^\{[$a-z].*\}$/.test(cell))
+    return cell.slice(1, -1).split(".").reduce((v, key) => (v !== null && typeof v === "object" && Object.hasOwn(v, key) ? v[key] : undefined), scope);
+  if (cell === null || typeof cell !== "object") return cell;
+  if (cell["@pipe"]) return pipe(cell["@pipe"], scope);
+  if (Array.isArray(cell)) return cell.map((item) => stored(resolve(item, scope)) ?? null);
+  return Object.fromEntries(Object.entries(cell).map(([key, item]) => [key, stored(resolve(item, scope))]).filter(([, item]) => item !== undefined));
+}
+
+function reduce(body, [input, output = null], scope) {
+  const entries = input !== null && typeof input === "object" ? Object.entries(sorted(input)) : [];
+  entries.forEach(([$key, $item], $index) => {
+    output = pipe(body, { ...scope, $input: input, $output: output, $item, $key, $index }, [output]);
+  });
+  return output;
+}
+
+function pipe(rows, scope, prior) {
+  let values, queue = [], result;
+  for (const row of rows) {
+    const given = queue.length ? queue : values;
+    if (row["@pipe"]) {
+      queue.push((result = pipe(row["@pipe"], scope, values ?? prior)));
+      continue;
+    } else if (row["@reduce"]) values = [reduce(row["@reduce"], given, scope)];
+    else {
+      const args = given ?? (isCall(row[0]) && needs(row[0]) ? prior : undefined);
+      values = row.map((cell, n) => (n === 0 && args && isCall(cell) ? apply(cell, args) : resolve(cell, scope)));
+    }
+    queue = [];
+    result = values[0];
+  }
+  return result;
+}
+
+function whole({ pipe: rows, data }) {
+  try {
+    return encode(stored(pipe(rows, { t: { output: { data } } })));
+  } catch (error) {
+    return { $throws: `${error.name} ${error.message}` };
+  }
+}
+
 let text = "";
 process.stdin.setEncoding("utf8").on("data", (chunk) => (text += chunk));
-process.stdin.on("end", () => process.stdout.write(JSON.stringify(JSON.parse(text).map(call))));
+process.stdin.on("end", () => process.stdout.write(JSON.stringify(JSON.parse(text).map((made) => (Array.isArray(made) ? call(made) : whole(made))))));
