@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-e0a9f909-1d0035b0
+-- build 0.1.0-e0a9f909-605f1ba3
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -845,7 +845,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-e0a9f909-1d0035b0'
+    select '0.1.0-e0a9f909-605f1ba3'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -10914,17 +10914,17 @@ begin
                   j.status, j.cursor,
                   j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
                   j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
-                  j.closed_at, j.expire_at),
+                  j.closed_at, j.expire_at, j.watched_until),
     kept as (
         insert into jobs_archive as k (
             id, key, entity, queue, topic, graph_version, graph_id, status, cursor,
             context, entity_version, expire_after, parent_id, parent_dimension, parent_sequence,
-            origin_id, close_policy, created_at, updated_at, closed_at, expire_at)
+            origin_id, close_policy, created_at, updated_at, closed_at, expire_at, watched_until)
         select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.graph_id, g.status,
                g.cursor,
                g.context, g.entity_version, g.expire_after, g.parent_id, g.parent_dimension,
                g.parent_sequence, g.origin_id, g.close_policy, g.created_at, g.updated_at,
-               g.closed_at, g.expire_at
+               g.closed_at, g.expire_at, g.watched_until
         from gone g
         returning k.id, k.closed_at)
     select array_agg(k.id), jsonb_object_agg(k.id, k.closed_at) into v_ids, v_closed from kept k;
@@ -13072,6 +13072,8 @@ end
 $$;
 
 -- Workflow code's command: {"path": …, "value": …}; its name is the operation. The lock is held.
+-- The journal keeps the answer as it is, a whole document, too. Its version alone would be smaller,
+-- but replay would need a log that may be off, and whose rows go when the owner says so.
 create or replace function hotmesh._entity_effect(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql
@@ -17752,9 +17754,9 @@ begin
 end
 $$;
 
--- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
--- is the step's error; anything else is a defect and stops the report. Effects that fail are tried
--- one by one, so that it costs one subtransaction if all goes well.
+-- What an effect refuses (our own codes, bad arguments, a constraint or trigger that the owner
+-- put on a table) is the step's error; anything else is a defect and stops the report. Effects that
+-- fail are tried one by one, so that it costs one subtransaction if all goes well.
 create or replace function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
 returns void
 language plpgsql
@@ -17776,7 +17778,7 @@ exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
         or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
-        or integrity_constraint_violation or lock_not_available
+        or integrity_constraint_violation or raise_exception or lock_not_available
     then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,

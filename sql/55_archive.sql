@@ -116,17 +116,17 @@ begin
                   j.status, j.cursor,
                   j.context, j.entity_version, j.expire_after, j.parent_id, j.parent_dimension,
                   j.parent_sequence, j.origin_id, j.close_policy, j.created_at, j.updated_at,
-                  j.closed_at, j.expire_at),
+                  j.closed_at, j.expire_at, j.watched_until),
     kept as (
         insert into jobs_archive as k (
             id, key, entity, queue, topic, graph_version, graph_id, status, cursor,
             context, entity_version, expire_after, parent_id, parent_dimension, parent_sequence,
-            origin_id, close_policy, created_at, updated_at, closed_at, expire_at)
+            origin_id, close_policy, created_at, updated_at, closed_at, expire_at, watched_until)
         select g.id, g.key, g.entity, g.queue, g.topic, g.graph_version, g.graph_id, g.status,
                g.cursor,
                g.context, g.entity_version, g.expire_after, g.parent_id, g.parent_dimension,
                g.parent_sequence, g.origin_id, g.close_policy, g.created_at, g.updated_at,
-               g.closed_at, g.expire_at
+               g.closed_at, g.expire_at, g.watched_until
         from gone g
         returning k.id, k.closed_at)
     select array_agg(k.id), jsonb_object_agg(k.id, k.closed_at) into v_ids, v_closed from kept k;

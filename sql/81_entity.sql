@@ -311,6 +311,8 @@ end
 $$;
 
 -- Workflow code's command: {"path": …, "value": …}; its name is the operation. The lock is held.
+-- The journal keeps the answer as it is, a whole document, too. Its version alone would be smaller,
+-- but replay would need a log that may be off, and whose rows go when the owner says so.
 create or replace function hotmesh._entity_effect(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql

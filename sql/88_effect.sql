@@ -58,9 +58,9 @@ begin
 end
 $$;
 
--- What an effect refuses (our own codes, bad arguments, a constraint that the owner put on a table)
--- is the step's error; anything else is a defect and stops the report. Effects that fail are tried
--- one by one, so that it costs one subtransaction if all goes well.
+-- What an effect refuses (our own codes, bad arguments, a constraint or trigger that the owner
+-- put on a table) is the step's error; anything else is a defect and stops the report. Effects that
+-- fail are tried one by one, so that it costs one subtransaction if all goes well.
 create or replace function hotmesh._effect_apply(steps hotmesh.jobs_attributes[])
 returns void
 language plpgsql
@@ -82,7 +82,7 @@ exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
         or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
         or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
-        or integrity_constraint_violation or lock_not_available
+        or integrity_constraint_violation or raise_exception or lock_not_available
     then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text,

@@ -294,7 +294,7 @@ class EntityVersionError(EntityError, sqlstate="MSH85", code=404):
 
 
 class ConstraintError(HotMeshError, code=409):
-    """A constraint that the owner put on a table refused the change; `sqlstate` is 23xxx."""
+    """A constraint or trigger that the owner put on a table refused it; `sqlstate` is 23xxx or P0001."""
 
 
 class ScheduleNotFoundError(HotMeshError, sqlstate="MSH86", code=404):
@@ -403,13 +403,18 @@ def from_sql(error: psycopg.Error, job_id: str | None = None) -> HotMeshError:
     return found
 
 
+def _is_owners(state: str) -> bool:
+    """Whether a constraint or a trigger's `raise exception` speaks; the engine's own have codes."""
+    return state.startswith("23") or state == "P0001"
+
+
 def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
     state = error.sqlstate or ""
     if state in _BY_SQLSTATE:
         return _BY_SQLSTATE[state]
     if is_lost(error):
         return ConnectionLostError
-    if state.startswith("23"):
+    if _is_owners(state):
         return ConstraintError
     if state == "3F000" and "hotmesh" in message:
         return NotInstalledError
@@ -539,7 +544,7 @@ def _original(told: Mapping[str, Any], job_id: str | None) -> Exception:
     found: Exception | None = None
     if name is None and isinstance(state, str) and state in _BY_SQLSTATE:
         found = _build(_BY_SQLSTATE[state], told, job_id)
-    elif name is None and isinstance(state, str) and state.startswith("23"):
+    elif name is None and isinstance(state, str) and _is_owners(state):
         found = _build(ConstraintError, told, job_id)
     elif isinstance(name, str):
         found = _build(_BY_NAME[name], told, job_id) if name in _BY_NAME else _builtin(name, told)

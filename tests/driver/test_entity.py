@@ -139,6 +139,31 @@ async def test_what_an_entity_refuses_is_raised_in_the_workflow(house: House) ->
     ]  # fmt: skip
 
 
+async def kept_within(_: None) -> Any:
+    entity = await workflow.entity()
+    await entity.set({"stage": "open"})
+    refusals = [
+        await refusal(entity.merge({"stage": "gone"})),
+        await refusal(entity.set("stage", "gone")),
+    ]
+    return refusals, await entity.get()
+
+
+async def test_what_a_trigger_of_the_owner_refuses_is_raised_in_the_workflow(house: House) -> None:
+    house.db.execute(
+        "create function stay() returns trigger language plpgsql as $$ begin"
+        " raise exception 'stages are open' using hint = 'stay'; end $$;"
+        "create trigger stay before update of context on my_app.jobs for each row"
+        " when (new.context ->> 'stage' = 'gone') execute function stay()"
+    )
+    await house.worker(kept_within)
+    handle = await house.start(kept_within, None, key="x")
+    assert await handle.result(timeout=20) == [["ConstraintError P0001"] * 2, {"stage": "open"}]
+    with pytest.raises(errors.ConstraintError, match="stages are open"):
+        await handle.entity().merge({"stage": "gone"})
+    assert await handle.entity().get() == {"stage": "open"}
+
+
 async def parallel(count: int) -> Any:
     entity = await workflow.entity()
     await workflow.all(*(entity.merge({"parts": {str(n): {"done": True}}}) for n in range(count)))

@@ -285,7 +285,7 @@ def test_a_key_that_is_freed_between_two_looks_is_taken(db: Connection, policy: 
         db.execute("set local search_path = pg_catalog, my_app, hotmesh")
         request = (
             "(nextval('hotmesh.ids'), 'a', 'order', 'default', 'order', '[]', %s, null, null, null,"
-            " null, null, null, null, null)::hotmesh.job_request"
+            " null, null, null, null, null, null, null)::hotmesh.job_request"
         )
         db.execute(
             f"select hotmesh._start_conflict({request})",

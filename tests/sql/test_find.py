@@ -194,7 +194,7 @@ def test_deep_conditions_are_refused_and_not_followed(caller: Connection) -> Non
 @pytest.mark.parametrize(
     "page",
     [
-        {"take": 0}, {"take": 10001}, {"take": None}, {"skip": -1}, {"entity": ""}, {"descending": True},
+        {"take": -1}, {"take": 10001}, {"take": None}, {"skip": -1}, {"entity": ""}, {"descending": True},
         {"order_by": "a", "before": "k0"}, {"order_by": "a\\"},
     ],
     ids=str,
@@ -202,6 +202,11 @@ def test_deep_conditions_are_refused_and_not_followed(caller: Connection) -> Non
 def test_a_page_that_makes_no_sense_is_refused(caller: Connection, page: dict[str, Any]) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         find(caller, {}, **page)
+
+
+def test_a_page_of_nothing_is_empty(caller: Connection) -> None:
+    caller.execute("select hotmesh.job_start('my-app', 'user', 'a')")
+    assert (find(caller, {}), find(caller, {}, take=0)) == (["a"], [])
 
 
 # --- a model --------------------------------------------------------------------------------------
