@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-e0a9f909-605f1ba3
+-- build 0.1.0-ea23b835-51502e80
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -780,11 +780,12 @@ create index schedules_planned on hotmesh.schedules (planned_at) where due_at is
 -- 91_report.sql
 create type hotmesh.report as (
     id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb,
-    outcome jsonb, running boolean, keep boolean, was_kept boolean,
+    outcome jsonb, running boolean, keep boolean, was_kept boolean, before bigint,
     kind text, job_id bigint, dimension text, retry_policy jsonb, attempt integer, runs integer,
     verdict text, ends boolean, news jsonb);
 comment on type hotmesh.report is
-'What a worker reports of one message it holds, with what the engine knows of that message.';
+'What a worker reports of one message it holds, with what the engine knows of that message; `before`
+is the cursor that it told, `cursor` the one after what it has done.';
 
 -- 92_delivery.sql
 create type hotmesh.delivery as (
@@ -845,7 +846,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-e0a9f909-605f1ba3'
+    select '0.1.0-ea23b835-51502e80'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -9439,7 +9440,7 @@ as $$
 $$;
 
 create or replace function hotmesh._worker_check(worker text)
-returns void
+returns text
 language plpgsql
 as $$
 begin
@@ -9448,6 +9449,7 @@ begin
             'a worker needs a name of 1 to 50 bytes', format('It was %s.', left(worker, 60)),
             'Choose one that is unique per start of a process.');
     end if;
+    return worker;
 end
 $$;
 
@@ -10400,6 +10402,30 @@ begin
     values (job_id, field, jsonb_build_object('events', events), 'emit', topic, v_now, v_now)
     on conflict on constraint jobs_attributes_pkey do update
     set value = excluded.value, updated_at = v_now;
+end
+$$;
+
+-- The journal rows of what functions have consumed: of each its steps, numbered on from `cursors`.
+create or replace function hotmesh._attribute_done(
+    job_ids bigint[], dimensions text[], cursors bigint[], steps jsonb[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at)
+    select f.job_id, hotmesh._attribute_field(f.dimension, d.sequence), d.value, d.kind, d.name,
+           'done', f.dimension, d.sequence, f.cursor + d.number,
+           hotmesh._attribute_ledger('done'), v_now,
+           coalesce(timestamptz 'epoch' + make_interval(secs => d.at), v_now)
+    from unnest(job_ids, dimensions, cursors, steps) as f (job_id, dimension, cursor, steps)
+    cross join lateral rows from (
+        jsonb_to_recordset(f.steps) as (
+            sequence integer, kind text, name text, value jsonb, at double precision))
+        with ordinality as d (sequence, kind, name, value, at, number);
 end
 $$;
 
@@ -17882,24 +17908,13 @@ comment on function hotmesh.entity_fork(
 arguments, queue and entity are those of that job unless given. Raises as job_start and entity_at.';
 
 -- 89_progress.sql
--- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
--- it asked for.
-create or replace function hotmesh._progress_steps(reports hotmesh.report[])
+-- The journal rows of what the code asks for.
+create or replace function hotmesh._progress_asked(reports hotmesh.report[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
 begin
     return array(
-        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
-                r.cursor + d.number, 0, null,
-                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
-        from unnest(reports) r
-        cross join lateral rows from (
-            jsonb_to_recordset(r.done) as (
-                sequence integer, kind text, name text, value jsonb, at double precision))
-            with ordinality as d (sequence, kind, name, value, at, number)
-        where r.done is not null
-        union all
         select (r.job_id, null, case c.kind when 'child' then c.args -> 'key' end, c.kind, c.name,
                 case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
                 null, 0, null, null)::hotmesh.jobs_attributes
@@ -18043,36 +18058,36 @@ $$;
 -- Does this report end its function? A replay that met other code does not: the job waits for right
 -- code, visibly. A workflow that raised is run again only under a policy given to its start, and
 -- not once it was cancelled.
-create or replace function hotmesh._progress_ends(report hotmesh.report)
+create or replace function hotmesh._progress_ends(outcome jsonb, policy jsonb, runs integer)
 returns boolean
 language sql
 immutable
 as $$
-    select report.outcome is not null and not report.outcome ?| '{mismatch,again}'
+    select outcome is not null and not outcome ?| '{mismatch,again}'
        and not (
-           report.outcome ? 'error' and report.retry_policy is not null
-           and report.outcome -> 'error' ->> 'code' is distinct from '499'
-           and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
+           outcome ? 'error' and policy is not null
+           and outcome -> 'error' ->> 'code' is distinct from '499'
+           and hotmesh._retry_again(policy, runs, outcome -> 'error'))
 $$;
 
 -- The error of a function that had a policy: 597 when every run was used up, 598 when no other
 -- could help. What has a code of its own kind already keeps it.
-create or replace function hotmesh._progress_verdict(report hotmesh.report)
+create or replace function hotmesh._progress_verdict(outcome jsonb, policy jsonb, runs integer)
 returns jsonb
 language sql
 immutable
 as $$
     select case
-        when report.retry_policy is null or not report.outcome ? 'error'
-            or report.outcome -> 'error' ->> 'code' in ('410', '499', '596', '597', '598')
-            or not hotmesh._progress_ends(report)
-            then report.outcome
-        when hotmesh._retry_again(report.retry_policy, 0, report.outcome -> 'error')
-            then jsonb_set(report.outcome, '{error,code}', '597')
-        else jsonb_set(report.outcome, '{error,code}', '598') end
+        when policy is null or not outcome ? 'error'
+            or outcome -> 'error' ->> 'code' in ('410', '499', '596', '597', '598')
+            or not hotmesh._progress_ends(outcome, policy, runs)
+            then outcome
+        when hotmesh._retry_again(policy, 0, outcome -> 'error')
+            then jsonb_set(outcome, '{error,code}', '597')
+        else jsonb_set(outcome, '{error,code}', '598') end
 $$;
 
--- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
+-- Numbers what waits in the inboxes after what the reports consumed; every report gets its new
 -- cursor and its news. A function that ends or starts over takes none. What could not be taken, its
 -- row being locked this instant, leaves the run held, with empty news: to let it rest would wake
 -- nobody.
@@ -18087,16 +18102,11 @@ declare
     v_news hotmesh.jobs_attributes[];
 begin
     if hotmesh._inbox_jobs(v_jobs, '{result,query}') = '{}' then
-        return array(
-            select hotmesh._progress_after(
-                r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
-            from unnest(reports) r);
+        return reports;
     end if;
-    v_cursors := array(
-        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_cursors := array(select r.cursor from unnest(reports) r);
     v_dimensions := array(
-        select case when not (hotmesh._progress_ends(r) or coalesce(r.outcome ? 'again', false))
-                    then r.dimension end
+        select case when not (r.ends or coalesce(r.outcome ? 'again', false)) then r.dimension end
         from unnest(reports) r);
     v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
         || hotmesh._query_take(v_jobs, v_dimensions);
@@ -18110,9 +18120,9 @@ language sql
 immutable
 as $$
     select (report.id, report.token, at, report.output, report.error, report.done, report.commands,
-            hotmesh._progress_verdict(report), report.running, report.keep, report.was_kept,
+            report.outcome, report.running, report.keep, report.was_kept, report.before,
             report.kind, report.job_id, report.dimension, report.retry_policy, report.attempt,
-            report.runs, report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
+            report.runs, report.verdict, report.ends, news)::hotmesh.report
 $$;
 
 -- Every report with its new cursor and its news; `places` are functions for which there is more.
@@ -18167,8 +18177,13 @@ as $$
 declare
     v_after hotmesh.report[];
 begin
-    perform hotmesh._attribute_write(hotmesh._progress_steps(reports));
+    perform hotmesh._attribute_done(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.before), array_agg(r.done))
+    from unnest(reports) r
+    where r.done is not null
+    having count(*) > 0;
     if exists (select from unnest(reports) r where r.commands is not null) then
+        perform hotmesh._attribute_write(hotmesh._progress_asked(reports));
         return query select (c).* from hotmesh._progress_command(reports, worker, lease) c;
     end if;
     v_after := hotmesh._progress_fold(reports);
@@ -18192,57 +18207,76 @@ language plpgsql
 as $$
 declare
     v_told boolean;
+    v_jobs bigint[];
+    v_cursors bigint[];
+    v_hooks boolean;
     v_alive bigint[];
     v_resting boolean;
     v_ending hotmesh.report[];
 begin
-    perform hotmesh._progress_advance(reports);
     select coalesce(bool_or(r.outcome is null and r.news is not null), false),
+           array_agg(r.job_id) filter (where not r.ends and r.dimension = ''),
+           array_agg(r.cursor) filter (where not r.ends and r.dimension = ''),
+           bool_or(not r.ends and r.dimension <> ''),
            array_agg(r.id) filter (where r.running and r.attempt > 1),
            bool_or(r.outcome is null and not r.running and r.news is null),
            array_agg(r) filter (where r.outcome is not null)
-    into v_told, v_alive, v_resting, v_ending
+    into v_told, v_jobs, v_cursors, v_hooks, v_alive, v_resting, v_ending
     from unnest(reports) r;
+    if v_jobs is not null then
+        perform hotmesh._job_advance(v_jobs, v_cursors);
+    end if;
+    if v_hooks then
+        perform hotmesh._progress_advance_hooks(reports);
+    end if;
     if v_alive is not null then
         perform hotmesh._lease_alive(v_alive);
     end if;
     if v_resting then
-        perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
-        from unnest(reports) r
-        where r.outcome is null and not r.running and r.news is null;
+        perform hotmesh._progress_rest(reports);
     end if;
     if v_ending is not null then
-        perform hotmesh._again_run(r) from unnest(v_ending) r where not r.ends;
-        v_ending := array(select r from unnest(v_ending) r where r.ends);
-        perform hotmesh._progress_end(v_ending) where v_ending <> '{}';
+        perform hotmesh._progress_finish(v_ending);
     end if;
     return v_told;
 end
 $$;
 
-create or replace function hotmesh._progress_advance(reports hotmesh.report[])
+create or replace function hotmesh._progress_advance_hooks(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_advance(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
+        array_agg('open'::text))
+    from unnest(reports) r
+    where not r.ends and r.dimension <> '';
+end
+$$;
+
+create or replace function hotmesh._progress_rest(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+    from unnest(reports) r
+    where r.outcome is null and not r.running and r.news is null;
+end
+$$;
+
+-- Functions with an outcome: some run again, the others end.
+create or replace function hotmesh._progress_finish(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[];
-    v_cursors bigint[];
-    v_hooks boolean;
+    v_ended hotmesh.report[] := array(select r from unnest(reports) r where r.ends);
 begin
-    select array_agg(r.job_id) filter (where r.dimension = ''),
-           array_agg(r.cursor) filter (where r.dimension = ''), bool_or(r.dimension <> '')
-    into v_jobs, v_cursors, v_hooks
-    from unnest(reports) r
-    where not r.ends;
-    if v_jobs is not null then
-        perform hotmesh._job_advance(v_jobs, v_cursors);
-    end if;
-    if v_hooks then
-        perform hotmesh._attribute_advance(
-            array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
-            array_agg('open'::text))
-        from unnest(reports) r
-        where not r.ends and r.dimension <> '';
+    perform hotmesh._again_run(r) from unnest(reports) r where not r.ends;
+    if v_ended <> '{}' then
+        perform hotmesh._progress_end(v_ended);
     end if;
 end
 $$;
@@ -18619,36 +18653,24 @@ language plpgsql
 as $$
 begin
     return array(
-        select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome,
-                coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, coalesce(r.retry_policy, s.retry_policy), s.attempt,
-                coalesce((s.error ->> 'attempt')::integer, 0) + 1,
+        select (r.id, r.token,
+                coalesce(r.before, r.cursor) + coalesce(jsonb_array_length(r.done), 0),
+                r.output, r.error, r.done, r.commands,
+                hotmesh._progress_verdict(r.outcome, s.policy, s.runs),
+                coalesce(r.running, false), r.keep, r.was_kept, coalesce(r.before, r.cursor),
+                s.kind, s.job_id, s.dimension, s.policy, s.attempt, s.runs,
                 case when r.running and r.done is null and r.commands is null and r.outcome is null
                      then 'quiet' end,
-                false, null)::hotmesh.report
+                hotmesh._progress_ends(r.outcome, s.policy, s.runs), null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
         left join lateral (
-            select m.kind, m.job_id, m.dimension, m.retry_policy, m.attempt, m.error
+            select m.kind, m.job_id, m.dimension, m.attempt,
+                   coalesce(r.retry_policy, m.retry_policy) as policy,
+                   coalesce((m.error ->> 'attempt')::integer, 0) + 1 as runs
             from streams m
             where m.id = r.id and m.token = r.token and m.state = 'leased'
             offset 0) s on true
         order by s.job_id);
-end
-$$;
-
--- Locks the messages that a report finishes or lays to rest; null when there is none.
-create or replace function hotmesh._report_held(reports hotmesh.report[])
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_ids bigint[];
-    v_tokens integer[];
-begin
-    select array_agg(r.id), array_agg(r.token) into v_ids, v_tokens
-    from unnest(reports) r
-    where r.kind = 'activity' or not r.running;
-    return case when v_ids is not null then hotmesh._lease_held(v_ids, v_tokens) end;
 end
 $$;
 
@@ -18659,40 +18681,57 @@ returns text[]
 language plpgsql
 as $$
 declare
-    v_held bigint[] := hotmesh._report_held(reports);
-    v_inbox bigint[] := '{}';
-    v_locked bigint[];
-    v_cursors bigint[];
-    v_kept bigint[];
-    v_all bigint[];
+    v_jobs bigint[];
     v_told bigint[];
+    v_ids bigint[];
+    v_tokens integer[];
+    v_inbox bigint[] := '{}';
+    v_held bigint[];
 begin
     select array_agg(r.job_id),
-           array_agg(r.job_id) filter (where r.verdict is distinct from 'quiet')
-    into v_all, v_told
+           array_agg(r.job_id) filter (where r.verdict is distinct from 'quiet'),
+           array_agg(r.id) filter (where r.kind = 'activity' or not r.running),
+           array_agg(r.token) filter (where r.kind = 'activity' or not r.running)
+    into v_jobs, v_told, v_ids, v_tokens
     from unnest(reports) r;
-    if v_told is distinct from v_all then
-        v_inbox := hotmesh._inbox_jobs(v_all, '{result,query}')
-            || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
-        v_told := v_told || v_inbox;
+    if v_ids is not null then
+        v_held := hotmesh._lease_held(v_ids, v_tokens);
     end if;
-    v_locked := hotmesh._job_lock(v_told);
-    v_cursors := array(select j.cursor from jobs j where j.id = any (v_locked) order by j.id);
-    v_kept := hotmesh._inbox_jobs(v_all, '{report}');
+    if v_told is distinct from v_jobs then
+        v_inbox := hotmesh._inbox_jobs(v_jobs, '{result,query}')
+            || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    end if;
+    return hotmesh._report_verdicts(
+        reports, v_held, v_inbox, hotmesh._job_lock(v_told || v_inbox),
+        hotmesh._inbox_jobs(v_jobs, '{report}'));
+end
+$$;
+
+-- The verdicts, by what could be locked: `held` messages and `locked` jobs, of which `kept` have
+-- reports that wait.
+create or replace function hotmesh._report_verdicts(
+    reports hotmesh.report[], held bigint[], inbox bigint[], locked bigint[], kept bigint[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_cursors bigint[] := array(
+        select j.cursor from jobs j where j.id = any (locked) order by j.id);
+begin
     return array(
         select case
             when r.kind is null then 'stale'
-            when (r.kind = 'activity' or not r.running) and r.id <> all (v_held)
+            when (r.kind = 'activity' or not r.running) and r.id <> all (held)
                 then case when r.was_kept then 'kept' else 'busy' end
             when r.kind = 'activity'
-                then case when r.job_id = any (v_locked) then 'told' else 'untold' end
-            when r.verdict = 'quiet' and r.job_id <> all (v_inbox) then 'quiet'
-            when r.job_id <> all (v_locked)
+                then case when r.job_id = any (locked) then 'told' else 'untold' end
+            when r.verdict = 'quiet' and r.job_id <> all (inbox) then 'quiet'
+            when r.job_id <> all (locked)
                 then case when r.keep or r.was_kept then 'kept' else 'busy' end
-            when r.job_id = any (v_kept) and r.was_kept is null
+            when r.job_id = any (kept) and r.was_kept is null
                 then case when r.keep then 'kept' else 'busy' end
-            when r.cursor = case
-                when r.dimension = '' then v_cursors[array_position(v_locked, r.job_id)]
+            when r.before = case
+                when r.dimension = '' then v_cursors[array_position(locked, r.job_id)]
                 else hotmesh._hook_cursor(r.job_id, r.dimension) end then 'ok'
             else 'stale' end
         from unnest(reports) with ordinality r
@@ -18884,7 +18923,7 @@ begin
         select (s.id, s.token,
                 case when s.dimension = '' then j.cursor
                      else hotmesh._hook_cursor(s.job_id, s.dimension) end,
-                null, null, null, null, null, true, null, null,
+                null, null, null, null, null, true, null, null, null,
                 s.kind, s.job_id, s.dimension, null, null, null,
                 null, false, null)::hotmesh.report
         from streams s
@@ -18912,7 +18951,7 @@ begin
         select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     v_runs := hotmesh._delivery_fold(ids, v_locked);
     v_told := array(select r from unnest(v_runs) r where r.news is not null);
-    perform hotmesh._progress_advance(v_told) where v_told <> '{}';
+    perform hotmesh._progress_conclude(v_told) where v_told <> '{}';
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
@@ -18970,7 +19009,9 @@ declare
     v_queues text[];
     v_names text[];
 begin
-    if v_take <= 0 then
+    if v_take <= 0 or not exists (
+        select from streams s where s.state = 'ready' and s.kind = _delivery_claim.kind)
+    then
         return '{}';
     end if;
     select array_agg(q.value order by q.n),
@@ -19073,7 +19114,8 @@ stable
 as $$
     select jsonb_build_array(
         jsonb_build_object(
-            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
+            'id', report -> 'id', 'token', report -> 'token',
+            'cursor', coalesce(report -> 'before', report -> 'cursor'),
             'keep', true, 'refused', true)
         || case when report ? 'cursor'
                 then jsonb_build_object('outcome', jsonb_build_object('error', error))
@@ -19114,11 +19156,15 @@ exception
 end
 $$;
 
-create or replace function hotmesh._turn_lease(want jsonb)
+-- Checks what a turn was told; what it orders it carries out itself (87). Returns its lease.
+create or replace function hotmesh._turn_begin(worker text, want jsonb)
 returns interval
 language plpgsql
 as $$
+declare
+    v_turning text := set_config('hotmesh.turning', 'on', true);
 begin
+    worker := hotmesh._worker_check(worker);
     if jsonb_typeof(want) is distinct from 'object'
         or not hotmesh._is_number(coalesce(want -> 'lease', '15'), 0.1, 86400)
     then
@@ -19176,6 +19222,21 @@ begin
 end
 $$;
 
+create or replace function hotmesh._turn_end(worker text, want jsonb, idle boolean)
+returns void
+language plpgsql
+as $$
+begin
+    if idle then
+        perform hotmesh._archive_expired(200);
+    end if;
+    if want ? 'seen' then
+        perform hotmesh._worker_seen(worker, want, idle);
+    end if;
+    perform hotmesh._worker_wake_useful(worker);
+end
+$$;
+
 create or replace function hotmesh._turn_sweep()
 returns void
 language plpgsql
@@ -19207,10 +19268,10 @@ declare
     v_given bigint;
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._worker_check(worker);
-    perform set_config('hotmesh.turning', 'on', true);
-    v_lease := hotmesh._turn_lease(want);
-    perform hotmesh._turn_kept(worker, v_lease) where not v_brief;
+    v_lease := hotmesh._turn_begin(worker, want);
+    if not v_brief then
+        perform hotmesh._turn_kept(worker, v_lease);
+    end if;
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
@@ -19230,13 +19291,9 @@ begin
     end if;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
-    if v_given = 0 and want ->> 'idle' = 'true' then
-        perform hotmesh._archive_expired(200);
+    if not v_brief or want ? 'seen' then
+        perform hotmesh._turn_end(worker, want, v_given = 0 and want @> '{"idle": true}');
     end if;
-    if want ? 'seen' then
-        perform hotmesh._worker_seen(worker, want, v_given = 0 and want @> '{"idle": true}');
-    end if;
-    perform hotmesh._worker_wake_useful(worker) where not v_brief;
     if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;

@@ -45,7 +45,7 @@ as $$
 $$;
 
 create or replace function hotmesh._worker_check(worker text)
-returns void
+returns text
 language plpgsql
 as $$
 begin
@@ -54,6 +54,7 @@ begin
             'a worker needs a name of 1 to 50 bytes', format('It was %s.', left(worker, 60)),
             'Choose one that is unique per start of a process.');
     end if;
+    return worker;
 end
 $$;
 

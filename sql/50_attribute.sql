@@ -162,6 +162,30 @@ begin
 end
 $$;
 
+-- The journal rows of what functions have consumed: of each its steps, numbered on from `cursors`.
+create or replace function hotmesh._attribute_done(
+    job_ids bigint[], dimensions text[], cursors bigint[], steps jsonb[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+begin
+    insert into jobs_attributes (
+        job_id, field, value, kind, name, state, dimension, sequence,
+        cursor, ledger, created_at, updated_at)
+    select f.job_id, hotmesh._attribute_field(f.dimension, d.sequence), d.value, d.kind, d.name,
+           'done', f.dimension, d.sequence, f.cursor + d.number,
+           hotmesh._attribute_ledger('done'), v_now,
+           coalesce(timestamptz 'epoch' + make_interval(secs => d.at), v_now)
+    from unnest(job_ids, dimensions, cursors, steps) as f (job_id, dimension, cursor, steps)
+    cross join lateral rows from (
+        jsonb_to_recordset(f.steps) as (
+            sequence integer, kind text, name text, value jsonb, at double precision))
+        with ordinality as d (sequence, kind, name, value, at, number);
+end
+$$;
+
 -- Numbers what came in after `cursors` and closes the steps that waited for it. A step that is no
 -- longer open was cancelled or answered before: its event is dropped, so running twice never counts
 -- twice. The caller holds the jobs' locks.

@@ -6,24 +6,13 @@
 --@ state
 
 --@ behaviour
--- The journal rows of a report: what the code consumed, numbered from the report's cursor, and what
--- it asked for.
-create or replace function hotmesh._progress_steps(reports hotmesh.report[])
+-- The journal rows of what the code asks for.
+create or replace function hotmesh._progress_asked(reports hotmesh.report[])
 returns hotmesh.jobs_attributes[]
 language plpgsql
 as $$
 begin
     return array(
-        select (r.job_id, null, d.value, d.kind, d.name, 'done', r.dimension, d.sequence,
-                r.cursor + d.number, 0, null,
-                timestamptz 'epoch' + make_interval(secs => d.at))::hotmesh.jobs_attributes
-        from unnest(reports) r
-        cross join lateral rows from (
-            jsonb_to_recordset(r.done) as (
-                sequence integer, kind text, name text, value jsonb, at double precision))
-            with ordinality as d (sequence, kind, name, value, at, number)
-        where r.done is not null
-        union all
         select (r.job_id, null, case c.kind when 'child' then c.args -> 'key' end, c.kind, c.name,
                 case c.kind when 'patch' then 'done' else 'open' end, r.dimension, c.sequence,
                 null, 0, null, null)::hotmesh.jobs_attributes
@@ -167,36 +156,36 @@ $$;
 -- Does this report end its function? A replay that met other code does not: the job waits for right
 -- code, visibly. A workflow that raised is run again only under a policy given to its start, and
 -- not once it was cancelled.
-create or replace function hotmesh._progress_ends(report hotmesh.report)
+create or replace function hotmesh._progress_ends(outcome jsonb, policy jsonb, runs integer)
 returns boolean
 language sql
 immutable
 as $$
-    select report.outcome is not null and not report.outcome ?| '{mismatch,again}'
+    select outcome is not null and not outcome ?| '{mismatch,again}'
        and not (
-           report.outcome ? 'error' and report.retry_policy is not null
-           and report.outcome -> 'error' ->> 'code' is distinct from '499'
-           and hotmesh._retry_again(report.retry_policy, report.runs, report.outcome -> 'error'))
+           outcome ? 'error' and policy is not null
+           and outcome -> 'error' ->> 'code' is distinct from '499'
+           and hotmesh._retry_again(policy, runs, outcome -> 'error'))
 $$;
 
 -- The error of a function that had a policy: 597 when every run was used up, 598 when no other
 -- could help. What has a code of its own kind already keeps it.
-create or replace function hotmesh._progress_verdict(report hotmesh.report)
+create or replace function hotmesh._progress_verdict(outcome jsonb, policy jsonb, runs integer)
 returns jsonb
 language sql
 immutable
 as $$
     select case
-        when report.retry_policy is null or not report.outcome ? 'error'
-            or report.outcome -> 'error' ->> 'code' in ('410', '499', '596', '597', '598')
-            or not hotmesh._progress_ends(report)
-            then report.outcome
-        when hotmesh._retry_again(report.retry_policy, 0, report.outcome -> 'error')
-            then jsonb_set(report.outcome, '{error,code}', '597')
-        else jsonb_set(report.outcome, '{error,code}', '598') end
+        when policy is null or not outcome ? 'error'
+            or outcome -> 'error' ->> 'code' in ('410', '499', '596', '597', '598')
+            or not hotmesh._progress_ends(outcome, policy, runs)
+            then outcome
+        when hotmesh._retry_again(policy, 0, outcome -> 'error')
+            then jsonb_set(outcome, '{error,code}', '597')
+        else jsonb_set(outcome, '{error,code}', '598') end
 $$;
 
--- Numbers what the reports consumed and then what waits in their inboxes; every report gets its new
+-- Numbers what waits in the inboxes after what the reports consumed; every report gets its new
 -- cursor and its news. A function that ends or starts over takes none. What could not be taken, its
 -- row being locked this instant, leaves the run held, with empty news: to let it rest would wake
 -- nobody.
@@ -211,16 +200,11 @@ declare
     v_news hotmesh.jobs_attributes[];
 begin
     if hotmesh._inbox_jobs(v_jobs, '{result,query}') = '{}' then
-        return array(
-            select hotmesh._progress_after(
-                r, r.cursor + coalesce(jsonb_array_length(r.done), 0), null)
-            from unnest(reports) r);
+        return reports;
     end if;
-    v_cursors := array(
-        select r.cursor + coalesce(jsonb_array_length(r.done), 0) from unnest(reports) r);
+    v_cursors := array(select r.cursor from unnest(reports) r);
     v_dimensions := array(
-        select case when not (hotmesh._progress_ends(r) or coalesce(r.outcome ? 'again', false))
-                    then r.dimension end
+        select case when not (r.ends or coalesce(r.outcome ? 'again', false)) then r.dimension end
         from unnest(reports) r);
     v_news := hotmesh._progress_news(v_jobs, v_dimensions, v_cursors)
         || hotmesh._query_take(v_jobs, v_dimensions);
@@ -234,9 +218,9 @@ language sql
 immutable
 as $$
     select (report.id, report.token, at, report.output, report.error, report.done, report.commands,
-            hotmesh._progress_verdict(report), report.running, report.keep, report.was_kept,
+            report.outcome, report.running, report.keep, report.was_kept, report.before,
             report.kind, report.job_id, report.dimension, report.retry_policy, report.attempt,
-            report.runs, report.verdict, hotmesh._progress_ends(report), news)::hotmesh.report
+            report.runs, report.verdict, report.ends, news)::hotmesh.report
 $$;
 
 -- Every report with its new cursor and its news; `places` are functions for which there is more.
@@ -291,8 +275,13 @@ as $$
 declare
     v_after hotmesh.report[];
 begin
-    perform hotmesh._attribute_write(hotmesh._progress_steps(reports));
+    perform hotmesh._attribute_done(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.before), array_agg(r.done))
+    from unnest(reports) r
+    where r.done is not null
+    having count(*) > 0;
     if exists (select from unnest(reports) r where r.commands is not null) then
+        perform hotmesh._attribute_write(hotmesh._progress_asked(reports));
         return query select (c).* from hotmesh._progress_command(reports, worker, lease) c;
     end if;
     v_after := hotmesh._progress_fold(reports);
@@ -316,57 +305,76 @@ language plpgsql
 as $$
 declare
     v_told boolean;
+    v_jobs bigint[];
+    v_cursors bigint[];
+    v_hooks boolean;
     v_alive bigint[];
     v_resting boolean;
     v_ending hotmesh.report[];
 begin
-    perform hotmesh._progress_advance(reports);
     select coalesce(bool_or(r.outcome is null and r.news is not null), false),
+           array_agg(r.job_id) filter (where not r.ends and r.dimension = ''),
+           array_agg(r.cursor) filter (where not r.ends and r.dimension = ''),
+           bool_or(not r.ends and r.dimension <> ''),
            array_agg(r.id) filter (where r.running and r.attempt > 1),
            bool_or(r.outcome is null and not r.running and r.news is null),
            array_agg(r) filter (where r.outcome is not null)
-    into v_told, v_alive, v_resting, v_ending
+    into v_told, v_jobs, v_cursors, v_hooks, v_alive, v_resting, v_ending
     from unnest(reports) r;
+    if v_jobs is not null then
+        perform hotmesh._job_advance(v_jobs, v_cursors);
+    end if;
+    if v_hooks then
+        perform hotmesh._progress_advance_hooks(reports);
+    end if;
     if v_alive is not null then
         perform hotmesh._lease_alive(v_alive);
     end if;
     if v_resting then
-        perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
-        from unnest(reports) r
-        where r.outcome is null and not r.running and r.news is null;
+        perform hotmesh._progress_rest(reports);
     end if;
     if v_ending is not null then
-        perform hotmesh._again_run(r) from unnest(v_ending) r where not r.ends;
-        v_ending := array(select r from unnest(v_ending) r where r.ends);
-        perform hotmesh._progress_end(v_ending) where v_ending <> '{}';
+        perform hotmesh._progress_finish(v_ending);
     end if;
     return v_told;
 end
 $$;
 
-create or replace function hotmesh._progress_advance(reports hotmesh.report[])
+create or replace function hotmesh._progress_advance_hooks(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._attribute_advance(
+        array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
+        array_agg('open'::text))
+    from unnest(reports) r
+    where not r.ends and r.dimension <> '';
+end
+$$;
+
+create or replace function hotmesh._progress_rest(reports hotmesh.report[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_rest(array_agg(r.id), array_agg(r.cursor))
+    from unnest(reports) r
+    where r.outcome is null and not r.running and r.news is null;
+end
+$$;
+
+-- Functions with an outcome: some run again, the others end.
+create or replace function hotmesh._progress_finish(reports hotmesh.report[])
 returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[];
-    v_cursors bigint[];
-    v_hooks boolean;
+    v_ended hotmesh.report[] := array(select r from unnest(reports) r where r.ends);
 begin
-    select array_agg(r.job_id) filter (where r.dimension = ''),
-           array_agg(r.cursor) filter (where r.dimension = ''), bool_or(r.dimension <> '')
-    into v_jobs, v_cursors, v_hooks
-    from unnest(reports) r
-    where not r.ends;
-    if v_jobs is not null then
-        perform hotmesh._job_advance(v_jobs, v_cursors);
-    end if;
-    if v_hooks then
-        perform hotmesh._attribute_advance(
-            array_agg(r.job_id), array_agg(r.dimension), array_agg(r.cursor),
-            array_agg('open'::text))
-        from unnest(reports) r
-        where not r.ends and r.dimension <> '';
+    perform hotmesh._again_run(r) from unnest(reports) r where not r.ends;
+    if v_ended <> '{}' then
+        perform hotmesh._progress_end(v_ended);
     end if;
 end
 $$;

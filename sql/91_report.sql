@@ -7,11 +7,12 @@
 --@ state
 create type hotmesh.report as (
     id bigint, token integer, cursor bigint, output jsonb, error jsonb, done jsonb, commands jsonb,
-    outcome jsonb, running boolean, keep boolean, was_kept boolean,
+    outcome jsonb, running boolean, keep boolean, was_kept boolean, before bigint,
     kind text, job_id bigint, dimension text, retry_policy jsonb, attempt integer, runs integer,
     verdict text, ends boolean, news jsonb);
 comment on type hotmesh.report is
-'What a worker reports of one message it holds, with what the engine knows of that message.';
+'What a worker reports of one message it holds, with what the engine knows of that message; `before`
+is the cursor that it told, `cursor` the one after what it has done.';
 
 --@ behaviour
 -- `offset 0` makes it one look by id per report, whatever the planner thinks of an empty app.
@@ -21,36 +22,24 @@ language plpgsql
 as $$
 begin
     return array(
-        select (r.id, r.token, r.cursor, r.output, r.error, r.done, r.commands, r.outcome,
-                coalesce(r.running, false), r.keep, r.was_kept,
-                s.kind, s.job_id, s.dimension, coalesce(r.retry_policy, s.retry_policy), s.attempt,
-                coalesce((s.error ->> 'attempt')::integer, 0) + 1,
+        select (r.id, r.token,
+                coalesce(r.before, r.cursor) + coalesce(jsonb_array_length(r.done), 0),
+                r.output, r.error, r.done, r.commands,
+                hotmesh._progress_verdict(r.outcome, s.policy, s.runs),
+                coalesce(r.running, false), r.keep, r.was_kept, coalesce(r.before, r.cursor),
+                s.kind, s.job_id, s.dimension, s.policy, s.attempt, s.runs,
                 case when r.running and r.done is null and r.commands is null and r.outcome is null
                      then 'quiet' end,
-                false, null)::hotmesh.report
+                hotmesh._progress_ends(r.outcome, s.policy, s.runs), null)::hotmesh.report
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
         left join lateral (
-            select m.kind, m.job_id, m.dimension, m.retry_policy, m.attempt, m.error
+            select m.kind, m.job_id, m.dimension, m.attempt,
+                   coalesce(r.retry_policy, m.retry_policy) as policy,
+                   coalesce((m.error ->> 'attempt')::integer, 0) + 1 as runs
             from streams m
             where m.id = r.id and m.token = r.token and m.state = 'leased'
             offset 0) s on true
         order by s.job_id);
-end
-$$;
-
--- Locks the messages that a report finishes or lays to rest; null when there is none.
-create or replace function hotmesh._report_held(reports hotmesh.report[])
-returns bigint[]
-language plpgsql
-as $$
-declare
-    v_ids bigint[];
-    v_tokens integer[];
-begin
-    select array_agg(r.id), array_agg(r.token) into v_ids, v_tokens
-    from unnest(reports) r
-    where r.kind = 'activity' or not r.running;
-    return case when v_ids is not null then hotmesh._lease_held(v_ids, v_tokens) end;
 end
 $$;
 
@@ -61,40 +50,57 @@ returns text[]
 language plpgsql
 as $$
 declare
-    v_held bigint[] := hotmesh._report_held(reports);
-    v_inbox bigint[] := '{}';
-    v_locked bigint[];
-    v_cursors bigint[];
-    v_kept bigint[];
-    v_all bigint[];
+    v_jobs bigint[];
     v_told bigint[];
+    v_ids bigint[];
+    v_tokens integer[];
+    v_inbox bigint[] := '{}';
+    v_held bigint[];
 begin
     select array_agg(r.job_id),
-           array_agg(r.job_id) filter (where r.verdict is distinct from 'quiet')
-    into v_all, v_told
+           array_agg(r.job_id) filter (where r.verdict is distinct from 'quiet'),
+           array_agg(r.id) filter (where r.kind = 'activity' or not r.running),
+           array_agg(r.token) filter (where r.kind = 'activity' or not r.running)
+    into v_jobs, v_told, v_ids, v_tokens
     from unnest(reports) r;
-    if v_told is distinct from v_all then
-        v_inbox := hotmesh._inbox_jobs(v_all, '{result,query}')
-            || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
-        v_told := v_told || v_inbox;
+    if v_ids is not null then
+        v_held := hotmesh._lease_held(v_ids, v_tokens);
     end if;
-    v_locked := hotmesh._job_lock(v_told);
-    v_cursors := array(select j.cursor from jobs j where j.id = any (v_locked) order by j.id);
-    v_kept := hotmesh._inbox_jobs(v_all, '{report}');
+    if v_told is distinct from v_jobs then
+        v_inbox := hotmesh._inbox_jobs(v_jobs, '{result,query}')
+            || array(select r.job_id from unnest(reports) r where r.kind = 'activity');
+    end if;
+    return hotmesh._report_verdicts(
+        reports, v_held, v_inbox, hotmesh._job_lock(v_told || v_inbox),
+        hotmesh._inbox_jobs(v_jobs, '{report}'));
+end
+$$;
+
+-- The verdicts, by what could be locked: `held` messages and `locked` jobs, of which `kept` have
+-- reports that wait.
+create or replace function hotmesh._report_verdicts(
+    reports hotmesh.report[], held bigint[], inbox bigint[], locked bigint[], kept bigint[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_cursors bigint[] := array(
+        select j.cursor from jobs j where j.id = any (locked) order by j.id);
+begin
     return array(
         select case
             when r.kind is null then 'stale'
-            when (r.kind = 'activity' or not r.running) and r.id <> all (v_held)
+            when (r.kind = 'activity' or not r.running) and r.id <> all (held)
                 then case when r.was_kept then 'kept' else 'busy' end
             when r.kind = 'activity'
-                then case when r.job_id = any (v_locked) then 'told' else 'untold' end
-            when r.verdict = 'quiet' and r.job_id <> all (v_inbox) then 'quiet'
-            when r.job_id <> all (v_locked)
+                then case when r.job_id = any (locked) then 'told' else 'untold' end
+            when r.verdict = 'quiet' and r.job_id <> all (inbox) then 'quiet'
+            when r.job_id <> all (locked)
                 then case when r.keep or r.was_kept then 'kept' else 'busy' end
-            when r.job_id = any (v_kept) and r.was_kept is null
+            when r.job_id = any (kept) and r.was_kept is null
                 then case when r.keep then 'kept' else 'busy' end
-            when r.cursor = case
-                when r.dimension = '' then v_cursors[array_position(v_locked, r.job_id)]
+            when r.before = case
+                when r.dimension = '' then v_cursors[array_position(locked, r.job_id)]
                 else hotmesh._hook_cursor(r.job_id, r.dimension) end then 'ok'
             else 'stale' end
         from unnest(reports) with ordinality r

@@ -78,7 +78,7 @@ begin
         select (s.id, s.token,
                 case when s.dimension = '' then j.cursor
                      else hotmesh._hook_cursor(s.job_id, s.dimension) end,
-                null, null, null, null, null, true, null, null,
+                null, null, null, null, null, true, null, null, null,
                 s.kind, s.job_id, s.dimension, null, null, null,
                 null, false, null)::hotmesh.report
         from streams s
@@ -106,7 +106,7 @@ begin
         select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
     v_runs := hotmesh._delivery_fold(ids, v_locked);
     v_told := array(select r from unnest(v_runs) r where r.news is not null);
-    perform hotmesh._progress_advance(v_told) where v_told <> '{}';
+    perform hotmesh._progress_conclude(v_told) where v_told <> '{}';
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension,
            s.cursor::integer, s.attempt,
@@ -164,7 +164,9 @@ declare
     v_queues text[];
     v_names text[];
 begin
-    if v_take <= 0 then
+    if v_take <= 0 or not exists (
+        select from streams s where s.state = 'ready' and s.kind = _delivery_claim.kind)
+    then
         return '{}';
     end if;
     select array_agg(q.value order by q.n),

@@ -63,7 +63,8 @@ stable
 as $$
     select jsonb_build_array(
         jsonb_build_object(
-            'id', report -> 'id', 'token', report -> 'token', 'cursor', report -> 'cursor',
+            'id', report -> 'id', 'token', report -> 'token',
+            'cursor', coalesce(report -> 'before', report -> 'cursor'),
             'keep', true, 'refused', true)
         || case when report ? 'cursor'
                 then jsonb_build_object('outcome', jsonb_build_object('error', error))
@@ -104,11 +105,15 @@ exception
 end
 $$;
 
-create or replace function hotmesh._turn_lease(want jsonb)
+-- Checks what a turn was told; what it orders it carries out itself (87). Returns its lease.
+create or replace function hotmesh._turn_begin(worker text, want jsonb)
 returns interval
 language plpgsql
 as $$
+declare
+    v_turning text := set_config('hotmesh.turning', 'on', true);
 begin
+    worker := hotmesh._worker_check(worker);
     if jsonb_typeof(want) is distinct from 'object'
         or not hotmesh._is_number(coalesce(want -> 'lease', '15'), 0.1, 86400)
     then
@@ -166,6 +171,21 @@ begin
 end
 $$;
 
+create or replace function hotmesh._turn_end(worker text, want jsonb, idle boolean)
+returns void
+language plpgsql
+as $$
+begin
+    if idle then
+        perform hotmesh._archive_expired(200);
+    end if;
+    if want ? 'seen' then
+        perform hotmesh._worker_seen(worker, want, idle);
+    end if;
+    perform hotmesh._worker_wake_useful(worker);
+end
+$$;
+
 create or replace function hotmesh._turn_sweep()
 returns void
 language plpgsql
@@ -197,10 +217,10 @@ declare
     v_given bigint;
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._worker_check(worker);
-    perform set_config('hotmesh.turning', 'on', true);
-    v_lease := hotmesh._turn_lease(want);
-    perform hotmesh._turn_kept(worker, v_lease) where not v_brief;
+    v_lease := hotmesh._turn_begin(worker, want);
+    if not v_brief then
+        perform hotmesh._turn_kept(worker, v_lease);
+    end if;
     if want ->> 'isolate' = 'true' then
         return query
         select (a).*
@@ -220,13 +240,9 @@ begin
     end if;
     return query select (d).* from hotmesh._delivery_work(worker, want, v_lease) d;
     get diagnostics v_given = row_count;
-    if v_given = 0 and want ->> 'idle' = 'true' then
-        perform hotmesh._archive_expired(200);
+    if not v_brief or want ? 'seen' then
+        perform hotmesh._turn_end(worker, want, v_given = 0 and want @> '{"idle": true}');
     end if;
-    if want ? 'seen' then
-        perform hotmesh._worker_seen(worker, want, v_given = 0 and want @> '{"idle": true}');
-    end if;
-    perform hotmesh._worker_wake_useful(worker) where not v_brief;
     if v_given = 0 and reports = '[]' then
         return next hotmesh._turn_next(worker, want);
     end if;

@@ -201,7 +201,8 @@ def test_what_a_repeat_may_cure_passes_through(
     hand = Hand(caller)
     run = hand.take()
     db.execute(
-        "create or replace function hotmesh._attribute_write(steps hotmesh.jobs_attributes[])"
+        "create or replace function hotmesh._attribute_done(job_ids bigint[], dimensions text[],"
+        " cursors bigint[], steps jsonb[])"
         f" returns void language plpgsql as $$ begin raise 'no' using errcode = '{state}'; end $$"
     )
     with unchanged(db), pytest.raises(psycopg.Error) as caught:
