@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-ea23b835-51502e80
+-- build 0.1.0-67a959d3-0fce12ad
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -163,6 +163,9 @@ comment on type hotmesh.plan_step is 'What the expressions of one activity came 
 
 
 -- 24_deploy.sql
+
+
+-- 24_explain.sql
 
 
 -- 25_retry.sql
@@ -846,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-ea23b835-51502e80'
+    select '0.1.0-67a959d3-0fce12ad'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7598,6 +7601,189 @@ $$;
 comment on function hotmesh.graph_list(text) is
 'What was deployed: deployed, active or retired, and how many open jobs run by it.';
 
+-- 24_explain.sql
+create or replace function hotmesh._explain_value(value jsonb)
+returns text
+language plpgsql
+immutable
+as $$
+declare
+    v_row jsonb;
+    v_told text;
+    v_cells text;
+begin
+    if jsonb_typeof(value) <> 'object' or value -> '@pipe' is null then
+        return case jsonb_typeof(value)
+            when 'string' then value #>> '{}'
+            when 'object' then (
+                select format('{%s}', string_agg(
+                    format('%s: %s', e.key, hotmesh._explain_value(e.value)), ', '
+                    order by e.key))
+                from jsonb_each(value) e)
+            else value::text end;
+    end if;
+    for v_row in select * from jsonb_array_elements(value -> '@pipe') loop
+        if jsonb_typeof(v_row) = 'object' then
+            v_told := concat_ws(', ', v_told, case when v_row ? '@pipe'
+                then hotmesh._explain_value(v_row) else 'reduce(…)' end);
+            continue;
+        end if;
+        select string_agg(hotmesh._explain_value(c.cell), ', ' order by c.n) into v_cells
+        from jsonb_array_elements(v_row) with ordinality c (cell, n)
+        where v_told is null or c.n > 1;
+        v_told := case when v_told is null then v_cells else concat_ws(', ', format(
+            '%s(%s)', btrim(v_row ->> 0, '{@}'), v_told), v_cells) end;
+    end loop;
+    return v_told;
+end
+$$;
+
+-- When a way is gone: "code 200 and gte({a.output.data.x}, 5) is true"; null: always.
+create or replace function hotmesh._explain_conditions(conditions jsonb)
+returns text
+language sql
+immutable
+as $$
+    select nullif(concat_ws(' and ',
+        'code ' || case when jsonb_typeof(conditions -> 'code') = 'array' then (
+                       select string_agg(c, ' or ')
+                       from jsonb_array_elements_text(conditions -> 'code') c)
+                   else conditions ->> 'code' end,
+        (select string_agg(
+             format('%s is %s', hotmesh._explain_value(m -> 'actual'),
+                    hotmesh._explain_value(m -> 'expected')),
+             format(' %s ', coalesce(conditions ->> 'gate', 'and')) order by n)
+         from jsonb_array_elements(conditions -> 'match') with ordinality e (m, n))), '')
+$$;
+
+-- What an activity does: "worker inventory.check".
+create or replace function hotmesh._explain_about(graph jsonb, plan jsonb)
+returns text
+language sql
+immutable
+as $$
+    select concat_ws(', ',
+        concat_ws(' ', plan ->> 'type', hotmesh._explain_value(coalesce(
+            a.about -> 'topic', a.about -> 'function', a.about -> 'ancestor'))),
+        'waits for ' || (
+            select string_agg(h.key, ', ' order by h.key)
+            from jsonb_each(coalesce(graph -> 'hooks', '{}')) h
+            cross join lateral jsonb_array_elements(h.value) r (rule)
+            where r.rule ->> 'to' = plan ->> 'id'),
+        'sleeps ' || hotmesh._explain_value(a.about -> 'sleep'))
+    from (select graph -> 'activities' -> (plan ->> 'id') as about) a
+$$;
+
+-- The plan's activities: number, id, and what is said of each.
+create or replace function hotmesh._explain_activities(graph hotmesh.graphs)
+returns table (number bigint, id text, about text, activity jsonb)
+language sql
+stable
+as $$
+    select a.number, a.plan ->> 'id',
+           hotmesh._explain_about(graph.document -> 'graph', a.plan),
+           graph.document -> 'graph' -> 'activities' -> (a.plan ->> 'id')
+    from jsonb_array_elements(graph.plan -> 'activities') with ordinality a (plan, number)
+$$;
+
+create or replace function hotmesh._explain_maps(activity jsonb, part text)
+returns setof text
+language sql
+stable
+as $$
+    select format(E'\n    %s %s = %s', part, m.key, hotmesh._explain_value(m.value))
+    from jsonb_each(case when jsonb_typeof(activity -> part -> 'maps') = 'object'
+                         then activity -> part -> 'maps' else '{}' end) m
+    order by m.key
+$$;
+
+create or replace function hotmesh._explain_text(graph hotmesh.graphs)
+returns text
+language sql
+stable
+as $$
+    select concat(
+        case graph.topic when '' then 'any other topic' else graph.topic end,
+        format(', version %s, %s', graph.version, graph.state),
+        ', publishes to ' || graph.publishes,
+        string_agg(concat(
+            E'\n', a.number, ' ', a.id, ': ', a.about,
+            (select string_agg(m, '') from unnest('{input,output,job}'::text[]) p
+             cross join lateral hotmesh._explain_maps(a.activity, p) m),
+            (select string_agg(concat(
+                 E'\n    -> ', e.target, ' if ' || hotmesh._explain_conditions(e.conditions)),
+                 '' order by e.place)
+             from hotmesh._plan_edges(graph.document -> 'graph') e
+             where e.origin = a.id)), '' order by a.number))
+    from hotmesh._explain_activities(graph) a
+$$;
+
+-- Text between the double quotes of a label.
+create or replace function hotmesh._explain_label(word text)
+returns text
+language sql
+immutable
+as $$
+    select replace(replace(replace(replace(regexp_replace(
+        replace(left(word, 200), '#', '#35;'), '\s+', ' ', 'g'),
+        '"', '#quot;'), '<', '#lt;'), '>', '#gt;'), '`', '#96;')
+$$;
+
+create or replace function hotmesh._explain_mermaid(graph hotmesh.graphs)
+returns text
+language sql
+stable
+as $$
+    with nodes as (
+        select a.number, a.id, format(
+                   '    a%s%s"%s<br/>%s"%s', a.number,
+                   case a.activity ->> 'type' when 'trigger' then '([' when 'await' then '[['
+                                              when 'hook' then '{{' else '[' end,
+                   hotmesh._explain_label(a.id), hotmesh._explain_label(a.about),
+                   case a.activity ->> 'type' when 'trigger' then '])' when 'await' then ']]'
+                                              when 'hook' then '}}' else ']' end) as line,
+               a.activity ->> 'ancestor' as ancestor
+        from hotmesh._explain_activities(graph) a),
+    edges as (
+        select o.number, e.place, format(
+                   '    a%s -->%s a%s', o.number,
+                   '|"' || hotmesh._explain_label(
+                       hotmesh._explain_conditions(e.conditions)) || '"|', t.number) as line
+        from hotmesh._plan_edges(graph.document -> 'graph') e
+        join nodes o on o.id = e.origin
+        join nodes t on t.id = e.target
+        union all
+        select n.number, 1000, format('    a%s -.-> a%s', n.number, t.number)
+        from nodes n join nodes t on t.id = n.ancestor)
+    select concat_ws(E'\n', 'flowchart TD',
+        (select string_agg(n.line, E'\n' order by n.number) from nodes n),
+        (select string_agg(e.line, E'\n' order by e.number, e.place) from edges e))
+$$;
+
+create or replace function hotmesh.graph_explain(app text, topic text, format text default 'text')
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_graph hotmesh.graphs;
+begin
+    perform hotmesh._enter(app);
+    if format not in ('text', 'mermaid') or format is null then
+        perform hotmesh._refuse_argument(
+            pg_catalog.format('unknown format: %s', coalesce(left(format, 60), 'null')),
+            'A plan is shown as text or drawn for Mermaid.', 'Leave it out for text.');
+    end if;
+    v_graph := hotmesh._graph_get(topic);
+    return case format when 'mermaid' then hotmesh._explain_mermaid(v_graph)
+                       else hotmesh._explain_text(v_graph) end;
+end
+$$;
+comment on function hotmesh.graph_explain(text, text, text) is
+'The compiled graph that answers a topic: its activities, what each does and maps, and where it
+leads to on which conditions. format: text or mermaid. Raises MSH22 if no graph answers.';
+
 -- 25_retry.sql
 create or replace function hotmesh._retry_refuse(policy jsonb, what text, rule text)
 returns void
@@ -9943,11 +10129,14 @@ returns void
 language plpgsql
 as $$
 begin
-    if policy = 'replace' then
-        raise exception 'job "%" is open and can''t be replaced', key using
+    if policy in ('replace', 'scrub') then
+        raise exception 'job "%" is open and can''t be %', key,
+            case policy when 'scrub' then 'scrubbed' else 'replaced' end using
             errcode = 'MSH44',
-            detail = 'on_conflict replace replaces a closed job only.',
-            hint = 'Interrupt it first, or start with on_conflict existing.';
+            detail = case policy when 'scrub' then 'What is open may go on any time.'
+                     else 'on_conflict replace replaces a closed job only.' end,
+            hint = case policy when 'scrub' then 'Interrupt it first.'
+                   else 'Interrupt it first, or start with on_conflict existing.' end;
     end if;
     raise exception 'Duplicate job: %', key using
         errcode = 'MSH41',
@@ -11171,6 +11360,51 @@ end
 $$;
 comment on function hotmesh.job_prune(text, interval) is
 'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
+
+-- Everything of closed jobs, wherever it is by now.
+create or replace function hotmesh._archive_scrub(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from jobs j where j.id = any (ids);
+    delete from jobs_attributes a where a.job_id = any (ids);
+    delete from entity_log l where l.job_id = any (ids);
+    perform hotmesh._archive_messages(ids);
+    perform hotmesh._measure_forget(ids);
+    delete from jobs_archive j where j.id = any (ids);
+    delete from jobs_attributes_archive a where a.job_id = any (ids);
+    delete from entity_log_archive l where l.job_id = any (ids);
+end
+$$;
+
+create or replace function hotmesh.job_scrub(app text, key text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_ids bigint[];
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find(key);
+    v_ids := array(
+        select v_job.id where v_job.id is not null
+        union all
+        select a.id from jobs_archive a where a.key = job_scrub.key);
+    if v_ids = '{}' then
+        perform hotmesh._job_refuse_missing(key);
+    elsif v_job.id is not null and v_job.closed_at is null then
+        perform hotmesh._job_refuse_conflict(key, true, 'scrub');
+    end if;
+    perform hotmesh._archive_scrub(v_ids);
+end
+$$;
+comment on function hotmesh.job_scrub(text, text) is
+'Delete a closed job now, with its journal, its entity and what the archive has under its key: it
+was never there. Raises MSH40 for an unknown job, MSH44 for an open one.';
 
 -- 60_signal.sql
 -- To one job, filed under its name; `answer` is {"output": …} or {"error": …}. One that is given
@@ -19697,7 +19931,7 @@ as $$
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
         ('client', 'graph_pub graph_signal graph_signal_all graph_add'),
         ('operator', 'graph_deploy graph_activate'),
-        ('reader', 'graph_list graph_stats graph_ids'),
+        ('reader', 'graph_list graph_explain graph_stats graph_ids'),
         ('client', 'signal_send hook_start query_ask query_result update_send update_result'),
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
@@ -19706,7 +19940,7 @@ as $$
         ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
-        ('operator', 'job_archive job_prune entity_prune stream_revive'),
+        ('operator', 'job_archive job_prune job_scrub entity_prune stream_revive'),
         ('operator', 'queue_limit queue_unlimit queue_throttle')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)

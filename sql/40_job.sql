@@ -96,11 +96,14 @@ returns void
 language plpgsql
 as $$
 begin
-    if policy = 'replace' then
-        raise exception 'job "%" is open and can''t be replaced', key using
+    if policy in ('replace', 'scrub') then
+        raise exception 'job "%" is open and can''t be %', key,
+            case policy when 'scrub' then 'scrubbed' else 'replaced' end using
             errcode = 'MSH44',
-            detail = 'on_conflict replace replaces a closed job only.',
-            hint = 'Interrupt it first, or start with on_conflict existing.';
+            detail = case policy when 'scrub' then 'What is open may go on any time.'
+                     else 'on_conflict replace replaces a closed job only.' end,
+            hint = case policy when 'scrub' then 'Interrupt it first.'
+                   else 'Interrupt it first, or start with on_conflict existing.' end;
     end if;
     raise exception 'Duplicate job: %', key using
         errcode = 'MSH41',

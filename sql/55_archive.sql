@@ -347,3 +347,48 @@ end
 $$;
 comment on function hotmesh.job_prune(text, interval) is
 'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
+
+-- Everything of closed jobs, wherever it is by now.
+create or replace function hotmesh._archive_scrub(ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from jobs j where j.id = any (ids);
+    delete from jobs_attributes a where a.job_id = any (ids);
+    delete from entity_log l where l.job_id = any (ids);
+    perform hotmesh._archive_messages(ids);
+    perform hotmesh._measure_forget(ids);
+    delete from jobs_archive j where j.id = any (ids);
+    delete from jobs_attributes_archive a where a.job_id = any (ids);
+    delete from entity_log_archive l where l.job_id = any (ids);
+end
+$$;
+
+create or replace function hotmesh.job_scrub(app text, key text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job hotmesh.jobs;
+    v_ids bigint[];
+begin
+    perform hotmesh._enter(app);
+    v_job := hotmesh._job_find(key);
+    v_ids := array(
+        select v_job.id where v_job.id is not null
+        union all
+        select a.id from jobs_archive a where a.key = job_scrub.key);
+    if v_ids = '{}' then
+        perform hotmesh._job_refuse_missing(key);
+    elsif v_job.id is not null and v_job.closed_at is null then
+        perform hotmesh._job_refuse_conflict(key, true, 'scrub');
+    end if;
+    perform hotmesh._archive_scrub(v_ids);
+end
+$$;
+comment on function hotmesh.job_scrub(text, text) is
+'Delete a closed job now, with its journal, its entity and what the archive has under its key: it
+was never there. Raises MSH40 for an unknown job, MSH44 for an open one.';

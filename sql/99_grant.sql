@@ -26,7 +26,7 @@ as $$
         ('client', 'job_start job_start_many job_signal job_cancel job_interrupt'),
         ('client', 'graph_pub graph_signal graph_signal_all graph_add'),
         ('operator', 'graph_deploy graph_activate'),
-        ('reader', 'graph_list graph_stats graph_ids'),
+        ('reader', 'graph_list graph_explain graph_stats graph_ids'),
         ('client', 'signal_send hook_start query_ask query_result update_send update_result'),
         ('reader', 'entity_get entity_history entity_at entity_diff'),
         ('client', 'entity_set entity_merge entity_append entity_prepend entity_remove'),
@@ -35,7 +35,7 @@ as $$
         ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
         ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
-        ('operator', 'job_archive job_prune entity_prune stream_revive'),
+        ('operator', 'job_archive job_prune job_scrub entity_prune stream_revive'),
         ('operator', 'queue_limit queue_unlimit queue_throttle')
     ) k (kind, doors)
     cross join lateral regexp_split_to_table(k.doors, ' ') d (door)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ._calls import Call, Job, _flag, _job, _one
+from ._calls import Call, Job, _flag, _job, _nothing, _one
 
 __all__ = [
     "GraphVersion",
     "graph_activate",
     "graph_add",
     "graph_deploy",
+    "graph_explain",
+    "graph_ids",
     "graph_list",
     "graph_pub",
     "graph_signal",
+    "graph_signal_all",
+    "graph_stats",
+    "job_scrub",
 ]
 
 
@@ -54,6 +59,16 @@ def graph_activate(app: str, version: str) -> Call[bool]:
     ).repeatable()
 
 
+def graph_explain(app: str, topic: str, format: str) -> Call[str]:
+    """The compiled plan of a topic, as text or for Mermaid."""
+    return Call(
+        "select graph_explain from hotmesh.graph_explain("
+        "app => %(app)s::text, topic => %(topic)s::text, format => %(format)s::text)",
+        {"app": app, "topic": topic, "format": format},
+        _one,
+    ).repeatable()
+
+
 def graph_list(app: str) -> Call[list[GraphVersion]]:
     """The topics of each version that was deployed."""
     return Call(
@@ -89,6 +104,17 @@ def graph_signal(app: str, topic: str, data: str, status: str | None, code: int)
     )
 
 
+def graph_signal_all(app: str, topic: str, data: str, query: str, facets: list[str]) -> Call[int]:
+    """Tell all jobs that an index has; answers how many. `data` and `query` are JSON texts."""
+    return Call(
+        "select graph_signal_all from hotmesh.graph_signal_all(app => %(app)s::text, "
+        "topic => %(topic)s::text, data => %(data)s::jsonb, query => %(query)s::jsonb, "
+        "facets => %(facets)s::text[])",
+        {"app": app, "topic": topic, "data": data, "query": query, "facets": facets},
+        _one,
+    )
+
+
 def graph_add(app: str, response: str) -> Call[str]:
     """A worker's response that comes later, a JSON text: `ok` or `stale`."""
     return Call(
@@ -96,4 +122,34 @@ def graph_add(app: str, response: str) -> Call[str]:
         "app => %(app)s::text, response => %(response)s::jsonb)",
         {"app": app, "response": response},
         _one,
+    )
+
+
+def graph_ids(app: str, topic: str, query: str, facets: list[str]) -> Call[Any]:
+    """The ids of the jobs that a topic's statistics count; `query` is a JSON text."""
+    return Call(
+        "select graph_ids from hotmesh.graph_ids(app => %(app)s::text, topic => %(topic)s::text, "
+        "query => %(query)s::jsonb, facets => %(facets)s::text[])",
+        {"app": app, "topic": topic, "query": query, "facets": facets},
+        _one,
+    ).repeatable()
+
+
+def graph_stats(app: str, topic: str, query: str) -> Call[Any]:
+    """What a topic's statistics say; `query` is a JSON text."""
+    return Call(
+        "select graph_stats from hotmesh.graph_stats(app => %(app)s::text, "
+        "topic => %(topic)s::text, query => %(query)s::jsonb)",
+        {"app": app, "topic": topic, "query": query},
+        _one,
+    ).repeatable()
+
+
+def job_scrub(app: str, key: str) -> Call[None]:
+    """Delete a closed job now, with all that is kept of it."""
+    return Call(
+        "select job_scrub from hotmesh.job_scrub(app => %(app)s::text, key => %(key)s::text)",
+        {"app": app, "key": key},
+        _nothing,
+        job_id=key,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import _calls_graph, _codec, _payload, _requests
@@ -17,9 +17,14 @@ __all__ = [
     "activate",
     "add",
     "deploy",
+    "explain",
+    "ids",
     "options_of_interrupt",
     "pub",
+    "scrub",
     "signal",
+    "signal_all",
+    "stats",
 ]
 
 TIMEOUT: Duration = 30
@@ -48,6 +53,12 @@ def activate(app: str, version: object) -> Call[bool]:
     if isinstance(version, int) and not isinstance(version, bool):
         version = str(version)
     return _calls_graph.graph_activate(app, _codec.text(version, "version"))
+
+
+def explain(app: str, topic: str, format: str) -> Call[str]:
+    if format not in ("text", "mermaid"):
+        raise InvalidArgumentError(f"format is {format!r}", hint="text or mermaid")
+    return _calls_graph.graph_explain(app, _topic(topic), format)
 
 
 STARTS = ("entity", "search", "expire", "priority", "delay", "on_conflict")
@@ -80,6 +91,28 @@ def signal(app: str, topic: str, data: object, status: str | None, code: int) ->
     )
 
 
+def signal_all(
+    app: str, topic: str, data: object, query: object, facets: Iterable[str]
+) -> Call[int]:
+    told = _object(data, "data"), _object(query, "query")
+    return _calls_graph.graph_signal_all(app, _topic(topic), *told, _texts(facets, "facets"))
+
+
+def ids(app: str, topic: str, query: object, facets: Iterable[str]) -> Call[Any]:
+    told = _object(query, "query")
+    return _calls_graph.graph_ids(app, _topic(topic), told, _texts(facets, "facets"))
+
+
+def stats(app: str, topic: str, query: object) -> Call[Any]:
+    return _calls_graph.graph_stats(app, _topic(topic), _object(query, "query"))
+
+
+def _texts(value: Iterable[str], what: str) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidArgumentError(f"{what} must be a list of texts")
+    return [_codec.text(each, f"{what}[{index}]") for index, each in enumerate(value)]
+
+
 def add(app: str, response: object) -> Call[str]:
     if not isinstance(response, Mapping) or not isinstance(response.get("metadata"), Mapping):
         raise InvalidArgumentError(
@@ -90,6 +123,10 @@ def add(app: str, response: object) -> Call[str]:
     if status is not None and status not in STATUSES:
         raise InvalidArgumentError(f"status is {status!r}", hint=f"one of {', '.join(STATUSES)}")
     return _calls_graph.graph_add(app, _object(response, "the response"))
+
+
+def scrub(app: str, job_id: str) -> Call[None]:
+    return _calls_graph.job_scrub(app, _codec.text(job_id, "job_id"))
 
 
 def state(app: str, job_id: str) -> Call[Any]:

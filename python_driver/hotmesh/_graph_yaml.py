@@ -29,6 +29,8 @@ _DECIMAL = re.compile(
     r"-?(?:0|[1-9][0-9]*)|-?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 )
 
+_REFERENCE = re.compile(r"\$?\w[\w-]*(?:\.[^\s.]+)+")
+
 _TRAPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"(?:yes|no|on|off)", re.I),
@@ -193,7 +195,11 @@ class _Reader:
         while not isinstance(item := next(self._events), self._yaml.MappingEndEvent):
             at = self._place(item)
             key = self._key(item, at, position)
-            node = self._node(next(self._events), (*position, key))
+            value = next(self._events)
+            if event.flow_style and self._is_reference(key, value):
+                reason = f"without quotes this is a mapping: a reference is written '{{{key}}}'"
+                self._faults.add(at, position, reason)
+            node = self._node(value, (*position, key))
             if key == "<<" and item.implicit[0]:
                 merges.append(node)
             elif key in found:
@@ -204,6 +210,11 @@ class _Reader:
         for node in merges:
             self._merge(found, node, position)
         return found
+
+    def _is_reference(self, key: str, value: Any) -> bool:
+        """Whether this is `{a1.output.data.x}`, that lacks its quotes: a key without a value."""
+        is_bare = isinstance(value, self._yaml.ScalarEvent) and value.implicit[0]
+        return is_bare and value.value == "" and _REFERENCE.fullmatch(key) is not None
 
     def _key(self, event: Any, place: Place, position: Position) -> str:
         """The key as it is written: in JSON every key is a text, so `no` and `1.10` are what they are."""

@@ -161,6 +161,10 @@ class HotMesh:
         """From now on new jobs run in this version."""
         return await self._run(_say.activate(self.app_id, version))
 
+    async def explain(self, topic: str, format: str = "text") -> str:
+        """The compiled plan of a topic's graph: `text`, or `mermaid` for a drawing."""
+        return await self._run(_say.explain(self.app_id, topic, format))
+
     async def graphs(self) -> list[GraphVersion]:
         """What was deployed: a row for each topic of each version."""
         return await self._run(graph_list(self.app_id))
@@ -237,6 +241,19 @@ class HotMesh:
         """
         return await self._run(_say.signal(self.app_id, topic, data, status, code))
 
+    async def signal_all(
+        self,
+        topic: str,
+        data: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        facets: Iterable[str] = (),
+    ) -> int:
+        """Wake all jobs that wait at a hook of this topic and that the index has; returns how many.
+
+        `query` is that of :meth:`get_stats`, `facets` are texts such as `color:red`.
+        """
+        return await self._run(_say.signal_all(self.app_id, topic, data, query, facets))
+
     async def interrupt(self, topic: str, job_id: str, **options: Any) -> None:
         """End a job at once; `options` are `reason`, `code`, `descend` and `throw`.
 
@@ -265,6 +282,24 @@ class HotMesh:
         """A job with its journal; its `status` is the semaphore."""
         found: dict[str, Any] = await self._handle(job_id).export()
         return found
+
+    async def scrub(self, job_id: str) -> None:
+        """Delete a closed job now."""
+        await self._run(_say.scrub(self.app_id, job_id))
+
+    async def get_ids(
+        self, topic: str, query: Mapping[str, Any] | None = None, facets: Iterable[str] = ()
+    ) -> Any:
+        """The ids behind the statistics of a topic, by time and facet, such as `color:red`."""
+        return await self._run(_say.ids(self.app_id, topic, query, facets))
+
+    async def get_stats(self, topic: str, query: Mapping[str, Any] | None = None) -> Any:
+        """Counts and measures of a topic's jobs, as its trigger's `stats` says.
+
+        `query` has `data`, by which the key is made, and `range`, `start`, `end`, `granularity`
+        and `sparse`.
+        """
+        return await self._run(_say.stats(self.app_id, topic, query))
 
     # --- workers ---------------------------------------------------------------------------------
 
@@ -337,6 +372,10 @@ class SyncHotMesh:
         """From now on new jobs run in this version."""
         return self._run(_say.activate(self.app_id, version))
 
+    def explain(self, topic: str, format: str = "text") -> str:
+        """The compiled plan; see :meth:`HotMesh.explain`."""
+        return self._run(_say.explain(self.app_id, topic, format))
+
     def graphs(self) -> list[GraphVersion]:
         """What was deployed: a row for each topic of each version."""
         return self._run(graph_list(self.app_id))
@@ -378,6 +417,16 @@ class SyncHotMesh:
         """Wake the job that waits for this; see :meth:`HotMesh.signal`."""
         return self._run(_say.signal(self.app_id, topic, data, status, code))
 
+    def signal_all(
+        self,
+        topic: str,
+        data: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        facets: Iterable[str] = (),
+    ) -> int:
+        """Wake all jobs that the index has; see :meth:`HotMesh.signal_all`."""
+        return self._run(_say.signal_all(self.app_id, topic, data, query, facets))
+
     def interrupt(self, topic: str, job_id: str, **options: Any) -> None:
         """End a job at once; see :meth:`HotMesh.interrupt`."""
         self._handle(job_id).interrupt(**_say.options_of_interrupt(options))
@@ -398,6 +447,20 @@ class SyncHotMesh:
         """A job with its journal; see :meth:`HotMesh.export`."""
         found: dict[str, Any] = self._handle(job_id).export()
         return found
+
+    def scrub(self, job_id: str) -> None:
+        """Delete a closed job now."""
+        self._run(_say.scrub(self.app_id, job_id))
+
+    def get_ids(
+        self, topic: str, query: Mapping[str, Any] | None = None, facets: Iterable[str] = ()
+    ) -> Any:
+        """The ids behind the statistics of a topic; see :meth:`HotMesh.get_ids`."""
+        return self._run(_say.ids(self.app_id, topic, query, facets))
+
+    def get_stats(self, topic: str, query: Mapping[str, Any] | None = None) -> Any:
+        """Counts and measures of a topic's jobs; see :meth:`HotMesh.get_stats`."""
+        return self._run(_say.stats(self.app_id, topic, query))
 
     def roll_call(self) -> list[dict[str, Any]]:
         """A profile of the engine and of each worker; see :meth:`HotMesh.roll_call`."""

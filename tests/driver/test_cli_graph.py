@@ -107,6 +107,20 @@ def test_the_list_shows_topics_versions_and_states(tool: Tool) -> None:
     assert "active" in out
 
 
+def test_a_graph_is_explained_as_text_and_drawn(tool: Tool) -> None:
+    tool("deploy", "pure.yaml", "--activate", *APP)
+    assert tool("explain", "pure", *APP).out.splitlines() == [
+        "pure, version 1, active",
+        "1 t: trigger",
+        "    -> h",
+        "2 h: hook",
+        "    job twice = math.multiply({t.output.data.n}, 2)",
+    ]
+    assert tool("explain", "pure", "--mermaid", *APP).out.startswith("flowchart TD\n")
+    assert tool("explain", "pure", "--mermaid", "--json", *APP).document["format"] == "mermaid"
+    assert tool("explain", "nobody", *APP).status == 1
+
+
 def test_faults_are_a_table_with_places(tool: Tool) -> None:
     said = tool("deploy", "wrong.yaml")
     assert said.status == 1

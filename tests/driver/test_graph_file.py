@@ -231,6 +231,8 @@ def test_numbers_of_json_are_only_numbers() -> None:
         ("# nothing\n\n", "there is no document in it"),
         ("--- ~\n", "1:5 : a graph is a mapping"),
         ("a: 1\n---\nb: 2\n", "2:1 : a second document begins here"),
+        ("a: {t1.output.data.x}\n", "1:5 a: without quotes this is a mapping"),
+        ("a: [{$self.output.data.x}, 1]\n", "a reference is written '{$self.output.data.x}'"),
         ('a: "x\\0y"\n', "1:4 a: a text with the character NUL"),
         ("a: \ud800\n", "1:4 : half of a surrogate pair"),
         ('{"a": "\\u0000"}', "1:7 a: a text with the character NUL"),
@@ -254,7 +256,7 @@ def test_what_a_graph_must_not_hold_is_refused_with_its_place(text: str, told: s
         ("a: b: c\n", "1:5", "a text with a colon and a space needs quotes"),
         ("cron: @hourly\n", "1:7", "a text that begins with * & ! % @ or ` needs quotes"),
         ('a: "\\q"\n', "1:5", "a text in single quotes has no escapes"),
-        ("a: {t.x}}\n", "1:9", "this is no YAML"),
+        ("a: {t}}\n", "1:7", "this is no YAML"),
         ("a: \x01\n", "1:4", "U+0001"),
         ("a: x\nb: \x00\n", "2:4", "U+0000"),
         ('{"a": [1,, 2]}', "1:10", "this is no JSON: a value is missing"),
@@ -328,6 +330,13 @@ def test_anchors_and_merges_work() -> None:
     assert document["a"] == {"topic": "t", "type": "worker", "retry": {"500": [3]}}
     assert document["b"] == {"type": "await", "retry": {"500": [3]}, "title": "x"}
     assert document["c"] == [document["base"]] * 2
+
+
+def test_keys_without_values_are_no_references_otherwise() -> None:
+    text = "a: {b: , 'c.d': null, e.f: 1}\nb:\n  c.d:\n  e: {f}\n"
+    assert load(text).document == {
+        "a": {"b": None, "c.d": None, "e.f": 1}, "b": {"c.d": None, "e": {"f": None}}
+    }  # fmt: skip
 
 
 # --- $ref -----------------------------------------------------------------------------------------

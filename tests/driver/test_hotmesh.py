@@ -20,6 +20,7 @@ from hotmesh.errors import (
     JobFailedError,
     JobInterruptedError,
     JobNotFoundError,
+    JobOpenError,
     TimedOutError,
     TopicNotFoundError,
 )
@@ -383,6 +384,55 @@ async def test_nobody_waits_at_an_unknown_topic(mesh: Open) -> None:
         await hot.pubsub("tell")
 
 
+COUNTED = """
+subscribes: sold
+activities:
+  t:
+    type: trigger
+    stats:
+      key: '{t.output.data.shop}'
+      granularity: 5m
+      measures:
+        - {measure: count, target: '{t.output.data.color}'}
+        - {measure: sum, target: '{t.output.data.price}'}
+        - {measure: index, target: '{t.output.data.color}'}
+  h: {type: hook, job: {maps: {heard: '{$self.hook.data.word}'}}}
+transitions:
+  t: [{to: h}]
+hooks:
+  sold.back:
+    - to: h
+      conditions: {match: [{expected: '{$job.metadata.jid}', actual: '{$self.hook.data.id}'}]}
+"""
+
+
+async def test_jobs_are_counted_found_and_told_by_facets(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=COUNTED)
+    for number, color in enumerate(("red", "blue", "red")):
+        data = {"shop": "a", "color": color, "price": 10 * (number + 1)}
+        await hot.pub("sold", data, job_id=f"{color}{number}")
+    query = {"data": {"shop": "a"}, "range": "1h", "end": "NOW"}
+    stats = await hot.get_stats("sold", query)
+    assert stats["count"] == 3
+    assert {one["value"] for one in stats["measures"] if one["type"] == "sum"} == {60}
+    assert (await hot.get_stats("sold", {"data": {"shop": "b"}}))["count"] == 0
+    found = await hot.get_ids("sold", query, ["color:red"])
+    assert found["counts"] == [{"facet": "color:red", "count": 2}]
+    assert await hot.signal_all("sold.back", {"word": "ok"}, query, ["color:red"]) == 2
+    for key in ("red0", "red2"):
+        while await hot.get_status(key):
+            await asyncio.sleep(0.005)
+        assert (await hot.get_state("sold", key))["data"] == {"heard": "ok"}
+    assert await hot.get_status("blue1") > 0
+    for wrong in ("color:red", [5], [""]):
+        with pytest.raises(InvalidArgumentError):
+            await hot.get_ids("sold", query, wrong)
+    with pytest.raises(InvalidArgumentError):
+        await hot.get_stats("sold", {"range": "soon"})
+    with pytest.raises(TopicNotFoundError):
+        await hot.signal_all("sold.out", {})
+
+
 async def test_an_interrupted_job_says_so(mesh: Open) -> None:
     hot = await mesh(("work", double), deploy=HOOK)
     waiting = asyncio.create_task(hot.pubsub("ask", job_id="i"))
@@ -481,6 +531,51 @@ transitions:
 """)
     found = [(fault["line"], fault["path"]) for fault in raised.value.faults]
     assert sorted(found) == [(4, "activities.w.type"), (8, "transitions.t[1].to")]
+
+
+async def test_a_graph_is_explained_and_drawn(mesh: Open) -> None:
+    hot = await mesh(deploy=ECHO)
+    assert "2 w: worker work" in await hot.explain("echo")
+    assert (await hot.explain("echo", "mermaid")).startswith("flowchart TD\n")
+    with pytest.raises(InvalidArgumentError):
+        await hot.explain("echo", "svg")
+    with pytest.raises(TopicNotFoundError):
+        await hot.explain("nobody")
+
+
+async def test_a_job_that_was_scrubbed_was_never_there(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=ECHO)
+    job_id = (await hot.pubsub("echo", {"n": 1}))["metadata"]["jid"]
+    await hot.scrub(job_id)
+    for look in (hot.get_status, hot.export, hot.scrub, lambda id: hot.get_state("echo", id)):
+        with pytest.raises(JobNotFoundError):
+            await look(job_id)
+    await hot.deploy(HOOK)
+    await hot.activate("1")
+    open_one = await hot.pub("ask")
+    with pytest.raises(JobOpenError):
+        await hot.scrub(open_one)
+
+
+async def test_an_interrupt_without_an_error_ends_the_waiting(mesh: Open) -> None:
+    hot = await mesh(deploy=HOOK)
+    waiting = asyncio.create_task(hot.pubsub("ask", job_id="i"))
+    while True:
+        try:
+            await hot.interrupt("ask", "i", throw=False)
+            break
+        except JobNotFoundError:
+            await asyncio.sleep(0.005)
+    assert (await waiting)["data"] == {}
+
+
+async def test_topics_may_be_served_from_another_place(mesh: Open, dsn: str) -> None:
+    other = {"topic": "work", "callback": double, "connection": f"{dsn} application_name=other"}
+    hot = await mesh(other, ("else", double), deploy=ECHO)
+    assert (await hot.pubsub("echo", {"n": 1}))["data"]["answer"] == 2
+    same = {"topic": "work", "callback": double, "connection": dsn}
+    assert len((await mesh(same, ("else", double)))._workers) == 1
+    assert len(hot._workers) == 2
 
 
 async def test_a_broken_file_changes_nothing(mesh: Open) -> None:
@@ -711,8 +806,16 @@ async def test_the_blocking_twin_does_the_same(mesh: Open, dsn: str) -> None:
             assert hot.pub("ask", job_id="c") == "c"
             hot.interrupt("ask", "c")
             assert {row.topic for row in hot.graphs()} == {"echo", "ask"}
+            assert "2 h: hook" in hot.explain("ask")
+            hot.scrub("c")
             assert any(one.get("worker_topic") == "work" for one in hot.roll_call())
             hot.throttle(10, topic="work")
+            hot.deploy(COUNTED)
+            hot.activate("1")
+            hot.pub("sold", {"shop": "a", "color": "red", "price": 1})
+            assert hot.get_stats("sold", {"data": {"shop": "a"}})["count"] == 1
+            assert hot.get_ids("sold", {"data": {"shop": "a"}}, ["color:red"])["counts"]
+            assert hot.signal_all("sold.back", {"word": "ok"}) == 1
             with pytest.raises(GraphError):
                 hot.deploy("a: [\n")
             assert hot.add({"metadata": {"jid": "a", "aid": "w", "dad": ",0,0"}}) == "stale"

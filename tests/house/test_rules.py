@@ -23,6 +23,7 @@ EXTRA_PREFIXES = {
     "archive": {"job"},
     "command": {"entity"},
     "deploy": {"graph"},
+    "explain": {"graph"},
     "find": {"entity"},  # for its user it stands next to the entity's commands
     "fork": {"entity"},
     "history": {"entity"},

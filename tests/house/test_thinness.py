@@ -34,7 +34,6 @@ ALSO: dict[str, tuple[type[ast.Node], ...]] = {
 }
 CONVERSIONS = {"make_interval"}
 SQL_ONLY = {
-    *("graph_signal_all", "graph_stats", "graph_ids"),
     # The driver sends the same commands through entity_apply.
     *("entity_set", "entity_merge", "entity_append", "entity_prepend", "entity_remove"),
     *("entity_increment", "entity_toggle", "entity_set_if_not_exists", "entity_delete"),

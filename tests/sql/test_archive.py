@@ -282,3 +282,63 @@ def test_an_archived_job_is_refused_as_closed(
     with pytest.raises(psycopg.Error, match='job "old" has closed') as caught:
         caller.execute(f"select hotmesh.{door}".encode())
     assert caught.value.sqlstate == "MSH42"
+
+
+# --- scrubbing ------------------------------------------------------------------------------------
+
+
+def scrub(caller: Connection, key: str) -> None:
+    caller.execute("select hotmesh.job_scrub('my-app', %s)", [key])
+
+
+def rows_of(db: Connection, id: int) -> int:
+    """How many rows any table of the app has of a job."""
+    tables = db.execute(
+        "select c.relname, a.attname from pg_class c"
+        " join pg_attribute a on a.attrelid = c.oid and not a.attisdropped"
+        " where c.relnamespace = 'my_app'::regnamespace and c.relkind = 'r'"
+        "   and (a.attname = 'job_id' or a.attname = 'id' and c.relname ~ '^jobs(_archive.*)?$')"
+    ).fetchall()
+    assert len(tables) > 6
+    counted = " + ".join(
+        f"(select count(*) from my_app.{table} where {column} = {id})" for table, column in tables
+    )
+    found = one(db, f"select {counted}")
+    assert isinstance(found, int)
+    return found
+
+
+def test_what_is_scrubbed_leaves_nothing(db: Connection, caller: Connection, clock: Clock) -> None:
+    gone, stays = (close(db, key, "2026-03-15 11:30+00") for key in ("gone", "stays"))
+    before = rows_of(db, stays)
+    assert rows_of(db, gone) == before == 4
+    scrub(caller, "gone")
+    assert (rows_of(db, gone), rows_of(db, stays)) == (0, before)
+    with pytest.raises(psycopg.Error, match="not found") as missing:
+        caller.execute("select hotmesh.job_status('my-app', 'gone')")
+    assert missing.value.sqlstate == "MSH40"
+    assert close(db, "gone", "2026-03-15 11:40+00") > gone, "its key is free"
+
+
+def test_all_that_the_archive_has_of_a_key_goes_too(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    first = close(db, "k", "2026-02-15 10:00+00")
+    caller.execute("select hotmesh.job_archive('my-app')")
+    second = close(db, "k", "2026-03-15 10:00+00")
+    caller.execute("select hotmesh.job_archive('my-app')")
+    third = close(db, "k", "2026-03-15 11:30+00")
+    assert all(rows_of(db, id) >= 3 for id in (first, second, third))
+    scrub(caller, "k")
+    assert [rows_of(db, id) for id in (first, second, third)] == [0, 0, 0]
+
+
+def test_only_what_has_closed_is_scrubbed(db: Connection, caller: Connection) -> None:
+    caller.execute("select hotmesh.job_start('my-app', 'order', 'open')")
+    with pytest.raises(psycopg.Error, match="is open and can't be scrubbed") as refused:
+        scrub(caller, "open")
+    assert refused.value.sqlstate == "MSH44"
+    with pytest.raises(psycopg.Error, match="not found") as missing:
+        scrub(caller, "nobody")
+    assert missing.value.sqlstate == "MSH40"
+    assert one(db, "select count(*) from my_app.jobs") == 1

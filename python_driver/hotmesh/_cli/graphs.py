@@ -1,4 +1,4 @@
-"""Graphs from the shell: `hotmesh deploy`, `activate`, `graphs` and `pub`."""
+"""Graphs from the shell: `hotmesh deploy`, `activate`, `explain`, `graphs` and `pub`."""
 
 from __future__ import annotations
 
@@ -102,6 +102,18 @@ def activate(place: Place, version: str) -> None:
 
 
 @click.command()
+@click.argument("topic")
+@click.option("--mermaid", is_flag=True, help="As a drawing for Mermaid.")
+@placed
+def explain(place: Place, topic: str, mermaid: bool) -> None:
+    """Show the compiled plan of the graph that answers TOPIC."""
+    form = "mermaid" if mermaid else "text"
+    with _mesh(place) as mesh:
+        told = mesh.explain(topic, form)
+    place.tell({"topic": topic, "format": form, "plan": told}, told)
+
+
+@click.command()
 @placed
 def graphs(place: Place) -> None:
     """List what was deployed, by topic, the newest first."""
@@ -142,4 +154,4 @@ def pub(
     place.tell(output, compact(output["data"]))
 
 
-COMMANDS: tuple[click.Command, ...] = (deploy, activate, graphs, pub)
+COMMANDS: tuple[click.Command, ...] = (deploy, activate, explain, graphs, pub)
