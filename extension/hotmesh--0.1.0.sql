@@ -836,7 +836,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-67a959d3-0fce12ad'
+    select '0.1.0-67a959d3-ba24c68d'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8540,6 +8540,27 @@ begin
 end
 $$;
 
+-- Takes the answers of these jobs that were signals by name, so that one turn alone passes them on.
+create function hotmesh._inbox_published(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select e.id from streams e
+            where e.job_id = any (job_ids) and e.kind = 'event' and e.name = 'result'
+              and e.args ? 'published'
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event order by (t.event).id) into v_events from taken t;
+    return v_events;
+end
+$$;
+
 -- The functions of these jobs for which there are results and whose messages can be locked now.
 create function hotmesh._inbox_functions(job_ids bigint[])
 returns bigint[]
@@ -11760,10 +11781,8 @@ begin
     delete from signals s
     where s.id = any (array(
         select w.id from signals w where w.job_id = any (job_ids) for update skip locked));
-    perform hotmesh._signal_republish(m::hotmesh.streams)
-    from streams m
-    where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
-      and m.args ? 'published';
+    perform hotmesh._signal_republish(p)
+    from unnest(hotmesh._inbox_published(job_ids)) p;
 end
 $$;
 

@@ -130,6 +130,27 @@ begin
 end
 $$;
 
+-- Takes the answers of these jobs that were signals by name, so that one turn alone passes them on.
+create or replace function hotmesh._inbox_published(job_ids bigint[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select e.id from streams e
+            where e.job_id = any (job_ids) and e.kind = 'event' and e.name = 'result'
+              and e.args ? 'published'
+            for update skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event order by (t.event).id) into v_events from taken t;
+    return v_events;
+end
+$$;
+
 -- The functions of these jobs for which there are results and whose messages can be locked now.
 create or replace function hotmesh._inbox_functions(job_ids bigint[])
 returns bigint[]

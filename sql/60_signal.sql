@@ -413,10 +413,8 @@ begin
     delete from signals s
     where s.id = any (array(
         select w.id from signals w where w.job_id = any (job_ids) for update skip locked));
-    perform hotmesh._signal_republish(m::hotmesh.streams)
-    from streams m
-    where m.job_id = any (job_ids) and m.kind = 'event' and m.name = 'result'
-      and m.args ? 'published';
+    perform hotmesh._signal_republish(p)
+    from unnest(hotmesh._inbox_published(job_ids)) p;
 end
 $$;
 

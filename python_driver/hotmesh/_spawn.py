@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -36,8 +37,11 @@ class ChildHandle(str, Generic[T]):
         return str(self)
 
     async def result(self) -> T:
-        """What the child returns; raises `JobFailedError` with the child's own error as cause."""
-        return await self._outcome
+        """What the child returns; raises `JobFailedError` with the child's own error as cause.
+
+        Whoever gives up waiting, at a timeout for instance, may ask again.
+        """
+        return await asyncio.shield(self._outcome)
 
 
 def _named(run: Run, workflow: object, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

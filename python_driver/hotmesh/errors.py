@@ -453,7 +453,7 @@ def to_json(error: BaseException) -> dict[str, Any]:
 def _describe(error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "type": clean(_attribute(error, "type") or type(error).__name__, 200),
-        "message": clean(text_of(error), MESSAGE_LIMIT),
+        "message": clean(text_of(error) + _members_of(error), MESSAGE_LIMIT),
         "code": code_of(
             {"code": getattr(error, "code", None)} if isinstance(error, HotMeshError) else {}
         )
@@ -468,6 +468,13 @@ def _describe(error: BaseException, depth: int, seen: set[int]) -> dict[str, Any
     if cause is not None and depth > 0 and id(cause) not in seen:
         told["cause"] = _describe(cause, depth - 1, seen | {id(cause)})
     return told
+
+
+def _members_of(error: BaseException) -> str:
+    """What happened, of a group: a task group says only how much."""
+    found = getattr(error, "exceptions", None) if type(error).__name__.endswith("Group") else None
+    told = [f"{type(each).__name__}: {text_of(each)}" for each in found or ()]
+    return ": " + "; ".join(told) if told else ""
 
 
 def _attribute(error: BaseException, name: str) -> str | None:

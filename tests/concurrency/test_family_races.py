@@ -261,6 +261,31 @@ def test_a_turn_waits_for_no_signal_that_somebody_has_locked(
     assert sorted(told) == [[1, 1], [2, 2]]  # none has overtaken the other
 
 
+def test_a_signal_that_reached_a_closed_job_goes_on_once_whoever_clears_it(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    start(db, "q")
+    first, other = hand.claim(take=2)
+    hand.report(first, commands=[wait(1, "s")])
+    db.execute("select hotmesh.signal_send('my-app', 's', '1')")
+    hand.turn()  # it has met its wait
+    user, clearer = sessions("user", "clearer")
+    user.begin()
+    user.run("select from my_app.streams where name = 'result' for update")
+    db.execute("select hotmesh.job_interrupt('my-app', 'p')")
+    hand.turn()
+    assert one(db, "select count(*) from my_app.signals") == 0  # it waits for the user
+    user.rollback()
+    clearer.begin()
+    clearer.run(TURN, ["[]"])
+    hand.turn()
+    clearer.commit()
+    assert news(hand, other, 1, wait(1, "s"), wait(2, "s")) == [[1, 1]]
+    assert one(db, "select count(*) from my_app.signals where kind = 'signal'") == 0
+    assert [row[:2] for row in left(db) if row[0] != "wait"] == [("workflow", "order")]
+
+
 def test_a_function_that_starts_over_gives_back_every_signal_it_had_not_seen(
     db: Connection, hand: Hand
 ) -> None:

@@ -6,6 +6,7 @@ import inspect
 import json
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import psycopg
@@ -256,3 +257,11 @@ def test_a_failed_job_names_what_its_workflow_raised() -> None:
     failure = job_failure(to_json(ValueError("no")), "order-1")
     assert (failure.type, failure.code) == ("ValueError", 500)
     assert repr(failure.__cause__) == "ValueError('no')"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
+def test_a_group_tells_what_is_in_it() -> None:
+    group = ExceptionGroup("two", [ValueError("boom"), KeyError("k")])  # noqa: F821
+    told = errors.to_json(group)
+    assert told["type"] == "ExceptionGroup"
+    assert told["message"] == "two (2 sub-exceptions): ValueError: boom; KeyError: 'k'"

@@ -80,6 +80,26 @@ async def test_a_started_child_has_a_handle(house: House) -> None:
     assert await house.run(parent) == ["the-child", "the-child", 8]
 
 
+async def test_a_child_s_result_may_be_asked_for_again_after_a_timeout(house: House) -> None:
+    async def slow() -> int:
+        return int(await workflow.wait_for("go"))
+
+    async def impatient() -> int:
+        child = await workflow.start_child(slow, workflow_id="slow")
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(child.result(), 0.05)
+        await workflow.signal("gave-up")
+        return await child.result()
+
+    await house.worker(impatient, slow)
+    handle = await house.start(impatient)
+    await wait_for(
+        lambda: house.one("select count(*) = 1 from my_app.signals where kind = 'signal'")
+    )
+    await house.client.workflow.get_handle(workflow_id="slow").signal("go", 7)
+    assert await handle.result(timeout=10) == 7
+
+
 async def test_a_childs_failure_arrives_with_its_cause(house: House) -> None:
     async def parent() -> list[str]:
         try:
