@@ -675,7 +675,7 @@ comment on type hotmesh.walk_entry is
 create type hotmesh.walk as (
     job_id bigint, graph_id bigint, plan jsonb, job jsonb, store jsonb, status bigint,
     todo hotmesh.walk_entry[], steps hotmesh.jobs_attributes[], commands jsonb, error jsonb,
-    was bigint, ended boolean, told boolean, moves integer,
+    was bigint, parent_id bigint, ended boolean, told boolean, moves integer,
     activity integer, dimension text, leg text, codes integer[], self jsonb, pending boolean);
 comment on type hotmesh.walk is 'A job on its way through its graph, in memory.';
 
@@ -836,7 +836,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-67a959d3-ba24c68d'
+    select '0.1.0-56d1bfa9-4fbbd26e'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6925,7 +6925,7 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
-create function hotmesh._plan_build(graph jsonb)
+create function hotmesh._plan_build(app text, graph jsonb)
 returns jsonb
 language plpgsql
 immutable
@@ -6938,7 +6938,7 @@ declare
         where a.value ->> 'type' = 'trigger');
 begin
     return jsonb_strip_nulls(hotmesh._measure_plan(v_stats) || jsonb_build_object(
-        'begins', case when v_stats ?| '{id,key,parent,adjacent,measures}'
+        'app', app, 'begins', case when v_stats ?| '{id,key,parent,adjacent,measures}'
                             or hotmesh._field_is_dynamic(graph -> 'expire') then true end,
         'expire', case
             when not hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end,
@@ -7478,7 +7478,7 @@ begin
 end
 $$;
 
-create function hotmesh._deploy_graph(app jsonb, graph jsonb)
+create function hotmesh._deploy_graph(name text, app jsonb, graph jsonb)
 returns hotmesh.graphs
 language plpgsql
 as $$
@@ -7488,7 +7488,7 @@ begin
     return (
         nextval('hotmesh.ids'), hotmesh._field_topic(coalesce(graph ->> 'subscribes', ''), app),
         coalesce(app ->> 'version', '1'), app ->> 'version' is null, 'deployed',
-        graph ->> 'publishes', v_document, hotmesh._plan_build(graph),
+        graph ->> 'publishes', v_document, hotmesh._plan_build(name, graph),
         md5(v_document::text), hotmesh._plan_deployer(), hotmesh.now(), null)::hotmesh.graphs;
 end
 $$;
@@ -7527,7 +7527,7 @@ begin
     perform hotmesh._app_lock(hotmesh._app_here());
     perform hotmesh._deploy_check(app, v_document);
     v_laid := hotmesh._graph_lay(array(
-        select hotmesh._deploy_graph((v_document -> 'app') - 'graphs', g)
+        select hotmesh._deploy_graph(app, (v_document -> 'app') - 'graphs', g)
         from jsonb_array_elements(v_document #> '{app,graphs}') g));
     perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = any (v_laid);
     perform hotmesh._plan_drop(hotmesh._graph_forget());
@@ -8443,6 +8443,28 @@ begin
 end
 $$;
 
+-- Finished activities of graphs, as the events that tell their jobs at once: they are never laid
+-- down. They have no deadlines.
+create function hotmesh._inbox_finish(ids bigint[], outputs jsonb[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with gone as (
+        delete from streams s where s.id = any (ids)
+        returning s.id, s.job_id, s.dimension, s.sequence)
+    select array_agg((
+        g.id, 'event', 'waiting', '', 'result', 0, g.job_id, g.dimension, g.sequence, null,
+        jsonb_build_object('output', outputs[array_position(ids, g.id)]), null, 0, 0,
+        null, null, null, null, null, null, null)::hotmesh.streams order by g.id)
+    into v_events
+    from gone g;
+    return coalesce(v_events, '{}');
+end
+$$;
+
 -- Takes the results that wait for graphs whose jobs' locks the caller holds, up to 500 of each.
 create function hotmesh._inbox_drain(job_ids bigint[])
 returns hotmesh.streams[]
@@ -8452,7 +8474,7 @@ declare
     v_events hotmesh.streams[];
 begin
     if hotmesh._inbox_jobs(job_ids, '{result}') = '{}' then
-        return null;
+        return '{}';
     end if;
     with taken as (
         delete from streams s
@@ -8466,7 +8488,7 @@ begin
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event order by (t.event).visible_at, (t.event).id) into v_events
     from taken t;
-    return v_events;
+    return coalesce(v_events, '{}');
 end
 $$;
 
@@ -14940,51 +14962,6 @@ begin
 end
 $$;
 
--- What an errand refuses is the answer of its step.
-create function hotmesh._errand_refused(c jsonb, state text, message text)
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._inbox_told(
-        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
-        jsonb_build_object('error', jsonb_build_object(
-            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
-            'code', case state when 'MSH41' then 409 else 598 end,
-            'sqlstate', state, 'message', message)), 'waiting');
-end
-$$;
-
-create function hotmesh._errand_try(c jsonb)
-returns hotmesh.walk
-language plpgsql
-as $$
-declare
-    v_patience text := current_setting('lock_timeout');
-    v_walk hotmesh.walk;
-begin
-    perform set_config('lock_timeout', '40ms', true);
-    if c ->> 'do' = 'sql' then
-        perform hotmesh._errand_sql(c);
-    else
-        v_walk := hotmesh._subflow_child(c);
-    end if;
-    perform set_config('lock_timeout', v_patience, true);
-    return v_walk;
-exception
-    when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
-        or data_exception or integrity_constraint_violation or lock_not_available
-        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
-        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
-        or external_routine_exception or triggered_action_exception
-        or with_check_option_violation
-    then
-        perform set_config('lock_timeout', v_patience, true);
-        perform hotmesh._errand_refused(c, sqlstate, sqlerrm);
-        return null;
-end
-$$;
-
 -- A function of SQL: jsonb in, jsonb out. It runs with the rights of its own owner, and only while
 -- it still is what it was when the graph was deployed.
 create function hotmesh._errand_sql(c jsonb)
@@ -15007,25 +14984,6 @@ begin
     perform hotmesh._inbox_told(
         (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
         jsonb_build_object('output', v_output), 'waiting');
-end
-$$;
-
--- Children that were started, as walks; functions of SQL that were called have answered.
-create function hotmesh._errand_start(walks hotmesh.walk[])
-returns hotmesh.walk[]
-language plpgsql
-as $$
-begin
-    return array(
-        select t.walk
-        from (
-            select hotmesh._errand_try(c.about) as walk
-            from unnest(walks) with ordinality w
-            cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
-            where w.commands <> '[]' and c.about ->> 'do' in ('await', 'sql')
-            order by w.ordinality, c.place
-            offset 0) t
-        where (t.walk).job_id is not null);
 end
 $$;
 
@@ -15056,7 +15014,7 @@ begin
         perform hotmesh._errand_signal(walks);
     end if;
     if v_verbs && '{await,sql}' then
-        return hotmesh._errand_start(v_open);
+        return hotmesh._subflow_start(v_open);
     end if;
     return '{}';
 end
@@ -15112,6 +15070,27 @@ begin
     from unnest(walks) w
     where w.told or w.status = 0 or w.ended
     having count(*) > 0;
+    if exists (
+        select from unnest(walks) w
+        where w.error is not null or w.plan ? 'publishes' and (w.status = 0 or w.ended))
+    then
+        perform hotmesh._errand_tell(walks);
+    end if;
+    perform hotmesh._close_settle(
+        array_agg(w.job_id), array_agg((w.was - w.status)::integer),
+        array_agg(null::bigint), array_agg(w.ended))
+    from unnest(walks) w
+    where w.was <> w.status or w.ended
+    having count(*) > 0;
+end
+$$;
+
+-- What went wrong, and who is to hear how it ended.
+create function hotmesh._errand_tell(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
     perform hotmesh._attribute_facts(
         array_agg(w.job_id), array_agg('error'::text), array_agg(w.error))
     from unnest(walks) w
@@ -15124,40 +15103,51 @@ begin
             '{metadata,js}', to_jsonb(case when w.ended then -1000000000 else 0 end)))
     from unnest(walks) w
     where w.plan ? 'publishes' and (w.status = 0 or w.ended);
-    perform hotmesh._close_settle(
-        array_agg(w.job_id), array_agg((w.was - w.status)::integer),
-        array_agg(null::bigint), array_agg(w.ended))
-    from unnest(walks) w
-    where w.was <> w.status or w.ended
-    having count(*) > 0;
 end
 $$;
 
--- Walks on with jobs whose locks the caller holds, and with whatever comes of it in this
+-- Walks on with jobs of graphs whose locks the caller holds, and with whatever comes of it in this
 -- transaction: children, parents that can be locked. Past the bound the rest waits for a turn.
-create function hotmesh._errand_go(job_ids bigint[], begun hotmesh.walk[] default '{}')
+create function hotmesh._errand_go(
+    job_ids bigint[], begun hotmesh.walk[] default '{}', events hotmesh.streams[] default '{}')
 returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := array(
-        select j.id from jobs j where j.id = any (job_ids) and j.graph_id is not null);
+    v_jobs bigint[] := job_ids;
     v_walks hotmesh.walk[];
 begin
     for i in 1 .. 20 loop
-        v_walks := begun || hotmesh._trail_load(v_jobs);
+        v_walks := begun || hotmesh._trail_load(v_jobs, events);
         exit when v_walks = '{}';
+        events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
         begun := hotmesh._errand_write(v_walks);
-        v_jobs := array(
-            select j from unnest(v_jobs) j union select w.job_id from unnest(v_walks) w);
-        v_jobs := v_jobs || hotmesh._job_lock(array(
-            select j.parent_id from jobs j join jobs p on p.id = j.parent_id
-            where j.id = any (v_jobs) and p.graph_id is not null and p.id <> all (v_jobs)));
+        v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
         perform hotmesh._errand_write(begun);
     end if;
+end
+$$;
+
+-- The jobs that may have news now: these, and the parents of those that have closed.
+create function hotmesh._errand_next(job_ids bigint[], walks hotmesh.walk[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(
+        select j from unnest(job_ids) j union select w.job_id from unnest(walks) w);
+    v_parents bigint[] := array(
+        select w.parent_id from unnest(walks) w
+        where (w.status = 0 or w.ended) and w.parent_id <> all (v_jobs));
+begin
+    if v_parents = '{}' then
+        return v_jobs;
+    end if;
+    return v_jobs || hotmesh._job_lock(array(
+        select j.id from jobs j where j.id = any (v_parents) and j.graph_id is not null));
 end
 $$;
 
@@ -15976,6 +15966,70 @@ begin
 end
 $$;
 
+-- What an errand refuses is the answer of its step.
+create function hotmesh._subflow_refused(c jsonb, state text, message text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
+        jsonb_build_object('error', jsonb_build_object(
+            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
+            'code', case state when 'MSH41' then 409 else 598 end,
+            'sqlstate', state, 'message', message)), 'waiting');
+end
+$$;
+
+create function hotmesh._subflow_try(c jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_patience text := current_setting('lock_timeout');
+    v_walk hotmesh.walk;
+begin
+    perform set_config('lock_timeout', '40ms', true);
+    if c ->> 'do' = 'sql' then
+        perform hotmesh._errand_sql(c);
+    else
+        v_walk := hotmesh._subflow_child(c);
+    end if;
+    perform set_config('lock_timeout', v_patience, true);
+    return v_walk;
+exception
+    when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
+        or data_exception or integrity_constraint_violation or lock_not_available
+        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
+        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
+        or external_routine_exception or triggered_action_exception
+        or with_check_option_violation
+    then
+        perform set_config('lock_timeout', v_patience, true);
+        perform hotmesh._subflow_refused(c, sqlstate, sqlerrm);
+        return null;
+end
+$$;
+
+-- Children that were started, as walks; functions of SQL that were called have answered.
+create function hotmesh._subflow_start(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+begin
+    return array(
+        select t.walk
+        from (
+            select hotmesh._subflow_try(c.about) as walk
+            from unnest(walks) with ordinality w
+            cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
+            where w.commands <> '[]' and c.about ->> 'do' in ('await', 'sql')
+            order by w.ordinality, c.place
+            offset 0) t
+        where (t.walk).job_id is not null);
+end
+$$;
+
 -- 85_trail.sql
 -- The rows of the journal that answers at these places may need: the answered instances, and of
 -- every activity that is read the instance on the way there: as many segments as it lies deep.
@@ -15987,7 +16041,7 @@ as $$
 declare
     v_entry hotmesh.walk_entry;
     v_place text[];
-    v_read integer[];
+    v_reads constant jsonb := plan -> 'reads';
     v_fields text[] := '{}';
 begin
     foreach v_entry in array todo loop
@@ -15995,41 +16049,23 @@ begin
             || hotmesh._attribute_field(v_entry.dimension, v_entry.activity);
         v_place := string_to_array(v_entry.dimension || repeat(
             ',0', (plan ->> 'deepest')::integer), ',');
-        for v_read in select array[(r ->> 0)::integer, (r ->> 1)::integer]
-            from jsonb_array_elements(plan -> 'reads') r
-        loop
+        for i in 0 .. jsonb_array_length(v_reads) - 1 loop
             v_fields := v_fields || hotmesh._attribute_field(
-                array_to_string(v_place[1:v_read[2] + 2], ','), v_read[1]);
+                array_to_string(v_place[1:(v_reads -> i ->> 1)::integer + 2], ','),
+                (v_reads -> i ->> 0)::integer);
         end loop;
     end loop;
     return v_fields;
 end
 $$;
 
-create function hotmesh._trail_store(
-    job_id bigint, plan jsonb, todo hotmesh.walk_entry[])
+create function hotmesh._trail_instance(step hotmesh.jobs_attributes)
 returns jsonb
-language plpgsql
+language sql
 stable
 as $$
-declare
-    v_fields text[] := hotmesh._trail_fields(plan, todo);
-    v_merging text[];
-begin
-    if plan ? 'merging' then
-        v_merging := array(select jsonb_array_elements_text(plan -> 'merging'));
-    end if;
-    return (
-        select coalesce(jsonb_object_agg(n.name, n.instances), '{}')
-        from (
-            select a.name, jsonb_object_agg(a.dimension, a.value || jsonb_build_object(
-                       '$', jsonb_build_object('open', a.state = 'open',
-                                               'turn', a.ledger % 100000000))) as instances
-            from jobs_attributes a
-            where a.job_id = _trail_store.job_id and a.sequence is not null
-              and (a.field = any (v_fields) or a.name = any (v_merging))
-            group by a.name) n);
-end
+    select step.value || jsonb_build_object('$', jsonb_build_object(
+        'open', step.state = 'open', 'turn', step.ledger % 100000000))
 $$;
 
 create function hotmesh._trail_time(at timestamptz)
@@ -16041,17 +16077,15 @@ as $$
 $$;
 
 -- What expressions read of the job.
-create function hotmesh._trail_job(job hotmesh.jobs, data jsonb)
+create function hotmesh._trail_job(job hotmesh.jobs, plan jsonb, data jsonb)
 returns jsonb
 language sql
 stable
 as $$
     select jsonb_build_object('data', coalesce(data, '{}'), 'metadata', jsonb_build_object(
-        'jid', job.key, 'gid', job.id::text, 'tpc', job.topic, 'app', a.name,
+        'jid', job.key, 'gid', job.id::text, 'tpc', job.topic, 'app', plan -> 'app',
         'vrs', job.graph_version, 'js', job.status, 'jc', hotmesh._trail_time(job.created_at),
         'ju', hotmesh._trail_time(job.updated_at)))
-    from hotmesh.apps a
-    where a.schema_name = hotmesh._app_here()
 $$;
 
 create function hotmesh._trail_of(
@@ -16066,7 +16100,8 @@ begin
     w.job_id := job.id;
     w.graph_id := job.graph_id;
     w.plan := plan;
-    w.job := hotmesh._trail_job(job, data);
+    w.job := hotmesh._trail_job(job, plan, data);
+    w.parent_id := case when job.parent_sequence is not null then job.parent_id end;
     w.store := store;
     w.status := job.status;
     w.was := job.status;
@@ -16080,37 +16115,59 @@ begin
 end
 $$;
 
--- The walks of jobs for which something came in. The caller holds their locks.
-create function hotmesh._trail_load(job_ids bigint[])
+-- The walks of jobs for which something came in: these events, and what waits in their inboxes.
+-- The caller holds the jobs' locks. `offset 0` makes it one look by id per job.
+create function hotmesh._trail_load(job_ids bigint[], events hotmesh.streams[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
-declare
-    v_events hotmesh.streams[];
 begin
     if job_ids <> '{}' then
-        v_events := hotmesh._inbox_drain(job_ids);
+        events := events || hotmesh._inbox_drain(job_ids);
     end if;
-    if v_events is null then
+    if events = '{}' then
         return '{}';
     end if;
     return array(
-        select hotmesh._trail_of(
-            j::hotmesh.jobs, g.plan, o.value, e.todo,
-            hotmesh._trail_store(j.id, g.plan, e.todo))
+        select hotmesh._trail_of(e.job, e.plan, o.value, e.todo, coalesce(s.store, '{}'))
         from (
-            select v.job_id, array_agg(
-                       (v.sequence, v.dimension,
-                        case when v.args ? 'enter' then 'enter' else 'answer' end,
-                        case when v.args ? 'enter' then v.args -> 'answer' else v.args end
-                       )::hotmesh.walk_entry order by v.ordinality) as todo
-            from unnest(v_events) with ordinality v
-            group by v.job_id) e
-        join jobs j on j.id = e.job_id and j.closed_at is null
-        join graphs g on g.id = j.graph_id
-        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
-        order by j.id);
+            select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
+                   array(select jsonb_array_elements_text(g.plan -> 'merging')) as merging
+            from hotmesh._trail_todo(events) v
+            cross join lateral (
+                select j::hotmesh.jobs as job from jobs j
+                where j.id = v.job_id and j.closed_at is null
+                offset 0) j
+            join graphs g on g.id = (j.job).graph_id
+            offset 0) e
+        left join lateral (
+            select jsonb_object_agg(n.name, n.instances) as store
+            from (
+                select a.name, jsonb_object_agg(
+                           a.dimension, hotmesh._trail_instance(a::hotmesh.jobs_attributes)
+                       ) as instances
+                from jobs_attributes a
+                where a.job_id = (e.job).id and a.sequence is not null
+                  and (a.field = any (e.fields)
+                       or e.merging <> '{}' and a.name = any (e.merging))
+                group by a.name) n) s on true
+        left join jobs_attributes o on o.job_id = (e.job).id and o.field = 'output'
+        order by (e.job).id);
 end
+$$;
+
+create function hotmesh._trail_todo(events hotmesh.streams[])
+returns table (job_id bigint, todo hotmesh.walk_entry[])
+language sql
+stable
+as $$
+    select v.job_id, array_agg(
+               (v.sequence, v.dimension,
+                case when v.args ? 'enter' then 'enter' else 'answer' end,
+                case when v.args ? 'enter' then v.args -> 'answer' else v.args end
+               )::hotmesh.walk_entry order by v.ordinality)
+    from unnest(events) with ordinality v
+    group by v.job_id
 $$;
 
 -- 85_visit.sql
@@ -17446,6 +17503,12 @@ returns hotmesh.jobs
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_graph hotmesh.graphs;
@@ -19012,10 +19075,20 @@ create function hotmesh._report_activities(reports hotmesh.report[], told bigint
 returns void
 language plpgsql
 as $$
+declare
+    v_graphs bigint[] := array(
+        select j.id from jobs j where j.id = any (told) and j.graph_id is not null);
+    v_events hotmesh.streams[] := '{}';
 begin
+    if v_graphs <> '{}' then
+        select hotmesh._inbox_finish(array_agg(r.id), array_agg(coalesce(r.output, 'null')))
+        into v_events
+        from unnest(reports) r
+        where r.error is null and r.job_id = any (v_graphs);
+    end if;
     perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
     from unnest(reports) r
-    where r.error is null
+    where r.error is null and r.job_id <> all (v_graphs)
     having count(*) > 0;
     perform hotmesh._stream_note(
         array_agg(r.id), array_agg(hotmesh._retry_policy(r.retry_policy)), array_agg(r.output))
@@ -19026,8 +19099,10 @@ begin
     from unnest(reports) r
     where r.error is not null
     having count(*) > 0;
-    if told <> '{}' then
-        perform hotmesh._errand_go(told);
+    if v_graphs <> '{}' then
+        perform hotmesh._errand_go(v_graphs, events => v_events);
+    end if;
+    if cardinality(told) > cardinality(v_graphs) then
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
     end if;
 end

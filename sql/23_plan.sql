@@ -90,7 +90,7 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
-create or replace function hotmesh._plan_build(graph jsonb)
+create or replace function hotmesh._plan_build(app text, graph jsonb)
 returns jsonb
 language plpgsql
 immutable
@@ -103,7 +103,7 @@ declare
         where a.value ->> 'type' = 'trigger');
 begin
     return jsonb_strip_nulls(hotmesh._measure_plan(v_stats) || jsonb_build_object(
-        'begins', case when v_stats ?| '{id,key,parent,adjacent,measures}'
+        'app', app, 'begins', case when v_stats ?| '{id,key,parent,adjacent,measures}'
                             or hotmesh._field_is_dynamic(graph -> 'expire') then true end,
         'expire', case
             when not hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end,

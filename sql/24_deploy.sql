@@ -88,7 +88,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._deploy_graph(app jsonb, graph jsonb)
+create or replace function hotmesh._deploy_graph(name text, app jsonb, graph jsonb)
 returns hotmesh.graphs
 language plpgsql
 as $$
@@ -98,7 +98,7 @@ begin
     return (
         nextval('hotmesh.ids'), hotmesh._field_topic(coalesce(graph ->> 'subscribes', ''), app),
         coalesce(app ->> 'version', '1'), app ->> 'version' is null, 'deployed',
-        graph ->> 'publishes', v_document, hotmesh._plan_build(graph),
+        graph ->> 'publishes', v_document, hotmesh._plan_build(name, graph),
         md5(v_document::text), hotmesh._plan_deployer(), hotmesh.now(), null)::hotmesh.graphs;
 end
 $$;
@@ -137,7 +137,7 @@ begin
     perform hotmesh._app_lock(hotmesh._app_here());
     perform hotmesh._deploy_check(app, v_document);
     v_laid := hotmesh._graph_lay(array(
-        select hotmesh._deploy_graph((v_document -> 'app') - 'graphs', g)
+        select hotmesh._deploy_graph(app, (v_document -> 'app') - 'graphs', g)
         from jsonb_array_elements(v_document #> '{app,graphs}') g));
     perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = any (v_laid);
     perform hotmesh._plan_drop(hotmesh._graph_forget());

@@ -33,6 +33,28 @@ begin
 end
 $$;
 
+-- Finished activities of graphs, as the events that tell their jobs at once: they are never laid
+-- down. They have no deadlines.
+create or replace function hotmesh._inbox_finish(ids bigint[], outputs jsonb[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with gone as (
+        delete from streams s where s.id = any (ids)
+        returning s.id, s.job_id, s.dimension, s.sequence)
+    select array_agg((
+        g.id, 'event', 'waiting', '', 'result', 0, g.job_id, g.dimension, g.sequence, null,
+        jsonb_build_object('output', outputs[array_position(ids, g.id)]), null, 0, 0,
+        null, null, null, null, null, null, null)::hotmesh.streams order by g.id)
+    into v_events
+    from gone g;
+    return coalesce(v_events, '{}');
+end
+$$;
+
 -- Takes the results that wait for graphs whose jobs' locks the caller holds, up to 500 of each.
 create or replace function hotmesh._inbox_drain(job_ids bigint[])
 returns hotmesh.streams[]
@@ -42,7 +64,7 @@ declare
     v_events hotmesh.streams[];
 begin
     if hotmesh._inbox_jobs(job_ids, '{result}') = '{}' then
-        return null;
+        return '{}';
     end if;
     with taken as (
         delete from streams s
@@ -56,7 +78,7 @@ begin
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event order by (t.event).visible_at, (t.event).id) into v_events
     from taken t;
-    return v_events;
+    return coalesce(v_events, '{}');
 end
 $$;
 

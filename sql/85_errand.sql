@@ -276,51 +276,6 @@ begin
 end
 $$;
 
--- What an errand refuses is the answer of its step.
-create or replace function hotmesh._errand_refused(c jsonb, state text, message text)
-returns void
-language plpgsql
-as $$
-begin
-    perform hotmesh._inbox_told(
-        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
-        jsonb_build_object('error', jsonb_build_object(
-            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
-            'code', case state when 'MSH41' then 409 else 598 end,
-            'sqlstate', state, 'message', message)), 'waiting');
-end
-$$;
-
-create or replace function hotmesh._errand_try(c jsonb)
-returns hotmesh.walk
-language plpgsql
-as $$
-declare
-    v_patience text := current_setting('lock_timeout');
-    v_walk hotmesh.walk;
-begin
-    perform set_config('lock_timeout', '40ms', true);
-    if c ->> 'do' = 'sql' then
-        perform hotmesh._errand_sql(c);
-    else
-        v_walk := hotmesh._subflow_child(c);
-    end if;
-    perform set_config('lock_timeout', v_patience, true);
-    return v_walk;
-exception
-    when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
-        or data_exception or integrity_constraint_violation or lock_not_available
-        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
-        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
-        or external_routine_exception or triggered_action_exception
-        or with_check_option_violation
-    then
-        perform set_config('lock_timeout', v_patience, true);
-        perform hotmesh._errand_refused(c, sqlstate, sqlerrm);
-        return null;
-end
-$$;
-
 -- A function of SQL: jsonb in, jsonb out. It runs with the rights of its own owner, and only while
 -- it still is what it was when the graph was deployed.
 create or replace function hotmesh._errand_sql(c jsonb)
@@ -343,25 +298,6 @@ begin
     perform hotmesh._inbox_told(
         (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
         jsonb_build_object('output', v_output), 'waiting');
-end
-$$;
-
--- Children that were started, as walks; functions of SQL that were called have answered.
-create or replace function hotmesh._errand_start(walks hotmesh.walk[])
-returns hotmesh.walk[]
-language plpgsql
-as $$
-begin
-    return array(
-        select t.walk
-        from (
-            select hotmesh._errand_try(c.about) as walk
-            from unnest(walks) with ordinality w
-            cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
-            where w.commands <> '[]' and c.about ->> 'do' in ('await', 'sql')
-            order by w.ordinality, c.place
-            offset 0) t
-        where (t.walk).job_id is not null);
 end
 $$;
 
@@ -392,7 +328,7 @@ begin
         perform hotmesh._errand_signal(walks);
     end if;
     if v_verbs && '{await,sql}' then
-        return hotmesh._errand_start(v_open);
+        return hotmesh._subflow_start(v_open);
     end if;
     return '{}';
 end
@@ -448,6 +384,27 @@ begin
     from unnest(walks) w
     where w.told or w.status = 0 or w.ended
     having count(*) > 0;
+    if exists (
+        select from unnest(walks) w
+        where w.error is not null or w.plan ? 'publishes' and (w.status = 0 or w.ended))
+    then
+        perform hotmesh._errand_tell(walks);
+    end if;
+    perform hotmesh._close_settle(
+        array_agg(w.job_id), array_agg((w.was - w.status)::integer),
+        array_agg(null::bigint), array_agg(w.ended))
+    from unnest(walks) w
+    where w.was <> w.status or w.ended
+    having count(*) > 0;
+end
+$$;
+
+-- What went wrong, and who is to hear how it ended.
+create or replace function hotmesh._errand_tell(walks hotmesh.walk[])
+returns void
+language plpgsql
+as $$
+begin
     perform hotmesh._attribute_facts(
         array_agg(w.job_id), array_agg('error'::text), array_agg(w.error))
     from unnest(walks) w
@@ -460,39 +417,50 @@ begin
             '{metadata,js}', to_jsonb(case when w.ended then -1000000000 else 0 end)))
     from unnest(walks) w
     where w.plan ? 'publishes' and (w.status = 0 or w.ended);
-    perform hotmesh._close_settle(
-        array_agg(w.job_id), array_agg((w.was - w.status)::integer),
-        array_agg(null::bigint), array_agg(w.ended))
-    from unnest(walks) w
-    where w.was <> w.status or w.ended
-    having count(*) > 0;
 end
 $$;
 
--- Walks on with jobs whose locks the caller holds, and with whatever comes of it in this
+-- Walks on with jobs of graphs whose locks the caller holds, and with whatever comes of it in this
 -- transaction: children, parents that can be locked. Past the bound the rest waits for a turn.
-create or replace function hotmesh._errand_go(job_ids bigint[], begun hotmesh.walk[] default '{}')
+create or replace function hotmesh._errand_go(
+    job_ids bigint[], begun hotmesh.walk[] default '{}', events hotmesh.streams[] default '{}')
 returns void
 language plpgsql
 as $$
 declare
-    v_jobs bigint[] := array(
-        select j.id from jobs j where j.id = any (job_ids) and j.graph_id is not null);
+    v_jobs bigint[] := job_ids;
     v_walks hotmesh.walk[];
 begin
     for i in 1 .. 20 loop
-        v_walks := begun || hotmesh._trail_load(v_jobs);
+        v_walks := begun || hotmesh._trail_load(v_jobs, events);
         exit when v_walks = '{}';
+        events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
         begun := hotmesh._errand_write(v_walks);
-        v_jobs := array(
-            select j from unnest(v_jobs) j union select w.job_id from unnest(v_walks) w);
-        v_jobs := v_jobs || hotmesh._job_lock(array(
-            select j.parent_id from jobs j join jobs p on p.id = j.parent_id
-            where j.id = any (v_jobs) and p.graph_id is not null and p.id <> all (v_jobs)));
+        v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
         perform hotmesh._errand_write(begun);
     end if;
+end
+$$;
+
+-- The jobs that may have news now: these, and the parents of those that have closed.
+create or replace function hotmesh._errand_next(job_ids bigint[], walks hotmesh.walk[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_jobs bigint[] := array(
+        select j from unnest(job_ids) j union select w.job_id from unnest(walks) w);
+    v_parents bigint[] := array(
+        select w.parent_id from unnest(walks) w
+        where (w.status = 0 or w.ended) and w.parent_id <> all (v_jobs));
+begin
+    if v_parents = '{}' then
+        return v_jobs;
+    end if;
+    return v_jobs || hotmesh._job_lock(array(
+        select j.id from jobs j where j.id = any (v_parents) and j.graph_id is not null));
 end
 $$;

@@ -194,3 +194,67 @@ begin
     return request.key;
 end
 $$;
+
+-- What an errand refuses is the answer of its step.
+create or replace function hotmesh._subflow_refused(c jsonb, state text, message text)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
+        jsonb_build_object('error', jsonb_build_object(
+            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
+            'code', case state when 'MSH41' then 409 else 598 end,
+            'sqlstate', state, 'message', message)), 'waiting');
+end
+$$;
+
+create or replace function hotmesh._subflow_try(c jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+declare
+    v_patience text := current_setting('lock_timeout');
+    v_walk hotmesh.walk;
+begin
+    perform set_config('lock_timeout', '40ms', true);
+    if c ->> 'do' = 'sql' then
+        perform hotmesh._errand_sql(c);
+    else
+        v_walk := hotmesh._subflow_child(c);
+    end if;
+    perform set_config('lock_timeout', v_patience, true);
+    return v_walk;
+exception
+    when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
+        or data_exception or integrity_constraint_violation or lock_not_available
+        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
+        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
+        or external_routine_exception or triggered_action_exception
+        or with_check_option_violation
+    then
+        perform set_config('lock_timeout', v_patience, true);
+        perform hotmesh._subflow_refused(c, sqlstate, sqlerrm);
+        return null;
+end
+$$;
+
+-- Children that were started, as walks; functions of SQL that were called have answered.
+create or replace function hotmesh._subflow_start(walks hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+begin
+    return array(
+        select t.walk
+        from (
+            select hotmesh._subflow_try(c.about) as walk
+            from unnest(walks) with ordinality w
+            cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
+            where w.commands <> '[]' and c.about ->> 'do' in ('await', 'sql')
+            order by w.ordinality, c.place
+            offset 0) t
+        where (t.walk).job_id is not null);
+end
+$$;

@@ -14,7 +14,7 @@ as $$
 declare
     v_entry hotmesh.walk_entry;
     v_place text[];
-    v_read integer[];
+    v_reads constant jsonb := plan -> 'reads';
     v_fields text[] := '{}';
 begin
     foreach v_entry in array todo loop
@@ -22,41 +22,23 @@ begin
             || hotmesh._attribute_field(v_entry.dimension, v_entry.activity);
         v_place := string_to_array(v_entry.dimension || repeat(
             ',0', (plan ->> 'deepest')::integer), ',');
-        for v_read in select array[(r ->> 0)::integer, (r ->> 1)::integer]
-            from jsonb_array_elements(plan -> 'reads') r
-        loop
+        for i in 0 .. jsonb_array_length(v_reads) - 1 loop
             v_fields := v_fields || hotmesh._attribute_field(
-                array_to_string(v_place[1:v_read[2] + 2], ','), v_read[1]);
+                array_to_string(v_place[1:(v_reads -> i ->> 1)::integer + 2], ','),
+                (v_reads -> i ->> 0)::integer);
         end loop;
     end loop;
     return v_fields;
 end
 $$;
 
-create or replace function hotmesh._trail_store(
-    job_id bigint, plan jsonb, todo hotmesh.walk_entry[])
+create or replace function hotmesh._trail_instance(step hotmesh.jobs_attributes)
 returns jsonb
-language plpgsql
+language sql
 stable
 as $$
-declare
-    v_fields text[] := hotmesh._trail_fields(plan, todo);
-    v_merging text[];
-begin
-    if plan ? 'merging' then
-        v_merging := array(select jsonb_array_elements_text(plan -> 'merging'));
-    end if;
-    return (
-        select coalesce(jsonb_object_agg(n.name, n.instances), '{}')
-        from (
-            select a.name, jsonb_object_agg(a.dimension, a.value || jsonb_build_object(
-                       '$', jsonb_build_object('open', a.state = 'open',
-                                               'turn', a.ledger % 100000000))) as instances
-            from jobs_attributes a
-            where a.job_id = _trail_store.job_id and a.sequence is not null
-              and (a.field = any (v_fields) or a.name = any (v_merging))
-            group by a.name) n);
-end
+    select step.value || jsonb_build_object('$', jsonb_build_object(
+        'open', step.state = 'open', 'turn', step.ledger % 100000000))
 $$;
 
 create or replace function hotmesh._trail_time(at timestamptz)
@@ -68,17 +50,15 @@ as $$
 $$;
 
 -- What expressions read of the job.
-create or replace function hotmesh._trail_job(job hotmesh.jobs, data jsonb)
+create or replace function hotmesh._trail_job(job hotmesh.jobs, plan jsonb, data jsonb)
 returns jsonb
 language sql
 stable
 as $$
     select jsonb_build_object('data', coalesce(data, '{}'), 'metadata', jsonb_build_object(
-        'jid', job.key, 'gid', job.id::text, 'tpc', job.topic, 'app', a.name,
+        'jid', job.key, 'gid', job.id::text, 'tpc', job.topic, 'app', plan -> 'app',
         'vrs', job.graph_version, 'js', job.status, 'jc', hotmesh._trail_time(job.created_at),
         'ju', hotmesh._trail_time(job.updated_at)))
-    from hotmesh.apps a
-    where a.schema_name = hotmesh._app_here()
 $$;
 
 create or replace function hotmesh._trail_of(
@@ -93,7 +73,8 @@ begin
     w.job_id := job.id;
     w.graph_id := job.graph_id;
     w.plan := plan;
-    w.job := hotmesh._trail_job(job, data);
+    w.job := hotmesh._trail_job(job, plan, data);
+    w.parent_id := case when job.parent_sequence is not null then job.parent_id end;
     w.store := store;
     w.status := job.status;
     w.was := job.status;
@@ -107,35 +88,57 @@ begin
 end
 $$;
 
--- The walks of jobs for which something came in. The caller holds their locks.
-create or replace function hotmesh._trail_load(job_ids bigint[])
+-- The walks of jobs for which something came in: these events, and what waits in their inboxes.
+-- The caller holds the jobs' locks. `offset 0` makes it one look by id per job.
+create or replace function hotmesh._trail_load(job_ids bigint[], events hotmesh.streams[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
-declare
-    v_events hotmesh.streams[];
 begin
     if job_ids <> '{}' then
-        v_events := hotmesh._inbox_drain(job_ids);
+        events := events || hotmesh._inbox_drain(job_ids);
     end if;
-    if v_events is null then
+    if events = '{}' then
         return '{}';
     end if;
     return array(
-        select hotmesh._trail_of(
-            j::hotmesh.jobs, g.plan, o.value, e.todo,
-            hotmesh._trail_store(j.id, g.plan, e.todo))
+        select hotmesh._trail_of(e.job, e.plan, o.value, e.todo, coalesce(s.store, '{}'))
         from (
-            select v.job_id, array_agg(
-                       (v.sequence, v.dimension,
-                        case when v.args ? 'enter' then 'enter' else 'answer' end,
-                        case when v.args ? 'enter' then v.args -> 'answer' else v.args end
-                       )::hotmesh.walk_entry order by v.ordinality) as todo
-            from unnest(v_events) with ordinality v
-            group by v.job_id) e
-        join jobs j on j.id = e.job_id and j.closed_at is null
-        join graphs g on g.id = j.graph_id
-        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
-        order by j.id);
+            select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
+                   array(select jsonb_array_elements_text(g.plan -> 'merging')) as merging
+            from hotmesh._trail_todo(events) v
+            cross join lateral (
+                select j::hotmesh.jobs as job from jobs j
+                where j.id = v.job_id and j.closed_at is null
+                offset 0) j
+            join graphs g on g.id = (j.job).graph_id
+            offset 0) e
+        left join lateral (
+            select jsonb_object_agg(n.name, n.instances) as store
+            from (
+                select a.name, jsonb_object_agg(
+                           a.dimension, hotmesh._trail_instance(a::hotmesh.jobs_attributes)
+                       ) as instances
+                from jobs_attributes a
+                where a.job_id = (e.job).id and a.sequence is not null
+                  and (a.field = any (e.fields)
+                       or e.merging <> '{}' and a.name = any (e.merging))
+                group by a.name) n) s on true
+        left join jobs_attributes o on o.job_id = (e.job).id and o.field = 'output'
+        order by (e.job).id);
 end
+$$;
+
+create or replace function hotmesh._trail_todo(events hotmesh.streams[])
+returns table (job_id bigint, todo hotmesh.walk_entry[])
+language sql
+stable
+as $$
+    select v.job_id, array_agg(
+               (v.sequence, v.dimension,
+                case when v.args ? 'enter' then 'enter' else 'answer' end,
+                case when v.args ? 'enter' then v.args -> 'answer' else v.args end
+               )::hotmesh.walk_entry order by v.ordinality)
+    from unnest(events) with ordinality v
+    group by v.job_id
 $$;

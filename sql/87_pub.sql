@@ -12,6 +12,12 @@ returns hotmesh.jobs
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_graph hotmesh.graphs;

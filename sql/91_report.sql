@@ -141,10 +141,20 @@ create or replace function hotmesh._report_activities(reports hotmesh.report[], 
 returns void
 language plpgsql
 as $$
+declare
+    v_graphs bigint[] := array(
+        select j.id from jobs j where j.id = any (told) and j.graph_id is not null);
+    v_events hotmesh.streams[] := '{}';
 begin
+    if v_graphs <> '{}' then
+        select hotmesh._inbox_finish(array_agg(r.id), array_agg(coalesce(r.output, 'null')))
+        into v_events
+        from unnest(reports) r
+        where r.error is null and r.job_id = any (v_graphs);
+    end if;
     perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
     from unnest(reports) r
-    where r.error is null
+    where r.error is null and r.job_id <> all (v_graphs)
     having count(*) > 0;
     perform hotmesh._stream_note(
         array_agg(r.id), array_agg(hotmesh._retry_policy(r.retry_policy)), array_agg(r.output))
@@ -155,8 +165,10 @@ begin
     from unnest(reports) r
     where r.error is not null
     having count(*) > 0;
-    if told <> '{}' then
-        perform hotmesh._errand_go(told);
+    if v_graphs <> '{}' then
+        perform hotmesh._errand_go(v_graphs, events => v_events);
+    end if;
+    if cardinality(told) > cardinality(v_graphs) then
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
     end if;
 end
