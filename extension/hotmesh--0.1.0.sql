@@ -836,7 +836,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-4fbbd26e'
+    select '0.1.0-56d1bfa9-c1d49f8c'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5425,7 +5425,32 @@ as $$
 $$;
 
 -- 21_fault.sql
--- Transitions and rules as lists of {"to": …}.
+-- An object without its null fields.
+create function hotmesh._fault_bare(value jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(value) = 'object' then (
+        select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+        from jsonb_each(value) e
+        where e.value <> 'null') else value end
+$$;
+
+-- A transition or a rule as {"to": …}.
+create function hotmesh._fault_normal_item(item jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(item) = 'string' then jsonb_build_object('to', item)
+                when jsonb_typeof(item -> 'conditions') = 'object'
+                then hotmesh._fault_bare(item) || jsonb_build_object(
+                    'conditions', hotmesh._fault_bare(item -> 'conditions'))
+                else hotmesh._fault_bare(item) end
+$$;
+
+-- Transitions and rules as lists.
 create function hotmesh._fault_normal_lists(lists jsonb)
 returns jsonb
 language sql
@@ -5435,16 +5460,29 @@ as $$
                 else (
         select coalesce(jsonb_object_agg(e.key, case
             when jsonb_typeof(e.value) = 'array' then (
-                select coalesce(jsonb_agg(
-                    case when jsonb_typeof(i.item) = 'string'
-                         then jsonb_build_object('to', i.item) else i.item end order by i.n), '[]')
+                select coalesce(jsonb_agg(hotmesh._fault_normal_item(i.item) order by i.n), '[]')
                 from jsonb_array_elements(e.value) with ordinality i (item, n))
-            when jsonb_typeof(e.value) = 'string'
-            then jsonb_build_array(jsonb_build_object('to', e.value))
-            when e.value -> 'to' is not null then jsonb_build_array(e.value)
+            when jsonb_typeof(e.value) = 'string' or e.value -> 'to' is not null
+            then jsonb_build_array(hotmesh._fault_normal_item(e.value))
             else e.value end), '{}')
         from jsonb_each(lists) e
         where e.value not in ('null', '[]')) end
+$$;
+
+create function hotmesh._fault_normal_activity(about jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(about) <> 'object' then about
+                else (
+        select coalesce(jsonb_object_agg(e.key, case
+            when e.key = 'type' and e.value = '"activity"' then '"hook"'
+            when e.key in ('input', 'output', 'job', 'hook', 'signal', 'resolver', 'stats')
+            then hotmesh._fault_bare(e.value)
+            else e.value end), '{}')
+        from jsonb_each(about) e
+        where e.value <> 'null') end
 $$;
 
 create function hotmesh._fault_normal_graph(graph jsonb, subscribes text)
@@ -5453,7 +5491,7 @@ language sql
 immutable
 as $$
     select case when jsonb_typeof(graph) <> 'object' then graph
-                else graph - '{inputs,outputs}'::text[]
+                else hotmesh._fault_bare(graph - '{inputs,outputs}'::text[])
                     || jsonb_strip_nulls(jsonb_build_object('subscribes', coalesce(
                         nullif(graph -> 'subscribes', 'null'), to_jsonb(subscribes))))
                     || jsonb_build_object(
@@ -5463,9 +5501,8 @@ as $$
                             nullif(graph -> 'hooks', 'null')), '{}'))
                     || case when jsonb_typeof(graph -> 'activities') is distinct from 'object'
                             then '{}' else jsonb_build_object('activities', (
-                        select coalesce(jsonb_object_agg(a.key,
-                            case when a.value -> 'type' = '"activity"'
-                                 then a.value || '{"type": "hook"}' else a.value end), '{}')
+                        select coalesce(jsonb_object_agg(
+                            a.key, hotmesh._fault_normal_activity(a.value)), '{}')
                         from jsonb_each(graph -> 'activities') a)) end end
 $$;
 
@@ -5786,6 +5823,20 @@ exception when invalid_parameter_value or datetime_field_overflow then
 end
 $$;
 
+-- A code or a pattern of codes, in which * is a digit.
+create function hotmesh._field_is_code(value jsonb)
+returns boolean
+language plpgsql
+immutable
+as $$
+begin
+    return value::text ~ '^([0-9]{1,6}|"[0-9*|().[\]-]{1,40}")$'
+        and coalesce('200' ~ replace(value #>> '{}', '*', '[0-9]'), true) is not null;
+exception when invalid_regular_expression then
+    return false;
+end
+$$;
+
 create function hotmesh._field_choices(kind text)
 returns text[]
 language sql
@@ -5828,7 +5879,7 @@ begin
         when v_text <> all (hotmesh._field_choices(kind))
             or v_text is null and hotmesh._field_choices(kind) is not null
         then 'one of ' || array_to_string(hotmesh._field_choices(kind), ', ')
-        when kind = 'code' and coalesce(value::text, '') !~ '^([0-9]{1,6}|"[0-9*|().[\]-]{1,40}")$'
+        when kind = 'code' and not hotmesh._field_is_code(value)
         then 'a code such as 500, a pattern such as "5**", or a list of them' end;
 end
 $$;

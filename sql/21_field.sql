@@ -89,6 +89,20 @@ exception when invalid_parameter_value or datetime_field_overflow then
 end
 $$;
 
+-- A code or a pattern of codes, in which * is a digit.
+create or replace function hotmesh._field_is_code(value jsonb)
+returns boolean
+language plpgsql
+immutable
+as $$
+begin
+    return value::text ~ '^([0-9]{1,6}|"[0-9*|().[\]-]{1,40}")$'
+        and coalesce('200' ~ replace(value #>> '{}', '*', '[0-9]'), true) is not null;
+exception when invalid_regular_expression then
+    return false;
+end
+$$;
+
 create or replace function hotmesh._field_choices(kind text)
 returns text[]
 language sql
@@ -131,7 +145,7 @@ begin
         when v_text <> all (hotmesh._field_choices(kind))
             or v_text is null and hotmesh._field_choices(kind) is not null
         then 'one of ' || array_to_string(hotmesh._field_choices(kind), ', ')
-        when kind = 'code' and coalesce(value::text, '') !~ '^([0-9]{1,6}|"[0-9*|().[\]-]{1,40}")$'
+        when kind = 'code' and not hotmesh._field_is_code(value)
         then 'a code such as 500, a pattern such as "5**", or a list of them' end;
 end
 $$;

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -348,3 +351,65 @@ def test_hostile_names_are_only_told(db: Connection) -> None:
     found = faults(db, document)
     assert f"app.graphs[0].activities.{hostile}" in found
     assert f"app.graphs[0].activities.{hostile}.type" in found
+
+
+def test_what_is_null_is_as_if_it_were_not_there(db: Connection) -> None:
+    document = {
+        "activities": {"t": {"type": "trigger", "stats": {"id": None}, "emit": None},
+                       "h": {"type": "hook", "sleep": None, "input": {"maps": None, "schema": {}},
+                             "job": None}},
+        "transitions": {"t": [{"to": "h", "conditions": None}], "h": None}, "hooks": None, "expire": None,
+    }  # fmt: skip
+    assert normal(db, document)["app"]["graphs"] == [{
+        "subscribes": "", "activities": {"t": {"type": "trigger", "stats": {}},
+                                         "h": {"type": "hook", "input": {"schema": {}}}},
+        "transitions": {"t": [{"to": "h"}]}, "hooks": {},
+    }]  # fmt: skip
+    assert faults(db, document) == {}
+
+
+JUNK = [
+    None, 0, -1, 1.5, True, "", "x", "{t1.output.data.x}", "{nope.x}", "{@math.add}", "{}", [], {},
+    [[]], [None], {"@pipe": []}, {"@pipe": [[1, 2], ["{@math.add}"]]}, {"maps": {}}, "'; drop", "\u0001",
+    "30 days", "1 fortnight", {"to": "h1"}, [{"to": "h1"}], "h1", "hook", {"type": "hook"},
+    {"type": "trigger"}, "4**", "4(", "*)", 99999999999,
+    {"match": [{"expected": 1, "actual": 1}]},
+]  # fmt: skip
+
+
+def places(value: Any, steps: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if steps:
+        yield steps
+    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, (dict, list)):
+            yield from places(item, (*steps, step))
+        else:
+            yield (*steps, step)
+
+
+def damaged(source: random.Random) -> dict[str, Any]:
+    """The long document with something else in one, two or three places."""
+    found = changed("app/id", "my-app")
+    found = changed(A + "q1", {"type": "hook"}, found)
+    for _ in range(source.randint(1, 3)):
+        *steps, last = source.choice(list(places(found)))
+        at: Any = found
+        for step in steps:
+            at = at[step]
+        if source.random() < 0.3:
+            del at[last]
+        else:
+            at[last] = copy.deepcopy(source.choice(JUNK))
+    return found
+
+
+def test_what_has_no_faults_can_be_deployed(db: Connection) -> None:
+    source = random.Random(int(os.environ.get("HOTMESH_FAULT_SEED", "1")))
+    sound = 0
+    for _ in range(int(os.environ.get("HOTMESH_FAULT_DOCUMENTS", "60"))):
+        document = damaged(source)
+        if not faults(db, document):
+            sound += 1
+            with db.transaction(force_rollback=True):
+                db.execute("select hotmesh.graph_deploy('my-app', %s)", [Jsonb(document)])
+    assert sound

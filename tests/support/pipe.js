@@ -36,7 +36,8 @@ const methods = (prototype, names) =>
   }]));
 // We make texts of at most 2^24 characters.
 const bounded = (name) => (self, ...args) => {
-  if (typeof self !== "string" || Number(args[0]) * (name === "repeat" ? self.length : 1) > 2 ** 24) throw new RangeError();
+  const size = name === "repeat" ? self.length : args[1] === "" ? 0 : 1;
+  if (typeof self !== "string" || Number(args[0]) * size > 2 ** 24) throw new RangeError();
   return self[name](...args);
 };
 const statics = (holder, names) => Object.fromEntries(names.split(" ").map((name) => [name, holder[name]]));
