@@ -61,7 +61,7 @@ def explain(app: str, topic: str, format: str) -> Call[str]:
     return _calls_graph.graph_explain(app, _topic(topic), format)
 
 
-STARTS = ("entity", "search", "expire", "priority", "delay", "on_conflict")
+STARTS = ("search", "expire", "parent", "on_conflict")
 
 
 def pub(
@@ -72,8 +72,8 @@ def pub(
             f"pub takes no {unknown[0]}", hint=f"it takes job_id, {', '.join(STARTS)}"
         )
     told = _requests.options_of(options)
-    if (entity := options.get("entity")) is not None:
-        told["entity"] = _codec.text(entity, "entity")
+    if (parent := options.get("parent")) is not None:
+        told["parent"] = _codec.text(parent, "parent")
     key = None if job_id is None else _codec.text(job_id, "job_id")
     call = _calls_graph.graph_pub(
         app, _topic(topic), _object(data, "data"), key, _codec.dumps(told, "options")

@@ -46,8 +46,8 @@ class HotMesh:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._loop = asyncio.get_running_loop()
         self._workers: list[_worker.Worker] = []
-        self._listeners: dict[str, Callback] = {}
 
     @classmethod
     async def init(
@@ -187,8 +187,8 @@ class HotMesh:
             data: what the trigger gets.
             job_id: by default what the trigger says, or a new id.
             conn: a psycopg connection of the caller: the start is part of its transaction.
-            options: `entity`, `search`, `expire`, `priority`, `delay` and `on_conflict`, as for
-                `client.workflow.start`.
+            options: `search`, `expire` and `on_conflict`, as for `client.workflow.start`; `parent`
+                is the id of the job that it belongs to.
 
         Raises:
             TopicNotFoundError: no active graph answers the topic.
@@ -304,25 +304,36 @@ class HotMesh:
     # --- workers ---------------------------------------------------------------------------------
 
     async def roll_call(self) -> list[dict[str, Any]]:
-        """A profile of the engine and of each topic of each worker that is alive."""
-        app = self.app_id
-        seen = [await self._run(call) for call in _quorum.questions(app)]
-        return _quorum.profiles(app, *seen)
+        """A profile of the engine and of each topic of each worker that is alive.
+
+        Workers of this object that have just begun are waited for, up to a second.
+        """
+        app, own = self.app_id, {worker.name for worker in self._workers}
+        until = self._loop.time() + 1.0
+        while True:
+            seen = [await self._run(call) for call in _quorum.questions(app)]
+            found = _quorum.profiles(app, *seen)
+            if own <= {one["engine_id"] for one in found} or self._loop.time() > until:
+                return found
+            await asyncio.sleep(0.02)
 
     async def throttle(
         self, throttle: int | Mapping[str, Any], *, topic: str | None = None
     ) -> None:
         """Milliseconds between the beginnings of two messages, for all workers; kept in the database.
 
-        0 lifts it, -1 lets nothing begin. Without a topic it holds for every topic that is served.
+        0 lifts it, -1 lets nothing begin. Without a topic it holds for every topic that is served
+        now.
         """
         for call in _quorum.throttles(self.app_id, throttle, topic, await self.roll_call()):
             await self._run(call)
 
 
 async def _stop_all() -> None:
-    for mesh in list(_OPEN):
-        await mesh._stop()
+    """Stop what belongs to the running loop; what belonged to one that is closed is gone."""
+    loop = asyncio.get_running_loop()
+    _OPEN.difference_update({mesh for mesh in _OPEN if mesh._loop.is_closed()})
+    await asyncio.gather(*(mesh._stop() for mesh in list(_OPEN) if mesh._loop is loop))
 
 
 class SyncHotMesh:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from hotmesh import HotMesh, MemFlow, SyncHotMesh
+from hotmesh import HotMesh, MemFlow, SyncHotMesh, activity
 from hotmesh.errors import (
     DuplicateJobError,
     GraphError,
@@ -165,10 +165,66 @@ async def test_an_answer_is_an_envelope_or_the_data_itself(
 async def test_many_topics_are_one_worker(mesh: Open) -> None:
     many = [(f"t{n}", double) for n in range(30)]
     hot = await mesh(*many)
-    while not (found := [one for one in await hot.roll_call() if "worker_topic" in one]):
-        await asyncio.sleep(0.01)
+    found = [one for one in await hot.roll_call() if "worker_topic" in one]
     assert len({one["engine_id"] for one in found}) == 1
     assert {one["worker_topic"] for one in found} == {topic for topic, _ in many}
+
+
+async def test_two_share_a_topic_and_each_message_is_answered_once(mesh: Open) -> None:
+    answered: dict[str, list[str]] = {}
+
+    def answering(name: str) -> Any:
+        async def answer(message: Any) -> Any:
+            answered.setdefault(message["metadata"]["jid"], []).append(name)
+            await asyncio.sleep(0.002)
+            return {"data": {"answer": 1}}
+
+        return ("work", answer)
+
+    hot = await mesh(answering("a"), deploy=ECHO)
+    await mesh(answering("b"), max_concurrent=1)
+    await asyncio.gather(*(hot.pubsub("echo", job_id=f"j{n}") for n in range(60)))
+    assert len(answered) == 60
+    assert all(len(names) == 1 for names in answered.values())
+    assert {name for names in answered.values() for name in names} == {"a", "b"}
+
+
+async def test_a_callback_writes_in_the_transaction_of_its_answer(
+    mesh: Open, db: psycopg.Connection
+) -> None:
+    db.execute("create table sold (key text, try integer)")
+
+    async def sell(message: Any) -> Any:
+        about = message["metadata"]
+        conn = await activity.transaction()
+        await conn.execute("insert into sold values (%s, %s)", [about["jid"], about["try"]])
+        if about["try"] == 0:
+            raise ValueError("once more")
+        return {"data": {"answer": about["try"]}}
+
+    policy = {"maximum_attempts": 3, "initial_interval": 0.001}
+    hot = await mesh({"topic": "work", "callback": sell, "retry_policy": policy}, deploy=ECHO)
+    assert (await hot.pubsub("echo", job_id="s"))["data"] == {"answer": 1}
+    assert db.execute("select key, try from sold").fetchall() == [("s", 1)]
+
+
+async def test_any_text_goes_through(mesh: Open) -> None:
+    async def back(message: Any) -> Any:
+        return {"data": {"answer": message["data"]["n"]}}
+
+    hot = await mesh(("work", back), deploy=ECHO)
+    texts = [
+        "$$;drop table x;--",
+        "'\"\\",
+        "{t.output.data.n}",
+        "{@math.add}",
+        "é\u2028😀",
+        "a" * 100_000,
+    ]
+    for text in texts:
+        assert (await hot.pubsub("echo", {"n": text}))["data"]["answer"] == text
+    value = {"{t}": [None, True, 1.5, {"": {"@pipe": [["{@math.add}"]]}}], "$ref": "x"}
+    assert (await hot.pubsub("echo", {"n": value}))["data"]["answer"] == value
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -474,6 +530,22 @@ async def test_a_start_may_be_part_of_a_transaction(mesh: Open, dsn: str) -> Non
         await hot.get_status("gone")
 
 
+async def test_a_job_may_have_a_parent_attributes_and_an_expiry(
+    mesh: Open, db: psycopg.Connection
+) -> None:
+    hot = await mesh(deploy=HOOK)
+    await hot.pub("ask", job_id="p")
+    await hot.pub("ask", job_id="c", parent="p", search={"color": "red"}, expire="1 hour")
+    row = db.execute(
+        "select p.key, c.expire_after, a.value from my_app.jobs c"
+        " join my_app.jobs p on p.id in (c.parent_id, c.origin_id)"
+        " join my_app.jobs_attributes a on a.job_id = c.id and a.field = '_color'"
+        " where c.key = 'c'"
+    ).fetchone()
+    assert row is not None
+    assert (row[0], row[1].total_seconds(), row[2]) == ("p", 3600, "red")
+
+
 @pytest.mark.parametrize(
     ("topic", "data", "more"),
     [
@@ -661,8 +733,8 @@ async def test_one_stops_alone_and_the_class_stops_all(mesh: Open) -> None:
     async def topics() -> set[str]:
         return {one["worker_topic"] for one in await third.roll_call() if "worker_topic" in one}
 
-    while await topics() != {"t0", "t1", "t2"}:
-        await asyncio.sleep(0.01)
+    await asyncio.gather(*(each.roll_call() for each in (first, second, third)))
+    assert await topics() == {"t0", "t1", "t2"}
     await first.stop()
     assert await topics() == {"t1", "t2"}
     await HotMesh.stop()
@@ -736,14 +808,7 @@ async def test_a_roll_call_shows_who_serves_what_and_how_much_waits(mesh: Open) 
     hot = await mesh(("serves", double), deploy=ECHO)
     await hot.pub("echo", {"n": 1})
 
-    async def profile(topic: str) -> dict[str, Any]:
-        while True:
-            for one in await hot.roll_call():
-                if one.get("worker_topic") == topic:
-                    return one
-            await asyncio.sleep(0.01)
-
-    found = await profile("serves")
+    [found] = [one for one in await hot.roll_call() if one.get("worker_topic") == "serves"]
     assert (found["app_id"], found["stream_depth"], found["throttle"]) == (APP, 0, 0)
     [engine] = [one for one in await hot.roll_call() if "worker_topic" not in one]
     assert engine["stream_depth"] == 1
@@ -766,6 +831,15 @@ async def test_a_throttle_is_kept_and_lifted(mesh: Open) -> None:
     for wrong in ({"throttle": 1, "guid": "x"}, {"throttle": "x"}, {"throttle": -2}, {}):
         with pytest.raises(InvalidArgumentError):
             await hot.throttle(wrong)
+
+
+async def test_a_throttle_without_a_topic_is_for_all_that_are_served(mesh: Open) -> None:
+    hot = await mesh(("work", double), ("more", double))
+    await hot.throttle(throttle=7)
+    told = {one["worker_topic"]: one["throttle"] for one in (await hot.roll_call())[1:]}
+    assert told == {"work": 7, "more": 7}
+    await hot.throttle(0)
+    assert {one["throttle"] for one in await hot.roll_call()} == {0}
 
 
 async def test_graphs_read_what_a_codec_would_seal(mesh: Open) -> None:

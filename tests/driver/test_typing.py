@@ -40,7 +40,7 @@ from typing import Any, Protocol
 
 import shop
 
-from hotmesh import Client, SyncClient, workflow
+from hotmesh import Client, HotMesh, SyncClient, workflow
 
 
 class Remote(Protocol):
@@ -90,6 +90,33 @@ async def main(client: Client, blocking: SyncClient) -> None:
     receipt = blocking.workflow.start(workflow_name=order, workflow_id="o-1").result("5 s")
     handles = await client.workflow.start_many([{"workflow_name": order, "args": ["a"]}])
     print(receipt, number, handles)
+
+
+async def answer(message: dict[str, Any]) -> dict[str, Any]:
+    return {"data": {"to": message["data"]["to"]}}
+
+
+def plain(message: dict[str, Any]) -> None:
+    pass
+
+
+async def meshed() -> None:
+    policy = {"maximum_attempts": 5, "maximum_interval": "60s"}
+    mesh = await HotMesh.init(
+        app_id="orders",
+        workers=[
+            {"topic": "ship", "callback": answer, "retry_policy": policy},
+            {"topic": "note", "callback": plain},
+            {"topic": "nothing", "callback": lambda message: None},
+        ],
+    )
+    job_id: str = await mesh.pub("order.requested", {"to": "you"})
+    output: dict[str, Any] = await mesh.pubsub("order.requested", {"to": "you"}, "5 s")
+    await mesh.sub("order.done", lambda topic, message: print(topic, message))
+    active: bool = await mesh.activate("1")
+    print(job_id, output, active, HotMesh.guid())
+    await mesh.stop()
+    await HotMesh.stop()
 """
 
 WRONG = [
@@ -110,6 +137,9 @@ WRONG = [
     ("text: str = await client.workflow.get_handle(workflow_id='o').result(result_type=int)",
      "assignment"),
     ("await client.workflow.start(workflow_name=order, prority=5)", "call-overload|call-arg"),
+    ("await HotMesh.init(workers=[{'topic': 'a', 'calback': print}])", "typeddict-unknown-key"),
+    ("await HotMesh.init(workers=[{'topic': 5, 'callback': print}])", "typeddict-item"),
+    ("text: int = await (await HotMesh.init()).pub('t')", "assignment"),
     ("text: str = blocking.workflow.get_handle(None, order, 'o').result()", "assignment"),
 ]  # fmt: skip
 
