@@ -290,7 +290,8 @@ class Execution:
 
     def _enter(self) -> None:
         """Say to the code that it is an activity; the context is that of its task or thread."""
-        in_run.set(None)
+        if in_run.get() is not None:
+            in_run.set(None)
         in_attempt.set(self)
 
     async def _run_async(self) -> None:

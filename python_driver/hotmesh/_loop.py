@@ -21,15 +21,14 @@ import os
 import sys
 import threading
 import types
-from asyncio import _enter_task, _get_running_loop, _leave_task, _set_running_loop, current_task
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
-from sys import get_asyncgen_hooks, set_asyncgen_hooks
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from . import _asyncgens
+from ._stage import Stage, free_stage
 from .errors import ForbiddenInWorkflow
 
 if TYPE_CHECKING:
@@ -53,9 +52,6 @@ _MOST_CLOSES = 100
 _FIRST_SWEEP = 64
 _SPREAD = 0x9E3779B97F4A7C1
 _HASH_MASK = (1 << 60) - 1
-
-_Outer = tuple["asyncio.AbstractEventLoop | None", "asyncio.Task[Any] | None", Any]
-"""The running loop, current task and generator hooks around a drain."""
 
 
 class NeverYields(RuntimeError):
@@ -250,7 +246,10 @@ class WorkflowLoop(_Refusals):
         ready = self._ready
         if not ready:
             return
-        outer = self._enter()
+        if (stage := free_stage()) is None:
+            with Stage():
+                return self.drain(max_callbacks)
+        self._enter(stage)
         try:
             take = ready.popleft
             for _ in range(max_callbacks):
@@ -268,7 +267,7 @@ class WorkflowLoop(_Refusals):
                     " and more are ready"
                 )
         finally:
-            self._leave(outer)
+            self._leave(stage)
 
     def close(self) -> None:
         """Evict the workflow: run the ``finally`` blocks of all that is suspended.
@@ -448,32 +447,17 @@ class WorkflowLoop(_Refusals):
         if len(self.unhandled) < _MOST_UNHANDLED:
             self.unhandled.append({"message": message, "exception": error, **more})
 
-    def _enter(self) -> _Outer:
-        """Become the thread's running loop; returns what was there, for :meth:`_leave`.
-
-        Since Python 3.14 a thread, not a loop, has a current task: the task around must be left
-        before ours can be entered. Leaving and entering is asyncio's documented way to do that.
-        """
+    def _enter(self, stage: Stage) -> None:
+        """Become the thread's running loop."""
         if self._thread is not None:
             raise RuntimeError("this workflow loop is running already")
-        outer = _get_running_loop()
-        task = None if outer is None else current_task(outer)
-        hooks = get_asyncgen_hooks()
-        if outer is not None and task is not None:
-            _leave_task(outer, task)
-        _set_running_loop(self)
-        set_asyncgen_hooks(self._agens.begin, self._agen_dropped)
+        stage.take(self)
         self._thread = get_ident()
-        return outer, task, hooks
 
-    def _leave(self, around: _Outer) -> None:
+    def _leave(self, stage: Stage) -> None:
         """Give its place back to the loop around."""
-        outer, task, hooks = around
         self._thread = None
-        set_asyncgen_hooks(*hooks)
-        _set_running_loop(outer)
-        if outer is not None and task is not None:
-            _enter_task(outer, task)
+        stage.give_back()
 
     def _agen_dropped(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Finish a generator whose last reference went.
@@ -492,14 +476,17 @@ class WorkflowLoop(_Refusals):
     # --- eviction --------------------------------------------------------------------------------
 
     def _close_all(self, tasks: list[WorkflowTask[Any]]) -> None:
-        outer = self._enter()
+        if (stage := free_stage()) is None:
+            with Stage():
+                return self._close_all(tasks)
+        self._enter(stage)
         try:
             for task in reversed(tasks):
                 if not task.done():
                     self._close_task(task)
             self._agens.close(self._note)
         finally:
-            self._leave(outer)
+            self._leave(stage)
 
     def _close_task(self, task: WorkflowTask[Any]) -> None:
         """Close the coroutine of one suspended task, in its context and as current task."""

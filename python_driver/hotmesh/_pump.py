@@ -33,6 +33,7 @@ from ._listen import Listener
 from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
 from ._spawn import with_signal
+from ._stage import Stage
 from .errors import ConnectionLostError, HotMeshError
 
 __all__ = ["Pump"]
@@ -86,6 +87,7 @@ class Pump:
         self._fetching: dict[asyncio.Task[None], int] = {}
         self._answers = Answers(session)
         self._watch = Watch()
+        self._stage = Stage()
         self._keeper: LeaseKeeper | None = None
         self._listener: Listener | None = None
 
@@ -211,12 +213,14 @@ class Pump:
     async def _round(self) -> None:
         self._wake.clear()
         self._started = False
-        reports, finished = self._collect()
+        with self._stage:
+            reports, finished = self._collect()
         if self._started and not reports and not finished:
             await self._rest(_paces.PAUSE_SECONDS)
             return
         rows = await self._turn(reports, finished, self._want(brief=bool(reports)))
-        given = self._dispatch(rows)
+        with self._stage:
+            given = self._dispatch(rows)
         if reports or finished or given or self._dirty or self._again:
             if not self._dirty and not self._claimed.finished and (self._busy or self._again):
                 await self._rest(0.002 if self._again else _paces.PAUSE_SECONDS)
