@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-56d1bfa9-c1d49f8c
+-- build 0.1.0-56d1bfa9-f5379046
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-c1d49f8c'
+    select '0.1.0-56d1bfa9-f5379046'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8142,7 +8142,7 @@ begin
         where s.state = 'ready' and s.kind = _stream_heads.kind
           and s.queue = t.queue and s.name = t.name
           and (s.worker is null or s.worker = _stream_heads.worker
-               or s.visible_at not between v_grace and v_grace + interval '1 s')
+               or s.visible_at <= v_grace or s.visible_at > v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit 1) h
     order by h.priority desc, h.id;
@@ -8194,8 +8194,8 @@ begin
             where s.state = 'ready' and s.kind = _stream_claim.kind
               and s.queue = queues[v_place] and s.name = names[v_place]
               and (s.worker is null or s.worker = _stream_claim.worker
-                   or s.visible_at not between v_now - interval '100 ms'
-                       and v_now + interval '900 ms')
+                   or s.visible_at <= v_now - interval '100 ms'
+                   or s.visible_at > v_now + interval '900 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);
@@ -8784,8 +8784,9 @@ begin
 end
 $$;
 
--- The oldest signals to these jobs that are not filed, locked.
-create or replace function hotmesh._inbox_signals(job_ids bigint[], take integer)
+-- The signals to these jobs that are not filed, locked. In no order: that would be the order of the
+-- primary key, and a look at every message there is.
+create or replace function hotmesh._inbox_signals(job_ids bigint[])
 returns bigint[]
 language plpgsql
 as $$
@@ -8795,8 +8796,6 @@ begin
         from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
           and m.kind = 'signal' and m.state = 'ready'
-        order by m.id
-        limit take
         for update skip locked);
 end
 $$;
@@ -9346,7 +9345,7 @@ declare
         where s.state = 'ready' and s.kind = 'workflow' and s.slot <> 1
           and s.queue = _limit_resume.queue and s.name = _limit_resume.name
           and (s.worker is null or s.worker = _limit_resume.worker
-               or s.visible_at not between v_grace and v_grace + interval '1 s')
+               or s.visible_at <= v_grace or s.visible_at > v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit take
         for update skip locked);
@@ -11628,7 +11627,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_mine bigint[] := hotmesh._inbox_signals(job_ids, 2000);
+    v_mine bigint[] := hotmesh._inbox_signals(job_ids);
     v_sent bigint[];
     v_waits bigint[];
 begin
@@ -11643,7 +11642,8 @@ begin
                    bool_and(s.id = any (v_mine)) over (
                        partition by s.job_id, s.dimension order by s.id) as in_order
             from streams s
-            where s.job_id = any (job_ids) and s.kind = 'signal' and s.state = 'ready') m
+            where s.name = 'signal' and s.job_id = any (job_ids)
+              and s.kind = 'signal' and s.state = 'ready') m
         where m.in_order
         group by 1, 2) g
     cross join lateral unnest(

@@ -154,7 +154,7 @@ begin
         where s.state = 'ready' and s.kind = _stream_heads.kind
           and s.queue = t.queue and s.name = t.name
           and (s.worker is null or s.worker = _stream_heads.worker
-               or s.visible_at not between v_grace and v_grace + interval '1 s')
+               or s.visible_at <= v_grace or s.visible_at > v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit 1) h
     order by h.priority desc, h.id;
@@ -206,8 +206,8 @@ begin
             where s.state = 'ready' and s.kind = _stream_claim.kind
               and s.queue = queues[v_place] and s.name = names[v_place]
               and (s.worker is null or s.worker = _stream_claim.worker
-                   or s.visible_at not between v_now - interval '100 ms'
-                       and v_now + interval '900 ms')
+                   or s.visible_at <= v_now - interval '100 ms'
+                   or s.visible_at > v_now + interval '900 ms')
             order by s.priority desc, s.id
             limit take - cardinality(v_ids)
             for update skip locked);

@@ -310,8 +310,9 @@ begin
 end
 $$;
 
--- The oldest signals to these jobs that are not filed, locked.
-create or replace function hotmesh._inbox_signals(job_ids bigint[], take integer)
+-- The signals to these jobs that are not filed, locked. In no order: that would be the order of the
+-- primary key, and a look at every message there is.
+create or replace function hotmesh._inbox_signals(job_ids bigint[])
 returns bigint[]
 language plpgsql
 as $$
@@ -321,8 +322,6 @@ begin
         from streams m
         where m.name = 'signal' and m.job_id = any (job_ids)
           and m.kind = 'signal' and m.state = 'ready'
-        order by m.id
-        limit take
         for update skip locked);
 end
 $$;

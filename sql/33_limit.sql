@@ -139,7 +139,7 @@ declare
         where s.state = 'ready' and s.kind = 'workflow' and s.slot <> 1
           and s.queue = _limit_resume.queue and s.name = _limit_resume.name
           and (s.worker is null or s.worker = _limit_resume.worker
-               or s.visible_at not between v_grace and v_grace + interval '1 s')
+               or s.visible_at <= v_grace or s.visible_at > v_grace + interval '1 s')
         order by s.priority desc, s.id
         limit take
         for update skip locked);

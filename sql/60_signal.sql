@@ -174,7 +174,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_mine bigint[] := hotmesh._inbox_signals(job_ids, 2000);
+    v_mine bigint[] := hotmesh._inbox_signals(job_ids);
     v_sent bigint[];
     v_waits bigint[];
 begin
@@ -189,7 +189,8 @@ begin
                    bool_and(s.id = any (v_mine)) over (
                        partition by s.job_id, s.dimension order by s.id) as in_order
             from streams s
-            where s.job_id = any (job_ids) and s.kind = 'signal' and s.state = 'ready') m
+            where s.name = 'signal' and s.job_id = any (job_ids)
+              and s.kind = 'signal' and s.state = 'ready') m
         where m.in_order
         group by 1, 2) g
     cross join lateral unnest(

@@ -106,9 +106,8 @@ async def member(n: int, generation: int = 0) -> int:
             with contextlib.suppress(TimedOutError):
                 await workflow.wait_for("mine", timeout=dice.random() / 3)
         else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(dice.random() / 20):
-                    await asyncio.sleep(dice.random() / 20)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.sleep(dice.random() / 20), dice.random() / 20)
     if generation < n % 3:
         await workflow.continue_as_new(n, generation + 1)
     return n
