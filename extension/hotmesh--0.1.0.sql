@@ -836,7 +836,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-f5379046'
+    select '0.1.0-56d1bfa9-64081564'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6889,7 +6889,7 @@ language plpgsql
 as $$
 begin
     delete from measures m
-    where m.at < before and not exists (select from jobs j where j.id = m.job_id);
+    where m.at < before and not exists (select from jobs_all j where j.id = m.job_id);
 end
 $$;
 
@@ -11435,11 +11435,14 @@ begin
     end if;
     v_months := array(select hotmesh._archive_months_before(hotmesh.now() - keep));
     perform hotmesh._app_run(array(select format('drop table %s', m) from unnest(v_months) m));
+    perform hotmesh._measure_prune(
+        date_trunc('month', (hotmesh.now() - keep) at time zone 'UTC') at time zone 'UTC');
     return cardinality(v_months);
 end
 $$;
 comment on function hotmesh.job_prune(text, interval) is
-'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
+'Drop the months of the archive that ended more than `keep` ago, and what was measured of jobs
+before then. Returns the number of partitions.';
 
 -- Everything of closed jobs, wherever it is by now.
 create function hotmesh._archive_scrub(ids bigint[])
@@ -18884,6 +18887,35 @@ begin
 end
 $$;
 
+-- Who the job of a graph is, in HotMesh's names and its format of times: `ts` is when it started,
+-- in steps of five minutes; `aid` its trigger; `key` that of its statistics; p… its parent, and
+-- where in that it is awaited.
+create function hotmesh._engine_metadata(job hotmesh.jobs, error jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return jsonb_strip_nulls(jsonb_build_object(
+        'jid', job.key, 'gid', job.id::text, 'tpc', job.topic, 'vrs', job.graph_version,
+        'app', (select a.name from hotmesh.apps a where a.schema_name = hotmesh._app_here()),
+        'js', job.status, 'jc', hotmesh._trail_time(job.created_at),
+        'ju', hotmesh._trail_time(job.updated_at), 'err', error,
+        'ts', left(hotmesh._trail_time(date_bin(
+            '5 minutes', job.created_at, '2000-01-01 00:00:00+00')), 12),
+        'aid', (
+            select a.name from jobs_attributes_all a
+            where a.job_id = job.id and a.field = hotmesh._attribute_field(',0', 1) limit 1),
+        'key', (select nullif(m.key, '') from measures m where m.job_id = job.id),
+        'pj', (select p.key from jobs_all p where p.id = job.parent_id limit 1),
+        'pg', job.parent_id::text, 'pd', job.parent_dimension, 'pa', (
+            select a.name from jobs_attributes_all a
+            where a.job_id = job.parent_id and a.field = hotmesh._attribute_field(
+                job.parent_dimension, job.parent_sequence)
+            limit 1)));
+end
+$$;
+
 create function hotmesh.job_state(app text, key text, metadata boolean default false)
 returns jsonb
 language plpgsql
@@ -18906,6 +18938,10 @@ begin
     if not metadata then
         return v_data;
     end if;
+    if v_job.graph_id is not null then
+        return jsonb_build_object('data', v_data, 'metadata', hotmesh._engine_metadata(
+            v_job, v_facts -> 'error'));
+    end if;
     return jsonb_build_object('data', v_data, 'metadata', jsonb_strip_nulls(jsonb_build_object(
         'jid', v_job.key, 'gid', v_job.id::text, 'tpc', v_job.topic,
         'app', app, 'vrs', coalesce(v_job.graph_version, '1'), 'ngn', v_job.entity,
@@ -18918,6 +18954,42 @@ comment on function hotmesh.job_state(text, text, boolean) is
 'The data of a job (of a graph, what its mappings made); with metadata also who it is and where it
 stands. A failed job does not raise: its metadata has err; that of one that does not move has stuck:
 reason (parked or mismatch), message and id, the message that stream_revive takes. Raises MSH40.';
+
+-- The journal in its order; that of a graph by the ways that were gone.
+create function hotmesh._engine_timeline(job hotmesh.jobs)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select coalesce(jsonb_agg(jsonb_build_object(
+                   'key', a.field, 'kind', a.kind, 'name', a.name, 'state', a.state,
+                   'value', a.value, 'dimension', a.dimension, 'index', a.sequence,
+                   'order', a.cursor, 'created', a.created_at, 'updated', a.updated_at)
+                   order by case when job.graph_id is not null then
+                       string_to_array(substr(a.dimension, 2), ',')::bigint[] end,
+                       a.dimension, a.sequence), '[]')
+        from jobs_attributes_all a
+        where a.job_id = job.id and a.sequence is not null);
+end
+$$;
+
+-- What each activity of a graph came to: {"t": {",0": {"output": …, "state": "done"}}}.
+create function hotmesh._engine_process(steps jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_object_agg(n.name, n.instances)
+    from (
+        select s.step ->> 'name' as name, jsonb_object_agg(
+                   s.step ->> 'dimension',
+                   (s.step -> 'value') || jsonb_build_object('state', s.step -> 'state'))
+                   as instances
+        from jsonb_array_elements(steps) s (step)
+        group by 1) n
+$$;
 
 -- Which activities were gone through, without what they carried.
 create function hotmesh._engine_transitions(steps jsonb)
@@ -18948,14 +19020,7 @@ begin
     perform hotmesh._enter(app);
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
-    select coalesce(jsonb_agg(jsonb_build_object(
-               'key', a.field, 'kind', a.kind, 'name', a.name, 'state', a.state, 'value', a.value,
-               'dimension', a.dimension, 'index', a.sequence, 'order', a.cursor,
-               'created', a.created_at, 'updated', a.updated_at)
-               order by a.dimension, a.sequence), '[]')
-    into v_steps
-    from jobs_attributes_all a
-    where a.job_id = v_job.id and a.sequence is not null;
+    v_steps := hotmesh._engine_timeline(v_job);
     return (
         select coalesce(jsonb_object_agg(s.name, s.value), '{}')
         from (values
@@ -18968,12 +19033,19 @@ begin
                 'error', v_facts -> 'error')),
             ('status', to_jsonb(v_job.status)),
             ('timeline', v_steps),
+            ('process', case
+                when v_job.graph_id is not null then hotmesh._engine_process(v_steps) end),
+            ('dependencies', case when v_job.graph_id is not null then (
+                select coalesce(jsonb_agg(c.key order by c.id), '[]')
+                from jobs_all c where c.parent_id = v_job.id) end),
             ('transitions', hotmesh._engine_transitions(v_steps))) as s (name, value)
-        where (allow is null or s.name = any (allow)) and (block is null or s.name <> all (block)));
+        where s.value is not null
+          and (allow is null or s.name = any (allow)) and (block is null or s.name <> all (block)));
 end
 $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
-'A job as one document: data (the user''s), state, status, timeline and transitions;
+'A job as one document: data (the user''s), state, status, timeline and transitions; of a graph also
+process (what each activity came to, by dimension) and dependencies (the keys of its children).
 allow and block choose among them. Raises MSH40.';
 
 create function hotmesh.job_history(

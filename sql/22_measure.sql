@@ -139,6 +139,6 @@ language plpgsql
 as $$
 begin
     delete from measures m
-    where m.at < before and not exists (select from jobs j where j.id = m.job_id);
+    where m.at < before and not exists (select from jobs_all j where j.id = m.job_id);
 end
 $$;

@@ -342,11 +342,14 @@ begin
     end if;
     v_months := array(select hotmesh._archive_months_before(hotmesh.now() - keep));
     perform hotmesh._app_run(array(select format('drop table %s', m) from unnest(v_months) m));
+    perform hotmesh._measure_prune(
+        date_trunc('month', (hotmesh.now() - keep) at time zone 'UTC') at time zone 'UTC');
     return cardinality(v_months);
 end
 $$;
 comment on function hotmesh.job_prune(text, interval) is
-'Drop the months of the archive that ended more than `keep` ago. Returns the number of partitions.';
+'Drop the months of the archive that ended more than `keep` ago, and what was measured of jobs
+before then. Returns the number of partitions.';
 
 -- Everything of closed jobs, wherever it is by now.
 create or replace function hotmesh._archive_scrub(ids bigint[])

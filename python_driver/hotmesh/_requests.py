@@ -275,7 +275,7 @@ def _parts(value: object, what: str) -> list[str] | None:
     return [_codec.text(part, what) for part in value]
 
 
-_EXPORTED = ("data", "state", "status", "timeline", "transitions")
+_EXPORTED = ("data", "state", "status", "timeline", "transitions", "process", "dependencies")
 
 
 def export(

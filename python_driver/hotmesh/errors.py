@@ -17,7 +17,7 @@
     ├── JobNotFoundError                         MSH40   404
     ├── DuplicateJobError                        MSH41   409
     ├── JobClosedError                           MSH42   the job has ended
-    ├── JobOpenError                             MSH44   an open job cannot be replaced
+    ├── JobOpenError                             MSH44   an open job cannot be replaced or scrubbed
     ├── LedgerError                              MSH50   a ledger only grows
     ├── EntityError                                      a command that an entity can't take
     │   ├── EntityTypeError                      MSH80   another type is at the path
@@ -258,7 +258,7 @@ class JobClosedError(HotMeshError, sqlstate="MSH42", code=409):
 
 
 class JobOpenError(HotMeshError, sqlstate="MSH44", code=409):
-    """The job is open, and only a closed one can be replaced."""
+    """The job is open, and only a closed one can be replaced or scrubbed."""
 
 
 class LedgerError(HotMeshError, sqlstate="MSH50", code=409):

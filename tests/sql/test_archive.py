@@ -116,6 +116,7 @@ def test_the_templates_have_every_column_of_the_parents(db: Connection) -> None:
         columns = column(db, names, f"hotmesh.{noun}")
         assert set(column(db, names, f"hotmesh.{noun}_archive")) - set(columns) <= {"closed_at"}
         assert set(columns) <= set(column(db, names, f"hotmesh.{noun}_archive"))
+        columns = [name for name in columns if name != "watched_until"]  # nobody does any more
         body = str(one(db, "select prosrc from pg_proc where proname = %s", room))
         alias = noun.removeprefix("jobs_")[0]
         for name in columns:
@@ -239,6 +240,20 @@ def test_prune_drops_whole_months_that_are_over(
     assert one(caller, "select hotmesh.job_prune('my-app', '0')") == 9
     close(db, "again", "2025-11-15 00:00+00")
     assert one(caller, "select hotmesh.job_archive('my-app')") == 1
+
+
+def test_prune_takes_what_was_measured_before(db: Connection, clock: Clock) -> None:
+    ids = [close(db, key, "2026-01-10 10:00+00", None) for key in ("old", "kept", "young")]
+    db.execute(
+        "insert into my_app.measures (job_id, topic, key, at, job_key) select m.id, 't', '', m.at, 'k'"
+        " from unnest(%s::bigint[], %s::timestamptz[]) as m (id, at)",
+        [ids, ["2026-01-10 10:00+00", "2026-01-10 10:00+00", "2026-02-01 00:00+00"]],
+    )
+    db.execute("delete from my_app.jobs where key <> 'kept'")
+    one(db, "select hotmesh.job_prune('my-app', '20 days')")
+    assert db.execute("select job_id from my_app.measures order by 1").fetchall() == [
+        (ids[1],), (ids[2],),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("keep", ["-1 day", None, "2000 years"])

@@ -444,3 +444,63 @@ def test_a_cancelled_graph_ends(graphs: Graphs, db: Connection) -> None:
     state = graphs.state(key)
     assert (state.status < 0, state.error["code"]) == (True, 499)
     assert messages(db) == []
+
+
+FAMILY = """
+subscribes: young
+activities:
+  t: {type: trigger, stats: {id: young, key: '{$self.output.data.kind}'}}
+  w: {type: worker, topic: works, job: {maps: {n: '{w.output.data.n}'}}}
+transitions: {t: [{to: w}]}
+"""
+
+
+def test_the_state_of_a_graphs_job_speaks_as_hotmesh_does(graphs: Graphs, clock: Clock) -> None:
+    clock.freeze("2030-01-01 12:03:04.567+00")
+    graphs.deploy(FAMILY)
+    graphs.deploy("""
+subscribes: old
+activities:
+  t: {type: trigger, stats: {id: old}}
+  a: {type: await, topic: young, input: {maps: {kind: bear}}}
+transitions: {t: [{to: a}]}
+""")
+    graphs.pub("old")
+    db = graphs.connection
+    clock.freeze("2030-01-01 12:13:00+00")
+    graphs.work("works", {"message": "no"}, status="error", code=418)
+    state = one(db, "select hotmesh.job_state('my-app', 'young', true)")
+    gid, pg = (state["metadata"].pop(name) for name in ("gid", "pg"))
+    assert (int(gid) > int(pg), state.pop("data")) == (True, {})
+    error = state["metadata"].pop("err")
+    assert (error["code"], error["message"]) == (418, "no")
+    assert state["metadata"] == {
+        "jid": "young", "tpc": "young", "app": "my-app", "vrs": "1", "aid": "t", "key": "bear",
+        "js": -999999999, "jc": "20300101120304.567", "ju": "20300101121300.000",
+        "ts": "203001011200", "pj": "old", "pd": ",0,0", "pa": "a",
+    }  # fmt: skip
+
+
+def test_an_export_of_a_graphs_job_has_the_way_it_went(graphs: Graphs) -> None:
+    graphs.deploy(LOOP)
+    graphs.deploy("""
+subscribes: above
+activities:
+  t: {type: trigger, stats: {id: above}}
+  a: {type: await, topic: loop, input: {maps: {most: 12}}, job: {maps: {n: '{a.output.data.n}'}}}
+transitions: {t: [{to: a}]}
+""")
+    graphs.pub("above")
+    db = graphs.connection
+    found = one(db, "select hotmesh.job_export('my-app', 'above')")
+    assert found["process"]["a"] == {
+        ",0,0": {"input": {"data": {"most": 12}}, "output": {"data": {"n": 12}}, "state": "done"}
+    }
+    assert [step["activity"] for step in found["transitions"]] == ["t", "a"]
+    [child] = found["dependencies"]
+    found = one(db, "select hotmesh.job_export('my-app', %s)", child)
+    assert found["state"] == {"input": {"most": 12}, "output": {"n": 12}, "error": None}
+    assert [step["dimension"] for step in found["timeline"] if step["name"] == "w"] == [
+        f",0,{turn},0" for turn in range(12)
+    ]
+    assert one(db, "select hotmesh.job_state('my-app', %s)", child) == {"n": 12}

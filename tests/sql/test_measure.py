@@ -329,3 +329,44 @@ def test_an_activity_whose_query_makes_no_sense_ends_its_job_only(graphs: Graphs
     assert graphs.state("a").status == 1
     error = graphs.state("w").error
     assert (error["code"], error["message"][:38]) == (598, 'activity "s": range is no duration: "s')
+
+
+EXPIRING = """
+subscribes: lasts
+expire: {EXPIRE}
+activities:
+  t: {type: trigger, stats: {id: '{$self.output.data.id}'}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("expire", "given", "stays"),
+    [
+        ("90", None, 90),
+        ("1.5 hours", None, 5400),
+        ("-1", None, None),
+        ("0", None, 0),
+        ("'{$self.output.data.ttl}'", "2 minutes", 120),
+        ("'{$self.output.data.ttl}'", "30", 30),
+        ("'{t.output.data.ttl}'", 30, 30),
+        ("'{t.output.data.ttl}'", -1, None),
+        ("'{t.output.data.ttl}'", None, None),
+        ("{'@pipe': [['{t.output.data.ttl}', 60], ['{@math.multiply}']]}", 3, 180),
+    ],
+)
+def test_a_graph_says_how_long_its_jobs_stay(
+    graphs: Graphs, db: Connection, expire: str, given: Any, stays: float | None
+) -> None:
+    graphs.deploy(EXPIRING.replace("{EXPIRE}", expire))
+    graphs.pub("lasts", {"id": "k", "ttl": given})
+    assert one(db, "select extract(epoch from expire_at - closed_at)::float8 from my_app.jobs") == (
+        stays
+    )
+
+
+def test_an_expire_that_is_no_time_is_refused(graphs: Graphs, db: Connection) -> None:
+    graphs.deploy(EXPIRING.replace("{EXPIRE}", "'{t.output.data.ttl}'"))
+    with pytest.raises(psycopg.DatabaseError, match='expire is no duration: "soon"') as caught:
+        graphs.pub("lasts", {"id": "k", "ttl": "soon"})
+    assert caught.value.sqlstate == "22023"
+    assert one(db, "select count(*) from my_app.jobs") == 0
