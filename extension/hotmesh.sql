@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-56d1bfa9-64081564
+-- build 0.1.0-56d1bfa9-0abb609b
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-64081564'
+    select '0.1.0-56d1bfa9-0abb609b'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1821,7 +1821,7 @@ as $$
 begin
     return case when n = 0 then 0
                 when abs(n) >= 1.797693134862315808e308 then sign(n) * 'Infinity'::float8
-                when abs(n) <= 2.4703282292062327e-324
+                when abs(n) <= 2.4703282292062327209e-324
                 then case when n < 0 then '-0' else '0' end::float8
                 else n::float8 end;
 end
@@ -1996,21 +1996,28 @@ $$;
 
 create or replace function hotmesh._value_text(value jsonb)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case hotmesh._value_type(value)
-           when 'string' then value #>> '{}'
-           when 'number' then hotmesh._value_digits(hotmesh._value_number(value))
-           when 'undefined' then 'undefined'
-           when 'array' then coalesce((
-               select string_agg(
-                   case when e.item = 'null' then '' else hotmesh._value_text(e.item) end, ','
-                   order by e.n)
-               from jsonb_array_elements(value) with ordinality e (item, n)), '')
-           when 'object' then '[object Object]'
-           else value::text end
+declare
+    v_type constant text := hotmesh._value_type(value);
+begin
+    if v_type = 'string' then
+        return value #>> '{}';
+    elsif v_type = 'number' then
+        return hotmesh._value_digits(hotmesh._value_number(value));
+    elsif v_type = 'array' then
+        return coalesce((
+            select string_agg(
+                case when e.item = 'null' then '' else hotmesh._value_text(e.item) end, ','
+                order by e.n)
+            from jsonb_array_elements(value) with ordinality e (item, n)), '');
+    end if;
+    return case v_type when 'undefined' then v_type
+                       when 'object' then '[object Object]'
+                       else value::text end;
+end
 $$;
 
 create or replace function hotmesh._value_truth(value jsonb)
@@ -2032,25 +2039,31 @@ $$;
 
 create or replace function hotmesh._value_integer(value jsonb)
 returns double precision
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case when n.x = 'NaN' or n.x = 0 then 0 else trunc(n.x) end
-    from (values (hotmesh._value_number(value))) n (x)
+declare
+    v_x constant double precision := hotmesh._value_number(value);
+begin
+    return case when v_x = 'NaN' or v_x = 0 then 0 else trunc(v_x) end;
+end
 $$;
 
 create or replace function hotmesh._value_uint32(value jsonb)
 returns bigint
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case when abs(n.x) < 9e15 then trunc(n.x)::bigint & 4294967295
-                when abs(n.x) <= 1.7976931348623157e308
-                then mod(hotmesh._value_exact(trunc(n.x)), 4294967296)::bigint & 4294967295
-                else 0 end
-    from (values (hotmesh._value_number(value))) n (x)
+declare
+    v_x constant double precision := hotmesh._value_number(value);
+begin
+    return case when abs(v_x) < 9e15 then trunc(v_x)::bigint & 4294967295
+                when abs(v_x) <= 1.7976931348623157e308
+                then mod(hotmesh._value_exact(trunc(v_x)), 4294967296)::bigint & 4294967295
+                else 0 end;
+end
 $$;
 
 -- The low 32 bits, as a signed number.
@@ -2158,14 +2171,20 @@ $$;
 -- Where slice begins or ends: from the end if negative, never outside.
 create or replace function hotmesh._value_place(value jsonb, length integer, fallback integer)
 returns integer
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case when value is null then fallback
-                when n.x < 0 then greatest(n.x + length, 0)::integer
-                else least(n.x, length)::integer end
-    from (values (hotmesh._value_integer(value))) n (x)
+declare
+    v_x double precision;
+begin
+    if value is null then
+        return fallback;
+    end if;
+    v_x := hotmesh._value_integer(value);
+    return case when v_x < 0 then greatest(v_x + length, 0)
+                else least(v_x, length) end::integer;
+end
 $$;
 
 create or replace function hotmesh._value_string(value jsonb, what text)
@@ -2247,18 +2266,6 @@ begin
 end
 $$;
 
--- Divided by 2^200; half of the smallest number is 0.
-create or replace function hotmesh._number_shrunk(x double precision)
-returns double precision
-language plpgsql
-immutable
-parallel safe
-as $$
-begin
-    return case when x <= 3.969852401299e-264 then 0.0 else x / 1.6069380442589903e60 end;
-end
-$$;
-
 -- A product that may be too large or too small for double precision.
 create or replace function hotmesh._number_scaled(a double precision, b double precision)
 returns double precision
@@ -2283,8 +2290,7 @@ begin
     elsif v_size < -325 then
         return v_sign * 0.0;
     end if;
-    -- 2^200 and back
-    return v_sign * hotmesh._number_shrunk(v_two * power(2::float8, 200) * v_one);
+    return hotmesh._value_float(hotmesh._value_exact(a) * hotmesh._value_exact(b));
 end
 $$;
 
@@ -2324,8 +2330,9 @@ begin
                 when v_size > 0
                 then hotmesh._number_times(
                     a / (b * 18446744073709551616.0), 18446744073709551616.0)
-                else sign(a) * sign(b) * hotmesh._number_shrunk(
-                    abs(a) * 1.6069380442589903e60 / abs(b)) end;
+                else hotmesh._value_float((
+                    trunc(hotmesh._value_exact(a) * 1e360 / hotmesh._value_exact(b)) || 'e-360'
+                    )::numeric) end;
 end
 $$;
 
@@ -3211,13 +3218,18 @@ $$;
 
 create or replace function hotmesh._string_concat(s jsonb, variadic parts jsonb[] default '{}')
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select to_jsonb(hotmesh._value_string(s, 'string.concat') || coalesce((
-        select string_agg(hotmesh._value_text(p.part), '' order by p.n)
-        from unnest(parts) with ordinality p (part, n)), ''))
+declare
+    v_text text := hotmesh._value_string(s, 'string.concat');
+begin
+    for n in 1..cardinality(parts) loop
+        v_text := v_text || hotmesh._value_text(parts[n]);
+    end loop;
+    return to_jsonb(v_text);
+end
 $$;
 
 -- Where a part is, from a position on; -1: nowhere.
@@ -3303,30 +3315,34 @@ $$;
 create or replace function hotmesh._string_slice(
     s jsonb, first jsonb default null, last jsonb default null)
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select to_jsonb(substr(v.s, p.first + 1, greatest(p.last - p.first, 0)))
-    from (values (hotmesh._value_string(s, 'string.slice'))) v (s)
-    cross join lateral (values (
-        hotmesh._value_place(_string_slice.first, length(v.s), 0),
-        hotmesh._value_place(_string_slice.last, length(v.s), length(v.s)))) p (first, last)
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.slice');
+    v_first constant integer := hotmesh._value_place(first, length(v_s), 0);
+begin
+    return to_jsonb(substr(v_s, v_first + 1, greatest(
+        hotmesh._value_place(last, length(v_s), length(v_s)) - v_first, 0)));
+end
 $$;
 
 create or replace function hotmesh._string_substring(
     s jsonb, first jsonb default null, last jsonb default null)
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select to_jsonb(substr(v.s, least(p.first, p.last) + 1, abs(p.last - p.first)))
-    from (values (hotmesh._value_string(s, 'string.substring'))) v (s)
-    cross join lateral (values (
-        hotmesh._string_first(_string_substring.first, length(v.s)),
-        case when _string_substring.last is null then length(v.s)
-             else hotmesh._string_first(_string_substring.last, length(v.s)) end)) p (first, last)
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.substring');
+    v_first constant integer := hotmesh._string_first(first, length(v_s));
+    v_last constant integer := case when last is null then length(v_s)
+                                    else hotmesh._string_first(last, length(v_s)) end;
+begin
+    return to_jsonb(substr(v_s, least(v_first, v_last) + 1, abs(v_last - v_first)));
+end
 $$;
 
 create or replace function hotmesh._string_split(
@@ -3604,17 +3620,18 @@ $$;
 
 create or replace function hotmesh._array_concat(items jsonb, variadic more jsonb[] default '{}')
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select hotmesh._value_array(items, 'array.concat') || coalesce((
-        select jsonb_agg(coalesce(i.item, hotmesh._pipe_item(m.value)) order by m.n, i.n)
-            filter (where jsonb_typeof(m.value) is distinct from 'array' or i.n is not null)
-        from unnest(more) with ordinality m (value, n)
-        left join lateral jsonb_array_elements(
-            case when jsonb_typeof(m.value) = 'array' then m.value end)
-            with ordinality i (item, n) on true), '[]')
+begin
+    items := hotmesh._value_array(items, 'array.concat');
+    for n in 1..cardinality(more) loop
+        items := items || case when jsonb_typeof(more[n]) = 'array' then more[n]
+                               else jsonb_build_array(hotmesh._pipe_item(more[n])) end;
+    end loop;
+    return items;
+end
 $$;
 
 -- Where a value is.
@@ -5766,7 +5783,7 @@ as $$
         ('graph', 'subscribes:subscribes! publishes:topic expire:expire persistent:flag input:free '
             'output:free activities:activities! transitions:transitions hooks:hooks title:free '
             'description:free metadata:free settings:free telemetry:free'),
-        ('activity', 'type:free title:free description:free metadata:free settings:free '
+        ('activity', 'type:free topic:free title:free description:free metadata:free settings:free '
             'statusThreshold:number input:section output:section job:section hook:section '
             'emit:flag persist:flag sleep:duration cycle:flag expire:expire retry:retry '
             'telemetry:value entity:value escalation:value'),

@@ -43,7 +43,7 @@ as $$
 begin
     return case when n = 0 then 0
                 when abs(n) >= 1.797693134862315808e308 then sign(n) * 'Infinity'::float8
-                when abs(n) <= 2.4703282292062327e-324
+                when abs(n) <= 2.4703282292062327209e-324
                 then case when n < 0 then '-0' else '0' end::float8
                 else n::float8 end;
 end
@@ -218,21 +218,28 @@ $$;
 
 create or replace function hotmesh._value_text(value jsonb)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case hotmesh._value_type(value)
-           when 'string' then value #>> '{}'
-           when 'number' then hotmesh._value_digits(hotmesh._value_number(value))
-           when 'undefined' then 'undefined'
-           when 'array' then coalesce((
-               select string_agg(
-                   case when e.item = 'null' then '' else hotmesh._value_text(e.item) end, ','
-                   order by e.n)
-               from jsonb_array_elements(value) with ordinality e (item, n)), '')
-           when 'object' then '[object Object]'
-           else value::text end
+declare
+    v_type constant text := hotmesh._value_type(value);
+begin
+    if v_type = 'string' then
+        return value #>> '{}';
+    elsif v_type = 'number' then
+        return hotmesh._value_digits(hotmesh._value_number(value));
+    elsif v_type = 'array' then
+        return coalesce((
+            select string_agg(
+                case when e.item = 'null' then '' else hotmesh._value_text(e.item) end, ','
+                order by e.n)
+            from jsonb_array_elements(value) with ordinality e (item, n)), '');
+    end if;
+    return case v_type when 'undefined' then v_type
+                       when 'object' then '[object Object]'
+                       else value::text end;
+end
 $$;
 
 create or replace function hotmesh._value_truth(value jsonb)
@@ -254,25 +261,31 @@ $$;
 
 create or replace function hotmesh._value_integer(value jsonb)
 returns double precision
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case when n.x = 'NaN' or n.x = 0 then 0 else trunc(n.x) end
-    from (values (hotmesh._value_number(value))) n (x)
+declare
+    v_x constant double precision := hotmesh._value_number(value);
+begin
+    return case when v_x = 'NaN' or v_x = 0 then 0 else trunc(v_x) end;
+end
 $$;
 
 create or replace function hotmesh._value_uint32(value jsonb)
 returns bigint
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case when abs(n.x) < 9e15 then trunc(n.x)::bigint & 4294967295
-                when abs(n.x) <= 1.7976931348623157e308
-                then mod(hotmesh._value_exact(trunc(n.x)), 4294967296)::bigint & 4294967295
-                else 0 end
-    from (values (hotmesh._value_number(value))) n (x)
+declare
+    v_x constant double precision := hotmesh._value_number(value);
+begin
+    return case when abs(v_x) < 9e15 then trunc(v_x)::bigint & 4294967295
+                when abs(v_x) <= 1.7976931348623157e308
+                then mod(hotmesh._value_exact(trunc(v_x)), 4294967296)::bigint & 4294967295
+                else 0 end;
+end
 $$;
 
 -- The low 32 bits, as a signed number.
@@ -380,14 +393,20 @@ $$;
 -- Where slice begins or ends: from the end if negative, never outside.
 create or replace function hotmesh._value_place(value jsonb, length integer, fallback integer)
 returns integer
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select case when value is null then fallback
-                when n.x < 0 then greatest(n.x + length, 0)::integer
-                else least(n.x, length)::integer end
-    from (values (hotmesh._value_integer(value))) n (x)
+declare
+    v_x double precision;
+begin
+    if value is null then
+        return fallback;
+    end if;
+    v_x := hotmesh._value_integer(value);
+    return case when v_x < 0 then greatest(v_x + length, 0)
+                else least(v_x, length) end::integer;
+end
 $$;
 
 create or replace function hotmesh._value_string(value jsonb, what text)

@@ -21,18 +21,6 @@ begin
 end
 $$;
 
--- Divided by 2^200; half of the smallest number is 0.
-create or replace function hotmesh._number_shrunk(x double precision)
-returns double precision
-language plpgsql
-immutable
-parallel safe
-as $$
-begin
-    return case when x <= 3.969852401299e-264 then 0.0 else x / 1.6069380442589903e60 end;
-end
-$$;
-
 -- A product that may be too large or too small for double precision.
 create or replace function hotmesh._number_scaled(a double precision, b double precision)
 returns double precision
@@ -57,8 +45,7 @@ begin
     elsif v_size < -325 then
         return v_sign * 0.0;
     end if;
-    -- 2^200 and back
-    return v_sign * hotmesh._number_shrunk(v_two * power(2::float8, 200) * v_one);
+    return hotmesh._value_float(hotmesh._value_exact(a) * hotmesh._value_exact(b));
 end
 $$;
 
@@ -98,8 +85,9 @@ begin
                 when v_size > 0
                 then hotmesh._number_times(
                     a / (b * 18446744073709551616.0), 18446744073709551616.0)
-                else sign(a) * sign(b) * hotmesh._number_shrunk(
-                    abs(a) * 1.6069380442589903e60 / abs(b)) end;
+                else hotmesh._value_float((
+                    trunc(hotmesh._value_exact(a) * 1e360 / hotmesh._value_exact(b)) || 'e-360'
+                    )::numeric) end;
 end
 $$;
 

@@ -26,13 +26,18 @@ $$;
 
 create or replace function hotmesh._string_concat(s jsonb, variadic parts jsonb[] default '{}')
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select to_jsonb(hotmesh._value_string(s, 'string.concat') || coalesce((
-        select string_agg(hotmesh._value_text(p.part), '' order by p.n)
-        from unnest(parts) with ordinality p (part, n)), ''))
+declare
+    v_text text := hotmesh._value_string(s, 'string.concat');
+begin
+    for n in 1..cardinality(parts) loop
+        v_text := v_text || hotmesh._value_text(parts[n]);
+    end loop;
+    return to_jsonb(v_text);
+end
 $$;
 
 -- Where a part is, from a position on; -1: nowhere.
@@ -118,30 +123,34 @@ $$;
 create or replace function hotmesh._string_slice(
     s jsonb, first jsonb default null, last jsonb default null)
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select to_jsonb(substr(v.s, p.first + 1, greatest(p.last - p.first, 0)))
-    from (values (hotmesh._value_string(s, 'string.slice'))) v (s)
-    cross join lateral (values (
-        hotmesh._value_place(_string_slice.first, length(v.s), 0),
-        hotmesh._value_place(_string_slice.last, length(v.s), length(v.s)))) p (first, last)
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.slice');
+    v_first constant integer := hotmesh._value_place(first, length(v_s), 0);
+begin
+    return to_jsonb(substr(v_s, v_first + 1, greatest(
+        hotmesh._value_place(last, length(v_s), length(v_s)) - v_first, 0)));
+end
 $$;
 
 create or replace function hotmesh._string_substring(
     s jsonb, first jsonb default null, last jsonb default null)
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select to_jsonb(substr(v.s, least(p.first, p.last) + 1, abs(p.last - p.first)))
-    from (values (hotmesh._value_string(s, 'string.substring'))) v (s)
-    cross join lateral (values (
-        hotmesh._string_first(_string_substring.first, length(v.s)),
-        case when _string_substring.last is null then length(v.s)
-             else hotmesh._string_first(_string_substring.last, length(v.s)) end)) p (first, last)
+declare
+    v_s constant text := hotmesh._value_string(s, 'string.substring');
+    v_first constant integer := hotmesh._string_first(first, length(v_s));
+    v_last constant integer := case when last is null then length(v_s)
+                                    else hotmesh._string_first(last, length(v_s)) end;
+begin
+    return to_jsonb(substr(v_s, least(v_first, v_last) + 1, abs(v_last - v_first)));
+end
 $$;
 
 create or replace function hotmesh._string_split(

@@ -24,17 +24,18 @@ $$;
 
 create or replace function hotmesh._array_concat(items jsonb, variadic more jsonb[] default '{}')
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 as $$
-    select hotmesh._value_array(items, 'array.concat') || coalesce((
-        select jsonb_agg(coalesce(i.item, hotmesh._pipe_item(m.value)) order by m.n, i.n)
-            filter (where jsonb_typeof(m.value) is distinct from 'array' or i.n is not null)
-        from unnest(more) with ordinality m (value, n)
-        left join lateral jsonb_array_elements(
-            case when jsonb_typeof(m.value) = 'array' then m.value end)
-            with ordinality i (item, n) on true), '[]')
+begin
+    items := hotmesh._value_array(items, 'array.concat');
+    for n in 1..cardinality(more) loop
+        items := items || case when jsonb_typeof(more[n]) = 'array' then more[n]
+                               else jsonb_build_array(hotmesh._pipe_item(more[n])) end;
+    end loop;
+    return items;
+end
 $$;
 
 -- Where a value is.

@@ -19,7 +19,7 @@ as $$
         ('graph', 'subscribes:subscribes! publishes:topic expire:expire persistent:flag input:free '
             'output:free activities:activities! transitions:transitions hooks:hooks title:free '
             'description:free metadata:free settings:free telemetry:free'),
-        ('activity', 'type:free title:free description:free metadata:free settings:free '
+        ('activity', 'type:free topic:free title:free description:free metadata:free settings:free '
             'statusThreshold:number input:section output:section job:section hook:section '
             'emit:flag persist:flag sleep:duration cycle:flag expire:expire retry:retry '
             'telemetry:value entity:value escalation:value'),
