@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-56d1bfa9-0abb609b
+-- build 0.1.0-56d1bfa9-206a452e
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-0abb609b'
+    select '0.1.0-56d1bfa9-206a452e'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6944,8 +6944,20 @@ as $$
     order by t.key, e.place
 $$;
 
+-- Activities that cycles return to.
+create or replace function hotmesh._plan_pivots(graph jsonb)
+returns setof text
+language sql
+immutable
+as $$
+    select distinct a.value ->> 'ancestor'
+    from jsonb_each(graph -> 'activities') a
+    where a.value ->> 'type' = 'cycle'
+$$;
+
 -- The activities by name, with number and depth: the trigger is 1 and lies at 0. `merging` are
--- those that more than one way leads to, and what comes after them by ways of different lengths.
+-- those that more than one way leads to, what comes after them by ways of different lengths, and
+-- those that cycles return to and that may answer more than once.
 create or replace function hotmesh._plan_depths(graph jsonb)
 returns table (id text, number integer, depth integer, merging boolean)
 language plpgsql
@@ -6966,6 +6978,9 @@ begin
            (row_number() over (order by min(w.depth), w.id))::integer,
            min(w.depth),
            count(*) > 1 or (select count(*) from edges e where e.target = w.id) > 1
+               or w.id in (select p from hotmesh._plan_pivots(graph) p)
+                  and (graph #>> array['activities', w.id, 'type'] not in ('hook', 'activity')
+                       or hotmesh._plan_hook(graph, w.id) is not null)
     from ways w
     group by w.id;
 end
@@ -7014,6 +7029,7 @@ as $$
 declare
     v_numbers jsonb := (
         select jsonb_object_agg(d.id, d.number) from hotmesh._plan_depths(graph) d);
+    v_refs text[] := hotmesh._expression_refs(graph);
     v_stats jsonb := (
         select coalesce(a.value -> 'stats', '{}') from jsonb_each(graph -> 'activities') a
         where a.value ->> 'type' = 'trigger');
@@ -7026,11 +7042,15 @@ begin
         'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+        'pivots', (
+            select jsonb_agg(jsonb_build_array(d.number, d.depth, d.id))
+            from hotmesh._plan_depths(graph) d
+            where d.id in (select p from hotmesh._plan_pivots(graph) p)),
         'deepest', (select max(d.depth) from hotmesh._plan_depths(graph) d),
         'reads', (
             select coalesce(jsonb_agg(jsonb_build_array(d.number, d.depth) order by d.number), '[]')
             from hotmesh._plan_depths(graph) d
-            where d.id = any (hotmesh._expression_refs(graph))),
+            where d.id = any (v_refs)),
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
@@ -7046,9 +7066,9 @@ language sql
 immutable
 as $$
     select jsonb_build_object(
-        'app', document -> 'app', 'graph', document -> 'graph', 'activities', (
-            select jsonb_object_agg(d.id, d.depth)
-            from hotmesh._plan_depths(document -> 'graph') d))
+        'app', document -> 'app', 'graph', document -> 'graph',
+        'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number))
+    from hotmesh._plan_depths(document -> 'graph') d
 $$;
 
 -- What compiled expressions call.
@@ -7295,11 +7315,11 @@ end if;
             E'-- @ %s.persist\no.persist := %s;\n', v_path,
             hotmesh._expression_true(v_about -> 'persist', scope, v_path || '.persist')) end,
         (select string_agg(hotmesh._source_edge(
-                    e.place, n.number, e.conditions, scope, _source_leave.id), ''
-                           order by e.place)
-         from hotmesh._plan_edges(graph) e
-         join hotmesh._plan_depths(graph) n on n.id = e.target
-         where e.origin = _source_leave.id));
+                    e.place::integer - 1, (scope -> 'numbers' ->> (e.about ->> 'to'))::integer,
+                    e.about -> 'conditions', scope, _source_leave.id), '' order by e.place)
+         from jsonb_array_elements(graph -> 'transitions' -> id)
+              with ordinality as e (about, place)
+         where scope -> 'numbers' ? (e.about ->> 'to')));
 end
 $$;
 
@@ -7406,9 +7426,10 @@ begin
 case activity
 ', (
             select string_agg(hotmesh._source_case(
-                graph.document -> 'graph', n.id, n.number,
-                hotmesh._plan_scope(graph.document)), '' order by n.number)
-            from hotmesh._plan_depths(graph.document -> 'graph') n), 'end case;
+                graph.document -> 'graph', n.key, n.value::integer, s.scope), ''
+                order by n.value::integer)
+            from (select hotmesh._plan_scope(graph.document) as scope offset 0) s
+            cross join lateral jsonb_each_text(s.scope -> 'numbers') n), 'end case;
 o.self := self;
 return o;
 end
@@ -7443,7 +7464,7 @@ begin
             end loop;
         exception
             when data_exception or program_limit_exceeded or feature_not_supported
-                or undefined_function or internal_error
+                or undefined_function or internal_error or sqlstate ''MSH22''
             then
                 get stacked diagnostics v_state = returned_sqlstate,
                     v_message = message_text, v_context = pg_exception_context;
@@ -14995,8 +15016,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._signal_publish(
-        hotmesh._errand_signal_name(c ->> 'topic', coalesce(nullif(c -> 'data', 'null'), '{}')),
-        hotmesh._errand_answer(
+        c ->> 'name', hotmesh._errand_answer(
             nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer))
     from hotmesh._errand_list(walks, 'signal') c
     where c ->> 'subtype' is distinct from 'all';
@@ -16143,6 +16163,31 @@ begin
 end
 $$;
 
+-- Where cycles return to from these places. A row that is there already says that several ways
+-- lead back from one round: then all its rounds are needed, to find one that is free.
+create or replace function hotmesh._trail_returns(
+    job_id bigint, plan jsonb, todo hotmesh.walk_entry[])
+returns text[]
+language plpgsql
+stable
+as $$
+begin
+    return array(
+        select distinct p.about ->> 2
+        from jsonb_array_elements(plan -> 'pivots') as p (about)
+        cross join lateral unnest(todo) t
+        cross join lateral (
+            select (regexp_match(
+                t.dimension, '^(?:,\d+){' || ((p.about ->> 1)::integer + 1) || '}'))[1]) as d (base)
+        join jobs_attributes a
+            on a.job_id = _trail_returns.job_id
+            and a.field = hotmesh._attribute_field(
+                case when t.activity = (p.about ->> 0)::integer then t.dimension
+                     else hotmesh._walk_dimension(d.base, 1) end, (p.about ->> 0)::integer)
+        where d.base is not null);
+end
+$$;
+
 create or replace function hotmesh._trail_instance(step hotmesh.jobs_attributes)
 returns jsonb
 language sql
@@ -16216,7 +16261,10 @@ begin
         select hotmesh._trail_of(e.job, e.plan, o.value, e.todo, coalesce(s.store, '{}'))
         from (
             select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
-                   array(select jsonb_array_elements_text(g.plan -> 'merging')) as merging
+                   array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                   || case when g.plan ? 'pivots'
+                           then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
+                           else '{}' end as merging
             from hotmesh._trail_todo(events) v
             cross join lateral (
                 select j::hotmesh.jobs as job from jobs j
@@ -16273,13 +16321,49 @@ as $$
             end::double precision as seconds) s
 $$;
 
--- The name under which a hook's signal is awaited.
+-- What an activity hands to the engine is what the engine can keep, or its own job fails.
+create or replace function hotmesh._visit_check(about jsonb, seconds double precision)
+returns void
+language plpgsql
+as $$
+begin
+    if about ? 'code' and jsonb_typeof(about -> 'code') <> 'null'
+        and hotmesh._walk_code(about -> 'code') is null
+    then
+        perform hotmesh._refuse_argument(
+            format('code is no code: %s', left(about ->> 'code', 100)),
+            'It was computed.', 'It is a whole number, such as 200.');
+    elsif seconds > 1e11 then
+        perform hotmesh._refuse_argument(
+            format('sleep is too long: %s s', seconds), 'It was computed.', 'Up to 1e11 seconds.');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._visit_check_topic(topic jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(topic) is distinct from 'string'
+        or octet_length(topic #>> '{}') not between 1 and 500
+    then
+        perform hotmesh._refuse_argument(
+            format('topic is no topic: %s', left(topic::text, 100)),
+            'It was computed.', 'It is a text of 1 to 500 bytes.');
+    end if;
+end
+$$;
+
+-- The name under which a hook's signal is awaited. One that an index can't hold is hashed.
 create or replace function hotmesh._visit_name(topic text, value jsonb)
 returns text
 language sql
 immutable
 as $$
-    select topic || coalesce(':' || (value #>> '{}'), '')
+    select topic || coalesce(':' || case
+        when octet_length(value #>> '{}') < 1000 then value #>> '{}'
+        else md5(value #>> '{}') end, '')
 $$;
 
 -- `retry: {'500': [3]}`: three more attempts for that code, after 10, 100, 1,000 ms.
@@ -16351,6 +16435,7 @@ declare
     v_plan jsonb := hotmesh._walk_about(w);
 begin
     if v_plan ->> 'type' = 'worker' then
+        perform hotmesh._visit_check_topic(about -> 'topic');
         w.self := w.self || jsonb_build_object('topic', about -> 'topic');
     end if;
     w := hotmesh._walk_command(w, v_plan ->> 'type', about || jsonb_build_object(
@@ -16372,6 +16457,7 @@ declare
     v_plan jsonb := hotmesh._walk_about(w);
     v_seconds double precision := hotmesh._visit_seconds(about -> 'sleep');
 begin
+    perform hotmesh._visit_check('{}', v_seconds);
     if v_seconds is null and not v_plan ? 'topic' or w.self ? 'output' then
         return hotmesh._visit_pass(w);
     end if;
@@ -16409,7 +16495,23 @@ begin
     end if;
     w.todo := w.todo || (v_ancestor, v_dimension, 'enter',
                          coalesce(w.self #> '{input,data}', '{}'))::hotmesh.walk_entry;
-    return hotmesh._walk_step(w, w.dimension, w.self, 'done');
+    return hotmesh._walk_end(w, 'done');
+end
+$$;
+
+-- Sends to one hook, whose rule says under which name, or to all of a facet.
+create or replace function hotmesh._visit_signal(w hotmesh.walk, about jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+begin
+    perform hotmesh._visit_check(about, null);
+    if about ->> 'subtype' is distinct from 'all' then
+        about := about || jsonb_build_object('name', hotmesh._errand_signal_name(
+            about ->> 'topic', coalesce(nullif(about -> 'data', 'null'), '{}')));
+    end if;
+    w := hotmesh._walk_command(w, 'signal', about);
+    return hotmesh._visit_pass(w);
 end
 $$;
 
@@ -16422,6 +16524,7 @@ as $$
 declare
     v_key text := w.job #>> '{metadata,jid}';
 begin
+    perform hotmesh._visit_check(about, null);
     if coalesce(about ->> 'target', v_key) <> v_key then
         w := hotmesh._walk_command(w, 'interrupt', about);
         return hotmesh._visit_pass(w);
@@ -16433,7 +16536,7 @@ begin
         return w;
     end if;
     return hotmesh._walk_fail(w, jsonb_strip_nulls(jsonb_build_object(
-        'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+        'type', 'JobInterruptedError', 'code', coalesce(hotmesh._walk_code(about -> 'code'), 410),
         'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)),
         'stack', about -> 'stack', 'descend', about -> 'descend')));
 end
@@ -16524,6 +16627,19 @@ begin
 end
 $$;
 
+-- An instance that leads no further by itself.
+create or replace function hotmesh._walk_end(w hotmesh.walk, state text)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    w.store := hotmesh._plan_put(
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, w.self);
+    return hotmesh._walk_step(w, w.dimension, w.self, state);
+end
+$$;
+
 create or replace function hotmesh._walk_command(w hotmesh.walk, verb text, about jsonb)
 returns hotmesh.walk
 language plpgsql
@@ -16550,7 +16666,7 @@ begin
 end
 $$;
 
--- An expression failed: that job fails, and says where.
+-- An expression failed: that job fails, and says where. What it had sent before is sent.
 create or replace function hotmesh._walk_blame(
     w hotmesh.walk, state text, message text, context text)
 returns hotmesh.walk
@@ -16560,10 +16676,16 @@ as $$
 declare
     v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
 begin
-    w.commands := '[]';
+    if context ~ '_walk_next\(' then
+        w.activity := (w.todo[1]).activity;
+        w.dimension := (w.todo[1]).dimension;
+    else
+        w := hotmesh._walk_step(w, w.dimension, coalesce(w.self, '{}'), 'failed');
+    end if;
     return hotmesh._walk_fail(w, jsonb_build_object(
         'type', 'ExpressionError', 'code', 598, 'sqlstate', state, 'expression', v_place,
-        'message', format('%s: %s', coalesce(v_place, 'activity ' || w.activity), message)));
+        'message', format('%s: %s', coalesce(
+            v_place, 'activity ' || (hotmesh._walk_about(w) ->> 'id')), message)));
 end
 $$;
 
@@ -16610,7 +16732,7 @@ as $$
 declare
     v_about jsonb := hotmesh._walk_about(w);
 begin
-    if v_about ? 'merging' then
+    if v_about ? 'merging' or output is not null then
         w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
@@ -16632,6 +16754,29 @@ as $$
              and output ?| '{status,code,data}'
              and output - '{status,code,data,metadata,stack}'::text[] = '{}' then output
         else jsonb_build_object('data', coalesce(output, 'null')) end
+$$;
+
+-- A code as a number; null if it is none.
+create or replace function hotmesh._walk_code(code jsonb)
+returns integer
+language sql
+immutable
+as $$
+    select case when code #>> '{}' ~ '^-?\d{1,9}$' and jsonb_typeof(code) in ('number', 'string')
+                then (code #>> '{}')::integer end
+$$;
+
+-- What comes of an answer whose code is none.
+create or replace function hotmesh._walk_miscoded(response jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'type', 'WorkerError', 'code', 598,
+        'message', format('the code of the answer is no code: %s', left(response ->> 'code', 100)))
+    where jsonb_typeof(response -> 'code') <> 'null'
+      and hotmesh._walk_code(response -> 'code') is null
 $$;
 
 -- The codes by which transitions go: retries that were used up are the 500 of their cause, too.
@@ -16665,17 +16810,18 @@ begin
                                 'data', answer -> 'output')
         else hotmesh._walk_response(answer -> 'output', v_about ->> 'type') end;
     v_status := lower(v_response ->> 'status');
-    w.codes := array[coalesce((v_response ->> 'code')::integer,
+    v_error := coalesce(v_error, hotmesh._walk_miscoded(v_response));
+    w.codes := array[coalesce(hotmesh._walk_code(v_response -> 'code'),
                               case v_status when 'error' then 500 when 'pending' then 202
                                             else 200 end)];
-    if v_status = 'error' then
+    if v_status = 'error' and v_error is null then
         v_error := jsonb_strip_nulls(jsonb_build_object(
             'type', 'WorkerError', 'code', w.codes[1], 'data', v_response -> 'data',
             'message', coalesce(v_response #>> '{data,message}', v_response ->> 'message',
                                 'the worker answered with an error'),
             'stack', v_response -> 'stack'));
     elsif v_error is not null then
-        w.codes := hotmesh._walk_codes(coalesce((v_error ->> 'code')::integer, 500));
+        w.codes := hotmesh._walk_codes(coalesce(hotmesh._walk_code(v_error -> 'code'), 500));
         v_response := jsonb_build_object('data', v_error);
     end if;
     w.pending := v_error is null and (v_status = 'pending' or w.codes[1] = 202);
@@ -16713,6 +16859,9 @@ begin
             case when w.pending then 'open' when error is null then 'done' else 'failed' end);
         w.store := hotmesh._plan_put(w.store, v_about ->> 'id', v_base, w.self);
         w.dimension := hotmesh._walk_dimension(v_base, v_turn);
+        if v_about ? 'merging' then
+            w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+        end if;
         w.self := w.self - '$';
     end if;
     w.self := w.self || case v_about ->> 'type'
@@ -16738,7 +16887,7 @@ begin
     w.self := o.self;
     if o.skip then
         w.status := w.status - 1;
-        return hotmesh._walk_step(w, w.dimension, w.self, 'cancelled');
+        return hotmesh._walk_end(w, 'cancelled');
     end if;
     case hotmesh._walk_about(w) ->> 'type'
         when 'trigger' then return hotmesh._visit_pass(w);
@@ -16746,8 +16895,7 @@ begin
         when 'cycle' then return hotmesh._visit_cycle(w);
         when 'interrupt' then return hotmesh._visit_interrupt(w, coalesce(o.about, '{}'));
         when 'signal' then
-            w := hotmesh._walk_command(w, 'signal', coalesce(o.about, '{}'));
-            return hotmesh._visit_pass(w);
+            return hotmesh._visit_signal(w, coalesce(o.about, '{}'));
         else return hotmesh._visit_ask(w, coalesce(o.about, '{}'));
     end case;
 end
@@ -17393,7 +17541,8 @@ begin
     if about ->> 'throw' is distinct from 'false' then
         perform hotmesh._attribute_facts(array[job_id], array['error'], array[jsonb_build_object(
             'type', coalesce(about ->> 'type', 'JobInterruptedError'),
-            'code', coalesce((about ->> 'code')::integer, 410),
+            'code', case when hotmesh._is_number(about -> 'code', -999999999, 999999999)
+                         then (about ->> 'code')::numeric::integer else 410 end,
             'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)))]);
     end if;
     if about ->> 'descend' = 'true' then

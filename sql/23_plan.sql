@@ -28,8 +28,20 @@ as $$
     order by t.key, e.place
 $$;
 
+-- Activities that cycles return to.
+create or replace function hotmesh._plan_pivots(graph jsonb)
+returns setof text
+language sql
+immutable
+as $$
+    select distinct a.value ->> 'ancestor'
+    from jsonb_each(graph -> 'activities') a
+    where a.value ->> 'type' = 'cycle'
+$$;
+
 -- The activities by name, with number and depth: the trigger is 1 and lies at 0. `merging` are
--- those that more than one way leads to, and what comes after them by ways of different lengths.
+-- those that more than one way leads to, what comes after them by ways of different lengths, and
+-- those that cycles return to and that may answer more than once.
 create or replace function hotmesh._plan_depths(graph jsonb)
 returns table (id text, number integer, depth integer, merging boolean)
 language plpgsql
@@ -50,6 +62,9 @@ begin
            (row_number() over (order by min(w.depth), w.id))::integer,
            min(w.depth),
            count(*) > 1 or (select count(*) from edges e where e.target = w.id) > 1
+               or w.id in (select p from hotmesh._plan_pivots(graph) p)
+                  and (graph #>> array['activities', w.id, 'type'] not in ('hook', 'activity')
+                       or hotmesh._plan_hook(graph, w.id) is not null)
     from ways w
     group by w.id;
 end
@@ -98,6 +113,7 @@ as $$
 declare
     v_numbers jsonb := (
         select jsonb_object_agg(d.id, d.number) from hotmesh._plan_depths(graph) d);
+    v_refs text[] := hotmesh._expression_refs(graph);
     v_stats jsonb := (
         select coalesce(a.value -> 'stats', '{}') from jsonb_each(graph -> 'activities') a
         where a.value ->> 'type' = 'trigger');
@@ -110,11 +126,15 @@ begin
         'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+        'pivots', (
+            select jsonb_agg(jsonb_build_array(d.number, d.depth, d.id))
+            from hotmesh._plan_depths(graph) d
+            where d.id in (select p from hotmesh._plan_pivots(graph) p)),
         'deepest', (select max(d.depth) from hotmesh._plan_depths(graph) d),
         'reads', (
             select coalesce(jsonb_agg(jsonb_build_array(d.number, d.depth) order by d.number), '[]')
             from hotmesh._plan_depths(graph) d
-            where d.id = any (hotmesh._expression_refs(graph))),
+            where d.id = any (v_refs)),
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
@@ -130,9 +150,9 @@ language sql
 immutable
 as $$
     select jsonb_build_object(
-        'app', document -> 'app', 'graph', document -> 'graph', 'activities', (
-            select jsonb_object_agg(d.id, d.depth)
-            from hotmesh._plan_depths(document -> 'graph') d))
+        'app', document -> 'app', 'graph', document -> 'graph',
+        'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number))
+    from hotmesh._plan_depths(document -> 'graph') d
 $$;
 
 -- What compiled expressions call.

@@ -131,11 +131,11 @@ end if;
             E'-- @ %s.persist\no.persist := %s;\n', v_path,
             hotmesh._expression_true(v_about -> 'persist', scope, v_path || '.persist')) end,
         (select string_agg(hotmesh._source_edge(
-                    e.place, n.number, e.conditions, scope, _source_leave.id), ''
-                           order by e.place)
-         from hotmesh._plan_edges(graph) e
-         join hotmesh._plan_depths(graph) n on n.id = e.target
-         where e.origin = _source_leave.id));
+                    e.place::integer - 1, (scope -> 'numbers' ->> (e.about ->> 'to'))::integer,
+                    e.about -> 'conditions', scope, _source_leave.id), '' order by e.place)
+         from jsonb_array_elements(graph -> 'transitions' -> id)
+              with ordinality as e (about, place)
+         where scope -> 'numbers' ? (e.about ->> 'to')));
 end
 $$;
 
@@ -242,9 +242,10 @@ begin
 case activity
 ', (
             select string_agg(hotmesh._source_case(
-                graph.document -> 'graph', n.id, n.number,
-                hotmesh._plan_scope(graph.document)), '' order by n.number)
-            from hotmesh._plan_depths(graph.document -> 'graph') n), 'end case;
+                graph.document -> 'graph', n.key, n.value::integer, s.scope), ''
+                order by n.value::integer)
+            from (select hotmesh._plan_scope(graph.document) as scope offset 0) s
+            cross join lateral jsonb_each_text(s.scope -> 'numbers') n), 'end case;
 o.self := self;
 return o;
 end
@@ -279,7 +280,7 @@ begin
             end loop;
         exception
             when data_exception or program_limit_exceeded or feature_not_supported
-                or undefined_function or internal_error
+                or undefined_function or internal_error or sqlstate ''MSH22''
             then
                 get stacked diagnostics v_state = returned_sqlstate,
                     v_message = message_text, v_context = pg_exception_context;

@@ -225,8 +225,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._signal_publish(
-        hotmesh._errand_signal_name(c ->> 'topic', coalesce(nullif(c -> 'data', 'null'), '{}')),
-        hotmesh._errand_answer(
+        c ->> 'name', hotmesh._errand_answer(
             nullif(c -> 'data', 'null'), c ->> 'status', (c ->> 'code')::integer))
     from hotmesh._errand_list(walks, 'signal') c
     where c ->> 'subtype' is distinct from 'all';

@@ -32,6 +32,31 @@ begin
 end
 $$;
 
+-- Where cycles return to from these places. A row that is there already says that several ways
+-- lead back from one round: then all its rounds are needed, to find one that is free.
+create or replace function hotmesh._trail_returns(
+    job_id bigint, plan jsonb, todo hotmesh.walk_entry[])
+returns text[]
+language plpgsql
+stable
+as $$
+begin
+    return array(
+        select distinct p.about ->> 2
+        from jsonb_array_elements(plan -> 'pivots') as p (about)
+        cross join lateral unnest(todo) t
+        cross join lateral (
+            select (regexp_match(
+                t.dimension, '^(?:,\d+){' || ((p.about ->> 1)::integer + 1) || '}'))[1]) as d (base)
+        join jobs_attributes a
+            on a.job_id = _trail_returns.job_id
+            and a.field = hotmesh._attribute_field(
+                case when t.activity = (p.about ->> 0)::integer then t.dimension
+                     else hotmesh._walk_dimension(d.base, 1) end, (p.about ->> 0)::integer)
+        where d.base is not null);
+end
+$$;
+
 create or replace function hotmesh._trail_instance(step hotmesh.jobs_attributes)
 returns jsonb
 language sql
@@ -105,7 +130,10 @@ begin
         select hotmesh._trail_of(e.job, e.plan, o.value, e.todo, coalesce(s.store, '{}'))
         from (
             select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
-                   array(select jsonb_array_elements_text(g.plan -> 'merging')) as merging
+                   array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                   || case when g.plan ? 'pivots'
+                           then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
+                           else '{}' end as merging
             from hotmesh._trail_todo(events) v
             cross join lateral (
                 select j::hotmesh.jobs as job from jobs j

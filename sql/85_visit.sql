@@ -22,13 +22,49 @@ as $$
             end::double precision as seconds) s
 $$;
 
--- The name under which a hook's signal is awaited.
+-- What an activity hands to the engine is what the engine can keep, or its own job fails.
+create or replace function hotmesh._visit_check(about jsonb, seconds double precision)
+returns void
+language plpgsql
+as $$
+begin
+    if about ? 'code' and jsonb_typeof(about -> 'code') <> 'null'
+        and hotmesh._walk_code(about -> 'code') is null
+    then
+        perform hotmesh._refuse_argument(
+            format('code is no code: %s', left(about ->> 'code', 100)),
+            'It was computed.', 'It is a whole number, such as 200.');
+    elsif seconds > 1e11 then
+        perform hotmesh._refuse_argument(
+            format('sleep is too long: %s s', seconds), 'It was computed.', 'Up to 1e11 seconds.');
+    end if;
+end
+$$;
+
+create or replace function hotmesh._visit_check_topic(topic jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(topic) is distinct from 'string'
+        or octet_length(topic #>> '{}') not between 1 and 500
+    then
+        perform hotmesh._refuse_argument(
+            format('topic is no topic: %s', left(topic::text, 100)),
+            'It was computed.', 'It is a text of 1 to 500 bytes.');
+    end if;
+end
+$$;
+
+-- The name under which a hook's signal is awaited. One that an index can't hold is hashed.
 create or replace function hotmesh._visit_name(topic text, value jsonb)
 returns text
 language sql
 immutable
 as $$
-    select topic || coalesce(':' || (value #>> '{}'), '')
+    select topic || coalesce(':' || case
+        when octet_length(value #>> '{}') < 1000 then value #>> '{}'
+        else md5(value #>> '{}') end, '')
 $$;
 
 -- `retry: {'500': [3]}`: three more attempts for that code, after 10, 100, 1,000 ms.
@@ -100,6 +136,7 @@ declare
     v_plan jsonb := hotmesh._walk_about(w);
 begin
     if v_plan ->> 'type' = 'worker' then
+        perform hotmesh._visit_check_topic(about -> 'topic');
         w.self := w.self || jsonb_build_object('topic', about -> 'topic');
     end if;
     w := hotmesh._walk_command(w, v_plan ->> 'type', about || jsonb_build_object(
@@ -121,6 +158,7 @@ declare
     v_plan jsonb := hotmesh._walk_about(w);
     v_seconds double precision := hotmesh._visit_seconds(about -> 'sleep');
 begin
+    perform hotmesh._visit_check('{}', v_seconds);
     if v_seconds is null and not v_plan ? 'topic' or w.self ? 'output' then
         return hotmesh._visit_pass(w);
     end if;
@@ -158,7 +196,23 @@ begin
     end if;
     w.todo := w.todo || (v_ancestor, v_dimension, 'enter',
                          coalesce(w.self #> '{input,data}', '{}'))::hotmesh.walk_entry;
-    return hotmesh._walk_step(w, w.dimension, w.self, 'done');
+    return hotmesh._walk_end(w, 'done');
+end
+$$;
+
+-- Sends to one hook, whose rule says under which name, or to all of a facet.
+create or replace function hotmesh._visit_signal(w hotmesh.walk, about jsonb)
+returns hotmesh.walk
+language plpgsql
+as $$
+begin
+    perform hotmesh._visit_check(about, null);
+    if about ->> 'subtype' is distinct from 'all' then
+        about := about || jsonb_build_object('name', hotmesh._errand_signal_name(
+            about ->> 'topic', coalesce(nullif(about -> 'data', 'null'), '{}')));
+    end if;
+    w := hotmesh._walk_command(w, 'signal', about);
+    return hotmesh._visit_pass(w);
 end
 $$;
 
@@ -171,6 +225,7 @@ as $$
 declare
     v_key text := w.job #>> '{metadata,jid}';
 begin
+    perform hotmesh._visit_check(about, null);
     if coalesce(about ->> 'target', v_key) <> v_key then
         w := hotmesh._walk_command(w, 'interrupt', about);
         return hotmesh._visit_pass(w);
@@ -182,7 +237,7 @@ begin
         return w;
     end if;
     return hotmesh._walk_fail(w, jsonb_strip_nulls(jsonb_build_object(
-        'type', 'JobInterruptedError', 'code', coalesce((about ->> 'code')::integer, 410),
+        'type', 'JobInterruptedError', 'code', coalesce(hotmesh._walk_code(about -> 'code'), 410),
         'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)),
         'stack', about -> 'stack', 'descend', about -> 'descend')));
 end

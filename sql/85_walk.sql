@@ -68,6 +68,19 @@ begin
 end
 $$;
 
+-- An instance that leads no further by itself.
+create or replace function hotmesh._walk_end(w hotmesh.walk, state text)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+begin
+    w.store := hotmesh._plan_put(
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, w.self);
+    return hotmesh._walk_step(w, w.dimension, w.self, state);
+end
+$$;
+
 create or replace function hotmesh._walk_command(w hotmesh.walk, verb text, about jsonb)
 returns hotmesh.walk
 language plpgsql
@@ -94,7 +107,7 @@ begin
 end
 $$;
 
--- An expression failed: that job fails, and says where.
+-- An expression failed: that job fails, and says where. What it had sent before is sent.
 create or replace function hotmesh._walk_blame(
     w hotmesh.walk, state text, message text, context text)
 returns hotmesh.walk
@@ -104,10 +117,16 @@ as $$
 declare
     v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
 begin
-    w.commands := '[]';
+    if context ~ '_walk_next\(' then
+        w.activity := (w.todo[1]).activity;
+        w.dimension := (w.todo[1]).dimension;
+    else
+        w := hotmesh._walk_step(w, w.dimension, coalesce(w.self, '{}'), 'failed');
+    end if;
     return hotmesh._walk_fail(w, jsonb_build_object(
         'type', 'ExpressionError', 'code', 598, 'sqlstate', state, 'expression', v_place,
-        'message', format('%s: %s', coalesce(v_place, 'activity ' || w.activity), message)));
+        'message', format('%s: %s', coalesce(
+            v_place, 'activity ' || (hotmesh._walk_about(w) ->> 'id')), message)));
 end
 $$;
 
@@ -154,7 +173,7 @@ as $$
 declare
     v_about jsonb := hotmesh._walk_about(w);
 begin
-    if v_about ? 'merging' then
+    if v_about ? 'merging' or output is not null then
         w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
@@ -176,6 +195,29 @@ as $$
              and output ?| '{status,code,data}'
              and output - '{status,code,data,metadata,stack}'::text[] = '{}' then output
         else jsonb_build_object('data', coalesce(output, 'null')) end
+$$;
+
+-- A code as a number; null if it is none.
+create or replace function hotmesh._walk_code(code jsonb)
+returns integer
+language sql
+immutable
+as $$
+    select case when code #>> '{}' ~ '^-?\d{1,9}$' and jsonb_typeof(code) in ('number', 'string')
+                then (code #>> '{}')::integer end
+$$;
+
+-- What comes of an answer whose code is none.
+create or replace function hotmesh._walk_miscoded(response jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'type', 'WorkerError', 'code', 598,
+        'message', format('the code of the answer is no code: %s', left(response ->> 'code', 100)))
+    where jsonb_typeof(response -> 'code') <> 'null'
+      and hotmesh._walk_code(response -> 'code') is null
 $$;
 
 -- The codes by which transitions go: retries that were used up are the 500 of their cause, too.
@@ -209,17 +251,18 @@ begin
                                 'data', answer -> 'output')
         else hotmesh._walk_response(answer -> 'output', v_about ->> 'type') end;
     v_status := lower(v_response ->> 'status');
-    w.codes := array[coalesce((v_response ->> 'code')::integer,
+    v_error := coalesce(v_error, hotmesh._walk_miscoded(v_response));
+    w.codes := array[coalesce(hotmesh._walk_code(v_response -> 'code'),
                               case v_status when 'error' then 500 when 'pending' then 202
                                             else 200 end)];
-    if v_status = 'error' then
+    if v_status = 'error' and v_error is null then
         v_error := jsonb_strip_nulls(jsonb_build_object(
             'type', 'WorkerError', 'code', w.codes[1], 'data', v_response -> 'data',
             'message', coalesce(v_response #>> '{data,message}', v_response ->> 'message',
                                 'the worker answered with an error'),
             'stack', v_response -> 'stack'));
     elsif v_error is not null then
-        w.codes := hotmesh._walk_codes(coalesce((v_error ->> 'code')::integer, 500));
+        w.codes := hotmesh._walk_codes(coalesce(hotmesh._walk_code(v_error -> 'code'), 500));
         v_response := jsonb_build_object('data', v_error);
     end if;
     w.pending := v_error is null and (v_status = 'pending' or w.codes[1] = 202);
@@ -257,6 +300,9 @@ begin
             case when w.pending then 'open' when error is null then 'done' else 'failed' end);
         w.store := hotmesh._plan_put(w.store, v_about ->> 'id', v_base, w.self);
         w.dimension := hotmesh._walk_dimension(v_base, v_turn);
+        if v_about ? 'merging' then
+            w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+        end if;
         w.self := w.self - '$';
     end if;
     w.self := w.self || case v_about ->> 'type'
@@ -282,7 +328,7 @@ begin
     w.self := o.self;
     if o.skip then
         w.status := w.status - 1;
-        return hotmesh._walk_step(w, w.dimension, w.self, 'cancelled');
+        return hotmesh._walk_end(w, 'cancelled');
     end if;
     case hotmesh._walk_about(w) ->> 'type'
         when 'trigger' then return hotmesh._visit_pass(w);
@@ -290,8 +336,7 @@ begin
         when 'cycle' then return hotmesh._visit_cycle(w);
         when 'interrupt' then return hotmesh._visit_interrupt(w, coalesce(o.about, '{}'));
         when 'signal' then
-            w := hotmesh._walk_command(w, 'signal', coalesce(o.about, '{}'));
-            return hotmesh._visit_pass(w);
+            return hotmesh._visit_signal(w, coalesce(o.about, '{}'));
         else return hotmesh._visit_ask(w, coalesce(o.about, '{}'));
     end case;
 end

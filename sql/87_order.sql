@@ -42,7 +42,8 @@ begin
     if about ->> 'throw' is distinct from 'false' then
         perform hotmesh._attribute_facts(array[job_id], array['error'], array[jsonb_build_object(
             'type', coalesce(about ->> 'type', 'JobInterruptedError'),
-            'code', coalesce((about ->> 'code')::integer, 410),
+            'code', case when hotmesh._is_number(about -> 'code', -999999999, 999999999)
+                         then (about ->> 'code')::numeric::integer else 410 end,
             'message', coalesce(about ->> 'reason', format('job [%s] interrupted', v_key)))]);
     end if;
     if about ->> 'descend' = 'true' then
