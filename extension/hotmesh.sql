@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-56d1bfa9-206a452e
+-- build 0.1.0-56d1bfa9-1a9709e9
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-206a452e'
+    select '0.1.0-56d1bfa9-1a9709e9'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7691,6 +7691,16 @@ comment on function hotmesh.graph_list(text) is
 'What was deployed: deployed, active or retired, and how many open jobs run by it.';
 
 -- 24_explain.sql
+-- On one line, whatever is in it.
+create or replace function hotmesh._explain_line(words text)
+returns text
+language sql
+immutable
+as $$
+    select regexp_replace(
+        words, '[[:cntrl:]' || chr(133) || chr(8232) || chr(8233) || ']+', ' ', 'g')
+$$;
+
 create or replace function hotmesh._explain_value(value jsonb)
 returns text
 language plpgsql
@@ -7733,7 +7743,7 @@ returns text
 language sql
 immutable
 as $$
-    select nullif(concat_ws(' and ',
+    select nullif(hotmesh._explain_line(concat_ws(' and ',
         'code ' || case when jsonb_typeof(conditions -> 'code') = 'array' then (
                        select string_agg(c, ' or ')
                        from jsonb_array_elements_text(conditions -> 'code') c)
@@ -7742,7 +7752,7 @@ as $$
              format('%s is %s', hotmesh._explain_value(m -> 'actual'),
                     hotmesh._explain_value(m -> 'expected')),
              format(' %s ', coalesce(conditions ->> 'gate', 'and')) order by n)
-         from jsonb_array_elements(conditions -> 'match') with ordinality e (m, n))), '')
+         from jsonb_array_elements(conditions -> 'match') with ordinality e (m, n)))), '')
 $$;
 
 -- What an activity does: "worker inventory.check".
@@ -7751,15 +7761,22 @@ returns text
 language sql
 immutable
 as $$
-    select concat_ws(', ',
-        concat_ws(' ', plan ->> 'type', hotmesh._explain_value(coalesce(
-            a.about -> 'topic', a.about -> 'function', a.about -> 'ancestor'))),
+    select hotmesh._explain_line(concat_ws(', ',
+        concat_ws(' ', plan ->> 'type', nullif(a.about ->> 'subtype', 'one'),
+            hotmesh._explain_value(coalesce(
+                a.about -> 'topic', a.about -> 'function', a.about -> 'ancestor',
+                a.about -> 'workflow', a.about -> 'target'))),
+        case when a.about -> 'await' = 'false' then 'goes on at once' end,
         'waits for ' || (
             select string_agg(h.key, ', ' order by h.key)
             from jsonb_each(coalesce(graph -> 'hooks', '{}')) h
             cross join lateral jsonb_array_elements(h.value) r (rule)
             where r.rule ->> 'to' = plan ->> 'id'),
-        'sleeps ' || hotmesh._explain_value(a.about -> 'sleep'))
+        'sleeps ' || hotmesh._explain_value(a.about -> 'sleep'),
+        'retries ' || (a.about ->> 'retry'),
+        'skipped at status ' || hotmesh._explain_value(a.about -> 'statusThreshold'),
+        'emits if ' || nullif(hotmesh._explain_value(a.about -> 'emit'), 'false'),
+        'completes if ' || nullif(hotmesh._explain_value(a.about -> 'persist'), 'false')))
     from (select graph -> 'activities' -> (plan ->> 'id') as about) a
 $$;
 
@@ -7780,10 +7797,17 @@ returns setof text
 language sql
 stable
 as $$
-    select format(E'\n    %s %s = %s', part, m.key, hotmesh._explain_value(m.value))
-    from jsonb_each(case when jsonb_typeof(activity -> part -> 'maps') = 'object'
+    select E'\n    ' || hotmesh._explain_line(format(
+        '%s %s = %s', part, m.key, hotmesh._explain_value(m.value)))
+    from jsonb_each(case when part = 'stats'
+                         then coalesce(activity -> 'stats', '{}') - 'measures'
+                         when jsonb_typeof(activity -> part -> 'maps') = 'object'
                          then activity -> part -> 'maps' else '{}' end) m
-    order by m.key
+    union all
+    select E'\n    ' || hotmesh._explain_line(format(
+        'measures %s of %s', m.about ->> 'measure', hotmesh._explain_value(m.about -> 'target')))
+    from jsonb_array_elements(activity #> '{stats,measures}') m (about)
+    where part = 'stats'
 $$;
 
 create or replace function hotmesh._explain_text(graph hotmesh.graphs)
@@ -7792,12 +7816,15 @@ language sql
 stable
 as $$
     select concat(
-        case graph.topic when '' then 'any other topic' else graph.topic end,
+        case graph.topic when '' then 'any other topic'
+                         else hotmesh._explain_line(graph.topic) end,
         format(', version %s, %s', graph.version, graph.state),
-        ', publishes to ' || graph.publishes,
+        ', publishes to ' || hotmesh._explain_line(graph.publishes),
+        ', expires after ' || hotmesh._explain_line(
+            hotmesh._explain_value(graph.document #> '{graph,expire}')),
         string_agg(concat(
             E'\n', a.number, ' ', a.id, ': ', a.about,
-            (select string_agg(m, '') from unnest('{input,output,job}'::text[]) p
+            (select string_agg(m, '') from unnest('{stats,input,output,job}'::text[]) p
              cross join lateral hotmesh._explain_maps(a.activity, p) m),
             (select string_agg(concat(
                  E'\n    -> ', e.target, ' if ' || hotmesh._explain_conditions(e.conditions)),
@@ -7813,9 +7840,9 @@ returns text
 language sql
 immutable
 as $$
-    select replace(replace(replace(replace(regexp_replace(
-        replace(left(word, 200), '#', '#35;'), '\s+', ' ', 'g'),
-        '"', '#quot;'), '<', '#lt;'), '>', '#gt;'), '`', '#96;')
+    select replace(replace(replace(replace(replace(regexp_replace(
+        replace(hotmesh._explain_line(left(word, 200)), '#', '#35;'), '\s+', ' ', 'g'),
+        '"', '#quot;'), '<', '#lt;'), '>', '#gt;'), '`', '#96;'), '&', '#amp;')
 $$;
 
 create or replace function hotmesh._explain_mermaid(graph hotmesh.graphs)
@@ -7849,6 +7876,26 @@ as $$
         (select string_agg(e.line, E'\n' order by e.number, e.place) from edges e))
 $$;
 
+-- The one that answers a topic, or the newest that was deployed for it.
+create or replace function hotmesh._explain_find(topic text)
+returns hotmesh.graphs
+language plpgsql
+stable
+as $$
+declare
+    v_graph hotmesh.graphs := hotmesh._graph_find(topic);
+begin
+    if v_graph.topic is distinct from topic then
+        select (g::hotmesh.graphs).* into v_graph
+        from graphs g
+        where g.topic = any (array[_explain_find.topic, '']) and g.state <> 'retired'
+        order by g.topic desc, g.id desc
+        limit 1;
+    end if;
+    return case when v_graph.id is null then hotmesh._graph_get(topic) else v_graph end;
+end
+$$;
+
 create or replace function hotmesh.graph_explain(app text, topic text, format text default 'text')
 returns text
 language plpgsql
@@ -7864,14 +7911,14 @@ begin
             pg_catalog.format('unknown format: %s', coalesce(left(format, 60), 'null')),
             'A plan is shown as text or drawn for Mermaid.', 'Leave it out for text.');
     end if;
-    v_graph := hotmesh._graph_get(topic);
+    v_graph := hotmesh._explain_find(topic);
     return case format when 'mermaid' then hotmesh._explain_mermaid(v_graph)
                        else hotmesh._explain_text(v_graph) end;
 end
 $$;
 comment on function hotmesh.graph_explain(text, text, text) is
-'The compiled graph that answers a topic: its activities, what each does and maps, and where it
-leads to on which conditions. format: text or mermaid. Raises MSH22 if no graph answers.';
+'The compiled graph that answers a topic, or was deployed for it: its activities, what each does and
+maps, and where it leads to on which conditions. format: text or mermaid. Raises MSH22.';
 
 -- 25_retry.sql
 create or replace function hotmesh._retry_refuse(policy jsonb, what text, rule text)

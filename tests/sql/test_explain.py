@@ -165,3 +165,73 @@ def test_an_unknown_topic_is_told(caller: Connection) -> None:
     with pytest.raises(psycopg.Error) as raised:
         explain(caller, "nobody")
     assert raised.value.sqlstate == "MSH22"
+
+
+SAID = """
+subscribes: said
+expire: 1 hour
+activities:
+  t: {type: trigger, stats: {id: '{$self.output.data.id}', key: all, measures: [{measure: sum,
+        target: '{$self.output.data.n}'}, {measure: count, target: x}]}}
+  w: {type: worker, topic: w, retry: {'500': [3]}, emit: true, statusThreshold: 2}
+  a: {type: await, topic: said, await: false}
+  s: {type: signal, subtype: all, topic: go, persist: true}
+  h: {type: hook}
+  i: {type: interrupt, target: '{t.output.data.other}'}
+transitions: {t: [{to: w}], w: [{to: a}], a: [{to: s}], s: [{to: h}], h: [{to: i}]}
+hooks: {go: [{to: h, conditions: {match: [{expected: 1, actual: 1}]}}]}
+"""
+
+
+def test_what_an_activity_does_is_said_in_short(graphs: Graphs, caller: Connection) -> None:
+    graphs.deploy(SAID)
+    assert [
+        line for line in explain(caller, "said").splitlines() if not line.startswith("    ->")
+    ] == [
+        "said, version 1, active, expires after 1 hour",
+        "1 t: trigger",
+        "    stats id = {$self.output.data.id}",
+        "    stats key = all",
+        "    measures sum of {$self.output.data.n}",
+        "    measures count of x",
+        '2 w: worker w, retries {"500": [3]}, skipped at status 2, emits if true',
+        "3 a: await said, goes on at once",
+        "4 s: signal all go, completes if true",
+        "5 h: hook, waits for go",
+        "6 i: interrupt {t.output.data.other}",
+    ]
+
+
+def test_what_is_not_active_yet_is_explained_too(graphs: Graphs, caller: Connection) -> None:
+    graphs.check("subscribes: new\nactivities: {t: {type: trigger}}")
+    assert explain(caller, "new") == "new, version 1, deployed\n1 t: trigger"
+    graphs.deploy("activities: {t: {type: trigger}}")
+    assert explain(caller, "new").startswith("new, version 1")
+
+
+BROKEN = r"""
+subscribes: '"] & $$ \ '' {}'
+activities:
+  t: {type: trigger, stats: {id: "a\nb\u2028c"}}
+  w: {type: worker, topic: 'x"] & &lt;b&gt;', job: {maps: {"a\"]\n": "\u0007`#`\\"}}}
+  e: {type: hook}
+transitions:
+  t: [{to: w, conditions: {match: [{expected: "\"|\n| end\u2029", actual: '{t.output.data.x}'}]}}]
+  w: [{to: e, conditions: {code: '[45]*'}}]
+"""
+LINE = re.compile(
+    r'flowchart TD|    a\d+(\(\["[^"]*"\]\)|\["[^"]*"\]|\{\{"[^"]*"\}\})'
+    r'|    a\d+ -->(\|"[^"]*"\|)? a\d+'
+)
+
+
+def test_every_line_stays_one_line(graphs: Graphs, caller: Connection) -> None:
+    graphs.deploy(BROKEN)
+    topic = "\"] & $$ \\ ' {}"
+    drawn = explain(caller, topic, "mermaid")
+    assert [line for line in drawn.split("\n") if not LINE.fullmatch(line)] == []
+    assert "&" not in drawn
+    told = explain(caller, topic)
+    assert told.split("\n") == told.splitlines()
+    assert told.splitlines()[2] == "    stats id = a b c"
+    assert "\x07" not in told + drawn
