@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-56d1bfa9-1a9709e9
+-- build 0.1.0-56d1bfa9-f25f3c80
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-1a9709e9'
+    select '0.1.0-56d1bfa9-f25f3c80'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7436,6 +7436,47 @@ end
 '))
 $$;
 
+-- The most frequent move in one piece: a worker answered with data alone, and from there it goes to
+-- nowhere or to one worker. Whatever else there is goes the long way (85), from the same start.
+create or replace function hotmesh._source_swift(step text)
+returns text
+language sql
+immutable
+as $$
+    select format('
+e := w.todo[1];
+a := w.plan -> ''activities'' -> (e.activity - 1);
+v_self := w.store -> (a ->> ''id'') -> e.dimension;
+if hotmesh._walk_is_plain(e, a, v_self, cardinality(w.todo)) then
+    w.activity := e.activity;
+    w.dimension := e.dimension;
+    v_self := v_self - ''$'' || jsonb_build_object(
+        ''output'', jsonb_build_object(''data'', e.answer #> ''{output,data}''));
+    o := %1$s(e.activity, ''leave'', ''{200}'', w.store, e.dimension, v_self, w.job);
+    b := w.plan -> ''activities'' -> (o.go[1] - 1);
+    v_swift := hotmesh._walk_is_next(o, b);
+end if;
+if v_swift then
+    w.todo := ''{}'';
+    w.job := coalesce(o.job, w.job);
+    w.told := o.job is not null;
+    w.steps := array[hotmesh._walk_row(w.job_id, w.dimension, w.activity, a, o.self, ''done'', 1)];
+    w.status := w.status - (b is null)::integer;
+    if b is not null then
+        s := hotmesh._plan_put(w.store, a ->> ''id'', e.dimension, o.self);
+        w.activity := o.go[1];
+        w.dimension := e.dimension || '',0'';
+        o := %1$s(w.activity, ''enter'', ''{200}'', s, w.dimension, ''{}'', w.job);
+        w.commands := hotmesh._walk_asks(w.job_id, w.graph_id, w.dimension, w.activity, b, o);
+        w.steps := w.steps || hotmesh._walk_row(
+            w.job_id, w.dimension, w.activity, b, hotmesh._walk_asked(o),
+            case when o.skip then ''cancelled'' else ''open'' end, 0);
+        w.status := w.status - coalesce(o.skip, false)::integer;
+    end if;
+end if;
+', step)
+$$;
+
 -- The function that walks jobs: each by itself, so that a failure is one job's only.
 create or replace function hotmesh._source_walk(schema text, graph hotmesh.graphs)
 returns text
@@ -7446,22 +7487,27 @@ as $$
         'create or replace function %I.%I(walks hotmesh.walk[])
         returns hotmesh.walk[]
         language plpgsql
-        as %L', schema, hotmesh._graph_name(graph.id), format('
+        as %L', schema, hotmesh._graph_name(graph.id), replace(replace('
 declare
     w hotmesh.walk;
-    v_message text;
-    v_state text;
-    v_context text;
+    e hotmesh.walk_entry;
+    o hotmesh.plan_step;
+    a jsonb; b jsonb; s jsonb; v_self jsonb;
+    v_swift boolean;
+    v_message text; v_state text; v_context text;
 begin
     for i in 1 .. cardinality(walks) loop
         w := walks[i];
+        v_swift := false;
         begin
-            loop
+            <swift>
+            if not v_swift then
                 w := hotmesh._walk_next(w);
-                exit when w.leg is null;
-                w := hotmesh._walk_moved(w, %1$I.%2$I(
-                    w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job));
-            end loop;
+                while w.leg is not null loop
+                    w := hotmesh._walk_next(hotmesh._walk_moved(w, <step>(
+                        w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job)));
+                end loop;
+            end if;
         exception
             when data_exception or program_limit_exceeded or feature_not_supported
                 or undefined_function or internal_error or sqlstate ''MSH22''
@@ -7474,7 +7520,8 @@ begin
     end loop;
     return walks;
 end
-', schema, hotmesh._graph_name(graph.id) || '_step'))
+', '<swift>', hotmesh._source_swift(f.step)), '<step>', f.step))
+    from (select format('%I.%I', schema, hotmesh._graph_name(graph.id) || '_step') as step) f
 $$;
 
 -- Where in the document a failure happened: the last `-- @` before the line of the function.
@@ -16768,6 +16815,70 @@ begin
     end loop;
     return w;
 end
+$$;
+
+-- Is it a worker's first answer, with data alone?
+create or replace function hotmesh._walk_is_plain(
+    entry hotmesh.walk_entry, about jsonb, self jsonb, number integer)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(
+        number = 1 and entry.leg = 'answer' and about ->> 'type' = 'worker'
+        and self -> '$' = '{"open": true, "turn": 0}'
+        and jsonb_typeof(entry.answer -> 'output') = 'object'
+        and (entry.answer -> 'output') - 'data' = '{"status": "success"}'
+        and entry.answer - 'output' = '{}', false)
+$$;
+
+-- Does it go to nowhere, or to one worker to which nothing else leads?
+create or replace function hotmesh._walk_is_next(o hotmesh.plan_step, next jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(cardinality(o.go), 0) < 2 and o.emit is not true and o.persist is not true
+        and (next is null or next ->> 'type' = 'worker' and not next ? 'merging')
+$$;
+
+create or replace function hotmesh._walk_row(
+    job_id bigint, dimension text, activity integer, about jsonb, self jsonb, state text,
+    turn integer)
+returns hotmesh.jobs_attributes
+language sql
+immutable
+as $$
+    select (
+        job_id, hotmesh._attribute_field(dimension, activity), self, about ->> 'type',
+        about ->> 'id', state, dimension, activity, null,
+        001100000000000 + turn + case state when 'open' then 0 else 100000000000000 end,
+        null, null)::hotmesh.jobs_attributes
+$$;
+
+-- A worker that was asked, and the command by which it is; nothing if it is skipped.
+create or replace function hotmesh._walk_asked(o hotmesh.plan_step)
+returns jsonb
+language sql
+stable
+as $$
+    select case when o.skip then o.self
+                else o.self || jsonb_build_object('topic', o.about -> 'topic') end
+$$;
+
+create or replace function hotmesh._walk_asks(
+    job_id bigint, graph_id bigint, dimension text, activity integer, about jsonb,
+    o hotmesh.plan_step)
+returns jsonb
+language sql
+stable
+as $$
+    select case when o.skip then '[]' else jsonb_build_array(o.about || jsonb_build_object(
+        'data', coalesce(o.self #> '{input,data}', '{}'),
+        'policy', case when about ? 'retry' then '{"maximum_attempts": 1}'
+                       else about -> 'policy' end,
+        'do', 'worker', 'job_id', job_id, 'dimension', dimension, 'sequence', activity,
+        'id', about ->> 'id', 'graph_id', graph_id)) end
 $$;
 
 -- A new instance; `output` is what a cycle gives to the activity that it returns to.

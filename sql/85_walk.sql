@@ -164,6 +164,70 @@ begin
 end
 $$;
 
+-- Is it a worker's first answer, with data alone?
+create or replace function hotmesh._walk_is_plain(
+    entry hotmesh.walk_entry, about jsonb, self jsonb, number integer)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(
+        number = 1 and entry.leg = 'answer' and about ->> 'type' = 'worker'
+        and self -> '$' = '{"open": true, "turn": 0}'
+        and jsonb_typeof(entry.answer -> 'output') = 'object'
+        and (entry.answer -> 'output') - 'data' = '{"status": "success"}'
+        and entry.answer - 'output' = '{}', false)
+$$;
+
+-- Does it go to nowhere, or to one worker to which nothing else leads?
+create or replace function hotmesh._walk_is_next(o hotmesh.plan_step, next jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(cardinality(o.go), 0) < 2 and o.emit is not true and o.persist is not true
+        and (next is null or next ->> 'type' = 'worker' and not next ? 'merging')
+$$;
+
+create or replace function hotmesh._walk_row(
+    job_id bigint, dimension text, activity integer, about jsonb, self jsonb, state text,
+    turn integer)
+returns hotmesh.jobs_attributes
+language sql
+immutable
+as $$
+    select (
+        job_id, hotmesh._attribute_field(dimension, activity), self, about ->> 'type',
+        about ->> 'id', state, dimension, activity, null,
+        001100000000000 + turn + case state when 'open' then 0 else 100000000000000 end,
+        null, null)::hotmesh.jobs_attributes
+$$;
+
+-- A worker that was asked, and the command by which it is; nothing if it is skipped.
+create or replace function hotmesh._walk_asked(o hotmesh.plan_step)
+returns jsonb
+language sql
+stable
+as $$
+    select case when o.skip then o.self
+                else o.self || jsonb_build_object('topic', o.about -> 'topic') end
+$$;
+
+create or replace function hotmesh._walk_asks(
+    job_id bigint, graph_id bigint, dimension text, activity integer, about jsonb,
+    o hotmesh.plan_step)
+returns jsonb
+language sql
+stable
+as $$
+    select case when o.skip then '[]' else jsonb_build_array(o.about || jsonb_build_object(
+        'data', coalesce(o.self #> '{input,data}', '{}'),
+        'policy', case when about ? 'retry' then '{"maximum_attempts": 1}'
+                       else about -> 'policy' end,
+        'do', 'worker', 'job_id', job_id, 'dimension', dimension, 'sequence', activity,
+        'id', about ->> 'id', 'graph_id', graph_id)) end
+$$;
+
 -- A new instance; `output` is what a cycle gives to the activity that it returns to.
 create or replace function hotmesh._walk_arrive(w hotmesh.walk, output jsonb)
 returns hotmesh.walk
