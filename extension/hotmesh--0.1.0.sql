@@ -836,7 +836,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-f25f3c80'
+    select '0.1.0-56d1bfa9-68ee7a45'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -3482,7 +3482,7 @@ parallel safe
 as $$
     select case when v.n between 0 and 16777216 and v.n * length(v.s) <= 16777216
                 then to_jsonb(repeat(v.s, v.n::integer))
-                when v.n between 0 and 1.7e308 and v.s = '' then to_jsonb(''::text)
+                when v.n >= 0 and v.n < 'Infinity' and v.s = '' then to_jsonb(''::text)
                 else hotmesh._pipe_refuse(
                     'string.repeat makes 0 to 16777216 characters',
                     format('%s times %s.', left(times::text, 100), length(v.s))) end
@@ -5423,7 +5423,7 @@ parallel safe
 as $$
     select case jsonb_typeof(value)
            when 'array' then value
-           when 'object' then (select coalesce(jsonb_agg(e.value), '[]') from jsonb_each(value) e)
+           when 'object' then hotmesh._object_values(value)
            else '[]' end
 $$;
 
@@ -5437,7 +5437,7 @@ as $$
            when 'array' then (
                select coalesce(jsonb_agg(n::text), '[]')
                from generate_series(0, jsonb_array_length(value) - 1) n)
-           when 'object' then (select coalesce(jsonb_agg(e.key), '[]') from jsonb_each(value) e)
+           when 'object' then hotmesh._object_keys(value)
            else '[]' end
 $$;
 
@@ -6465,6 +6465,19 @@ as $$
     select quote_literal(value::text) || '::jsonb'
 $$;
 
+-- What stands in the body of a @reduce is nothing that the planner may evaluate beforehand: it
+-- might fail, though nothing is iterated.
+create function hotmesh._expression_fixed(text text, scope jsonb)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when scope ? 'reduce'
+                then format('case when r%s.n >= 0 then %s end', scope ->> 'reduce', text)
+                else text end
+$$;
+
 create function hotmesh._expression_step(base text, names text[])
 returns text
 language sql
@@ -6524,9 +6537,11 @@ declare
     v_prefix constant text := coalesce('e' || v_reduce || '.', '');
 begin
     return case
-        when v_names is null then hotmesh._expression_literal(to_jsonb(word))
+        when v_names is null
+        then hotmesh._expression_fixed(hotmesh._expression_literal(to_jsonb(word)), scope)
         when v_root like '@%'
-        then hotmesh._expression_call(array_to_string(v_names, '.'), '{}')
+        then hotmesh._expression_fixed(
+            hotmesh._expression_call(array_to_string(v_names, '.'), '{}'), scope)
         when v_root in ('$app', '$graph')
         then coalesce(hotmesh._expression_literal(
             scope #> (substr(v_root, 2) || v_names[2:])), 'null::jsonb')
@@ -6589,7 +6604,8 @@ begin
     return case
         when value is null then 'null::jsonb'
         when jsonb_typeof(value) = 'string' then hotmesh._expression_word(value #>> '{}', scope)
-        when value::text !~ '"\{|"@pipe"|[]]": ' then hotmesh._expression_literal(value)
+        when value::text !~ '"\{|"@pipe"|[]]": '
+        then hotmesh._expression_fixed(hotmesh._expression_literal(value), scope)
         when value -> '@pipe' is not null
         then hotmesh._expression_pipe(value -> '@pipe', scope, null)
         when jsonb_typeof(value) = 'array'
@@ -6689,8 +6705,7 @@ begin
 end
 $$;
 
--- What the body reads comes from a materialized row: else the planner would evaluate parts of it,
--- and what fails there, though nothing is iterated.
+-- What the body reads comes from a materialized row, for the same reason.
 create function hotmesh._expression_reduce(rows jsonb, vals text[], scope jsonb)
 returns text
 language plpgsql

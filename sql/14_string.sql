@@ -303,7 +303,7 @@ parallel safe
 as $$
     select case when v.n between 0 and 16777216 and v.n * length(v.s) <= 16777216
                 then to_jsonb(repeat(v.s, v.n::integer))
-                when v.n between 0 and 1.7e308 and v.s = '' then to_jsonb(''::text)
+                when v.n >= 0 and v.n < 'Infinity' and v.s = '' then to_jsonb(''::text)
                 else hotmesh._pipe_refuse(
                     'string.repeat makes 0 to 16777216 characters',
                     format('%s times %s.', left(times::text, 100), length(v.s))) end

@@ -123,7 +123,7 @@ parallel safe
 as $$
     select case jsonb_typeof(value)
            when 'array' then value
-           when 'object' then (select coalesce(jsonb_agg(e.value), '[]') from jsonb_each(value) e)
+           when 'object' then hotmesh._object_values(value)
            else '[]' end
 $$;
 
@@ -137,6 +137,6 @@ as $$
            when 'array' then (
                select coalesce(jsonb_agg(n::text), '[]')
                from generate_series(0, jsonb_array_length(value) - 1) n)
-           when 'object' then (select coalesce(jsonb_agg(e.key), '[]') from jsonb_each(value) e)
+           when 'object' then hotmesh._object_keys(value)
            else '[]' end
 $$;

@@ -39,6 +39,19 @@ as $$
     select quote_literal(value::text) || '::jsonb'
 $$;
 
+-- What stands in the body of a @reduce is nothing that the planner may evaluate beforehand: it
+-- might fail, though nothing is iterated.
+create or replace function hotmesh._expression_fixed(text text, scope jsonb)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select case when scope ? 'reduce'
+                then format('case when r%s.n >= 0 then %s end', scope ->> 'reduce', text)
+                else text end
+$$;
+
 create or replace function hotmesh._expression_step(base text, names text[])
 returns text
 language sql
@@ -98,9 +111,11 @@ declare
     v_prefix constant text := coalesce('e' || v_reduce || '.', '');
 begin
     return case
-        when v_names is null then hotmesh._expression_literal(to_jsonb(word))
+        when v_names is null
+        then hotmesh._expression_fixed(hotmesh._expression_literal(to_jsonb(word)), scope)
         when v_root like '@%'
-        then hotmesh._expression_call(array_to_string(v_names, '.'), '{}')
+        then hotmesh._expression_fixed(
+            hotmesh._expression_call(array_to_string(v_names, '.'), '{}'), scope)
         when v_root in ('$app', '$graph')
         then coalesce(hotmesh._expression_literal(
             scope #> (substr(v_root, 2) || v_names[2:])), 'null::jsonb')
@@ -163,7 +178,8 @@ begin
     return case
         when value is null then 'null::jsonb'
         when jsonb_typeof(value) = 'string' then hotmesh._expression_word(value #>> '{}', scope)
-        when value::text !~ '"\{|"@pipe"|[]]": ' then hotmesh._expression_literal(value)
+        when value::text !~ '"\{|"@pipe"|[]]": '
+        then hotmesh._expression_fixed(hotmesh._expression_literal(value), scope)
         when value -> '@pipe' is not null
         then hotmesh._expression_pipe(value -> '@pipe', scope, null)
         when jsonb_typeof(value) = 'array'
@@ -263,8 +279,7 @@ begin
 end
 $$;
 
--- What the body reads comes from a materialized row: else the planner would evaluate parts of it,
--- and what fails there, though nothing is iterated.
+-- What the body reads comes from a materialized row, for the same reason.
 create or replace function hotmesh._expression_reduce(rows jsonb, vals text[], scope jsonb)
 returns text
 language plpgsql

@@ -208,6 +208,10 @@ NUMBERED = [["{$output}", "{$key}", "{$index}"], ["{@string.concat}"]]
         ([["{t1.output.data.no}", "start"], {"@reduce": ADD}], "start"),
         ([[[], "start"], {"@reduce": ADD}], "start"),
         ([[7, "start"], {"@reduce": ADD}], "start"),
+        # a body that fails is not evaluated where there is nothing to go through
+        ([[[], "start"], {"@reduce": [[0.5], ["{@string.trim}"]]}], "start"),
+        ([[[], "start"], {"@reduce": [["{t1.output.data.n}"], ["{@string.trim}"]]}], "start"),
+        ([[{"b": 1, "10": 2, "2": 3}, ""], {"@reduce": NUMBERED}], "20101b2"),
         ([["{t1.output.data.map}", ""], {"@reduce": NUMBERED}],
          "a0b1"),
         ([["{t1.output.data.list}", ""], {"@reduce": NUMBERED}],
