@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,6 +120,21 @@ def test_a_graph_is_explained_as_text_and_drawn(tool: Tool) -> None:
     assert tool("explain", "pure", "--mermaid", *APP).out.startswith("flowchart TD\n")
     assert tool("explain", "pure", "--mermaid", "--json", *APP).document["format"] == "mermaid"
     assert tool("explain", "nobody", *APP).status == 1
+
+
+def test_a_job_of_a_graph_is_looked_at_as_any_other(tool: Tool) -> None:
+    tool("deploy", "pure.yaml", "--activate", *APP)
+    tool("pub", "pure", '{"n": 4}', "--id", "a", *APP)
+    said = tool("job", "a", *APP)
+    assert said.status == 0, said.err
+    shown = said.out
+    assert "trigger" in shown
+    told = tool("job", "a", "--json", *APP).document
+    assert (told["status"], told["entity"]) == ("complete", "pure")
+    assert datetime.fromisoformat(told["created_at"]).utcoffset() is not None
+    assert f"created   {told['created_at'][:10]}" in shown
+    assert "h" in tool("history", "a", *APP).out.split()
+    assert "pure" in tool("jobs", *APP).out
 
 
 def test_faults_are_a_table_with_places(tool: Tool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from .._calls import Job
@@ -61,10 +62,10 @@ def document(
         "status": status_of(found["status"]),
         "semaphore": found["status"],
         "workflow": about["tpc"],
-        "entity": about["ngn"],
+        "entity": about.get("ngn", about["tpc"]),
         "queue": now["queue"],
-        "created_at": about["jc"],
-        "updated_at": about["ju"],
+        "created_at": _spelled(about["jc"]),
+        "updated_at": _spelled(about["ju"]),
         "closed_at": now["closed_at"],
         "expire_at": now["expire_at"],
         "entity_version": now["entity_version"],
@@ -213,6 +214,14 @@ def moment_of(told: str) -> datetime:
         return datetime.fromisoformat(told)
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
     return datetime.fromisoformat(f"{head}.{digits:0<6}{tail[len(digits) :]}")
+
+
+def _spelled(told: str) -> str:
+    """A time with its separators; the metadata of graphs has 20260131120000.123."""
+    if not re.fullmatch(r"\d{14}\.\d+", told):
+        return told
+    found = datetime.strptime(told, "%Y%m%d%H%M%S.%f").replace(tzinfo=timezone.utc)
+    return found.isoformat()
 
 
 def _moment(told: object) -> str:
