@@ -198,7 +198,7 @@ async def test_a_start_belongs_to_the_callers_transaction(
 async def test_a_signal_belongs_to_the_callers_transaction(
     client: Client, sync_client: SyncClient, dsn: str, db: psycopg.Connection
 ) -> None:
-    sent = "select args ->> 'signal' from my_app.streams where kind = 'event' order by id"
+    sent = "select args ->> 'signal' from my_app.streams where kind = 'signal' order by id"
     handle = await client.workflow.start(**SHIP, workflow_id="a")
     twin = sync_client.workflow.get_handle(workflow_id="a")
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
