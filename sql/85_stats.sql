@@ -171,38 +171,59 @@ returns numeric
 language sql
 immutable
 as $$
-    select case when value #>> '{}' ~ '^\s*[-+]?\d{1,100}(\.\d{1,100})?\s*$'
-                then (value #>> '{}')::numeric end
+    select case jsonb_typeof(value)
+        when 'number' then case when abs(value::numeric) < 1e100 then value::numeric end
+        when 'string' then case
+            when value #>> '{}' ~ '^\s*[-+]?\d{1,100}(\.\d{1,100})?\s*$'
+            then (value #>> '{}')::numeric end end
 $$;
 
--- What the measures come to in each segment, and in all of them (`segment` is null). `count` counts
--- by value, "color:red".
+-- What is measured of each job, in the order of the measures. `count` counts by value, "color:red".
+create or replace function hotmesh._stats_points(ask hotmesh.stats_query)
+returns table (segment timestamptz, place bigint, measure text, target text, number numeric)
+language sql
+stable
+as $$
+    select r.segment, m.place, m.measure,
+           case m.measure when 'count' then m.target || ':' || (r.measured ->> m.target)
+                          else m.target end,
+           case when m.measure <> 'count' then hotmesh._stats_number(r.measured -> m.target) end
+    from (
+        select e.place, e.about ->> 'measure' as measure, e.about ->> 'target' as target
+        from jsonb_array_elements(ask.measures) with ordinality e (about, place)) m
+    cross join hotmesh._stats_rows(ask) r
+    where m.measure <> 'index' and r.measured ? m.target
+$$;
+
+-- What the measures come to in each segment, and in all of them (`segment` is null). Medians are
+-- sorted, and all the others need not be.
 create or replace function hotmesh._stats_sums(ask hotmesh.stats_query)
 returns table (segment timestamptz, measures jsonb)
 language sql
 stable
 as $$
-    select v.segment, jsonb_agg(jsonb_build_object(
-               'target', v.target, 'type', v.measure, 'value', trim_scale(v.value))
-               order by v.place, v.target)
-    from (
+    with points as materialized (select * from hotmesh._stats_points(ask)),
+    sums as (
         select p.segment, p.place, p.measure, p.target, case p.measure
                    when 'count' then count(*) when 'sum' then sum(p.number)
                    when 'avg' then avg(p.number) when 'max' then max(p.number)
-                   when 'min' then min(p.number)
-                   else (percentile_disc(0.5) within group (order by p.number)
-                         + percentile_disc(0.5) within group (order by p.number desc)) / 2
-               end as value
-        from (
-            select r.segment, m.place, m.about ->> 'measure' as measure,
-                   concat_ws(':', m.about ->> 'target', case m.about ->> 'measure'
-                       when 'count' then r.measured ->> (m.about ->> 'target') end) as target,
-                   hotmesh._stats_number(r.measured -> (m.about ->> 'target')) as number
-            from hotmesh._stats_rows(ask) r
-            cross join jsonb_array_elements(ask.measures) with ordinality m (about, place)
-            where m.about ->> 'measure' <> 'index' and r.measured ? (m.about ->> 'target')) p
+                   else min(p.number) end as value
+        from points p
+        where p.measure <> 'mdn'
         group by grouping sets (
-            (p.place, p.measure, p.target), (p.segment, p.place, p.measure, p.target))) v
+            (p.place, p.measure, p.target), (p.segment, p.place, p.measure, p.target))
+        union all
+        select p.segment, p.place, p.measure, p.target,
+               (percentile_disc(0.5) within group (order by p.number)
+                + percentile_disc(0.5) within group (order by p.number desc)) / 2
+        from points p
+        where p.measure = 'mdn'
+        group by grouping sets (
+            (p.place, p.measure, p.target), (p.segment, p.place, p.measure, p.target)))
+    select v.segment, jsonb_agg(jsonb_build_object(
+               'target', v.target, 'type', v.measure, 'value', trim_scale(v.value))
+               order by v.place, v.target)
+    from sums v
     where v.value is not null
     group by v.segment
 $$;
@@ -248,6 +269,21 @@ as $$
         'end', coalesce(query -> 'end', '"NOW"'))
 $$;
 
+-- Segments with their counts and measures.
+create or replace function hotmesh._stats_table(ask hotmesh.stats_query, sums jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'time', hotmesh._stats_label(g.segment), 'count', coalesce(c.count, 0),
+               'measures', coalesce(sums -> g.segment::text, '[]')) order by g.segment), '[]')
+    from hotmesh._stats_segments(ask) g (segment)
+    left join (
+        select r.segment, count(*) from hotmesh._stats_rows(ask) r group by r.segment) c
+        on c.segment = g.segment
+$$;
+
 create or replace function hotmesh.graph_stats(app text, topic text, query jsonb default '{}')
 returns jsonb
 language plpgsql
@@ -258,25 +294,20 @@ set jit = off
 as $$
 declare
     v_ask hotmesh.stats_query;
+    v_sums jsonb;
     v_answer jsonb;
 begin
     perform hotmesh._enter(app);
     v_ask := hotmesh._stats_query(hotmesh._graph_get(topic), topic, query, '1h');
+    select jsonb_object_agg(coalesce(s.segment::text, 'all'), s.measures) into v_sums
+    from hotmesh._stats_sums(v_ask) s;
     v_answer := hotmesh._stats_head(v_ask, query) || jsonb_build_object(
-        'count', (select count(*) from hotmesh._stats_rows(v_ask)), 'measures', coalesce((
-            select s.measures from hotmesh._stats_sums(v_ask) s where s.segment is null), '[]'));
+        'count', (select count(*) from hotmesh._stats_rows(v_ask)),
+        'measures', coalesce(v_sums -> 'all', '[]'));
     if query -> 'sparse' = 'true' then
         return v_answer;
     end if;
-    return v_answer || jsonb_build_object('segments', (
-        select coalesce(jsonb_agg(jsonb_build_object(
-                   'time', hotmesh._stats_label(g.segment), 'count', coalesce(c.count, 0),
-                   'measures', coalesce(s.measures, '[]')) order by g.segment), '[]')
-        from hotmesh._stats_segments(v_ask) g (segment)
-        left join (
-            select r.segment, count(*) from hotmesh._stats_rows(v_ask) r group by r.segment) c
-            on c.segment = g.segment
-        left join hotmesh._stats_sums(v_ask) s on s.segment = g.segment));
+    return v_answer || jsonb_build_object('segments', hotmesh._stats_table(v_ask, v_sums));
 end
 $$;
 comment on function hotmesh.graph_stats(text, text, jsonb) is
