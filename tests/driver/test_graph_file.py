@@ -184,6 +184,12 @@ def test_all_such_words_are_told_at_once() -> None:
     ]  # fmt: skip
 
 
+def test_lines_may_end_as_windows_ends_them(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"activities:\r\n  t:\r\n    type: trigger\r\n    x: no\r\n")
+    assert faults(tmp_path / "a.yaml")[0].startswith("4:8 activities.t.x: no without quotes")
+    assert load("a:\r\n  - 'b'\r\n").document == {"a": ["b"]}
+
+
 def test_keys_are_what_is_written() -> None:
     document = load("data:\n  on: 1\n  no: 2\n  202: 3\n  1.10: 4\n  null: 5\n  08: 6\n").document
     assert list(document["data"]) == ["on", "no", "202", "1.10", "null", "08"]

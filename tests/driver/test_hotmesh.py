@@ -605,6 +605,21 @@ transitions:
     assert sorted(found) == [(4, "activities.w.type"), (8, "transitions.t[1].to")]
 
 
+async def test_a_graph_gets_its_topic_from_its_document_or_as_it_is_deployed(mesh: Open) -> None:
+    hot = await mesh()
+    bare = {"activities": {"t": {"type": "trigger"}}}
+    await hot.deploy(bare, subscribes="named")
+    await hot.activate("1")
+    assert (await hot.pubsub("named"))["metadata"]["tpc"] == "named"
+    with pytest.raises(TopicNotFoundError):
+        await hot.pub("any")
+    await hot.deploy(bare)
+    await hot.activate("1")
+    assert (await hot.pubsub("any"))["metadata"]["tpc"] == "any"
+    with pytest.raises(InvalidArgumentError):
+        await hot.deploy(bare, subscribes="")
+
+
 async def test_a_graph_is_explained_and_drawn(mesh: Open) -> None:
     hot = await mesh(deploy=ECHO)
     assert "2 w: worker work" in await hot.explain("echo")
