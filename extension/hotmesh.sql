@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-56d1bfa9-d936ebaa
+-- build 0.1.0-80e8177e-18edf70b
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -659,7 +659,10 @@ comment on type hotmesh.find_part is 'Conditions as SQL, and the paths and value
 
 
 -- 85_errand.sql
-
+create type hotmesh.relay as (
+    ids bigint[], tokens integer[], job_ids bigint[], topics text[], until timestamptz);
+comment on type hotmesh.relay is
+'Messages that a worker has finished, and topics for which it takes on what comes after them.';
 
 -- 85_start.sql
 
@@ -849,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-56d1bfa9-d936ebaa'
+    select '0.1.0-80e8177e-18edf70b'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8655,24 +8658,20 @@ end
 $$;
 
 -- Finished activities of graphs, as the events that tell their jobs at once: they are never laid
--- down. They have no deadlines.
+-- down. Their messages stay for what comes next (32), or to be dropped. They have no deadlines.
 create or replace function hotmesh._inbox_finish(ids bigint[], outputs jsonb[])
 returns hotmesh.streams[]
 language plpgsql
 as $$
-declare
-    v_events hotmesh.streams[];
 begin
-    with gone as (
-        delete from streams s where s.id = any (ids)
-        returning s.id, s.job_id, s.dimension, s.sequence)
-    select array_agg((
-        g.id, 'event', 'waiting', '', 'result', 0, g.job_id, g.dimension, g.sequence, null,
-        jsonb_build_object('output', outputs[array_position(ids, g.id)]), null, 0, 0,
-        null, null, null, null, null, null, null)::hotmesh.streams order by g.id)
-    into v_events
-    from gone g;
-    return coalesce(v_events, '{}');
+    return array(
+        select (
+            s.id, 'event', 'waiting', '', 'result', 0, s.job_id, s.dimension, s.sequence, null,
+            jsonb_build_object('output', outputs[array_position(ids, s.id)]), null, 0, 0,
+            null, null, null, null, null, null, null)::hotmesh.streams
+        from streams s
+        where s.id = any (ids)
+        order by s.id);
 end
 $$;
 
@@ -9119,6 +9118,72 @@ begin
             where s.id = b.id and s.token = b.token and s.state = 'leased') then 'busy'
         else 'stale' end
     from unnest(ids, tokens) as b (id, token);
+end
+$$;
+
+-- A message whose activity has finished becomes the next one of its job, if its worker serves that:
+-- leased to it already, as if it had been claimed. Once in a while it must queue up, so that jobs
+-- that go in circles leave room for others. Returns the messages for which there was none.
+create or replace function hotmesh._lease_relay(
+    messages hotmesh.streams[], ids bigint[], tokens integer[], job_ids bigint[], topics text[],
+    until timestamptz)
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_taken bigint[];
+    v_ids bigint[];
+begin
+    with taken as (
+        update streams s
+        set queue = m.queue, name = m.name, dimension = m.dimension, sequence = m.sequence,
+            args = m.args, retry_policy = m.retry_policy, attempt = 1, token = s.token + 1,
+            error = null, visible_at = until, created_at = v_now
+        from unnest(messages) with ordinality m
+        where s.id = ids[array_position(job_ids, m.job_id)]
+          and s.token = tokens[array_position(job_ids, m.job_id)] and s.token % 16 <> 0
+          and s.kind = 'activity' and s.state = 'leased'
+          and coalesce(s.slot, 0) = 0 and s.concurrency_key is null and s.timeouts is null
+          and m.state = 'ready' and m.queue = any (topics)
+        returning m.ordinality, s.id)
+    select array_agg(t.ordinality), array_agg(t.id) into v_taken, v_ids from taken t;
+    perform set_config('hotmesh.relayed', concat_ws(
+        ',', nullif(current_setting('hotmesh.relayed', true), ''),
+        array_to_string(v_ids, ',')), true)
+    where v_ids is not null;
+    return case
+        when v_taken is null then messages
+        when cardinality(v_taken) < cardinality(messages) then array(
+            select messages[n] from generate_subscripts(messages, 1) n where n <> all (v_taken))
+        else '{}' end;
+end
+$$;
+
+-- The messages that were relayed in this turn: they are to be handed out.
+create or replace function hotmesh._lease_relayed()
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids text := current_setting('hotmesh.relayed', true);
+begin
+    if coalesce(v_ids, '') = '' then
+        return '{}';
+    end if;
+    perform set_config('hotmesh.relayed', '', true);
+    return string_to_array(v_ids, ',')::bigint[];
+end
+$$;
+
+-- Messages of activities that have finished, and that nothing came after.
+create or replace function hotmesh._lease_finish(ids bigint[], tokens integer[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (ids) and s.token = tokens[array_position(ids, s.id)] and s.state = 'leased';
 end
 $$;
 
@@ -14918,14 +14983,13 @@ as $$
 $$;
 
 -- A worker gets one argument: {"metadata", "data"}.
-create or replace function hotmesh._errand_work(walks hotmesh.walk[])
+create or replace function hotmesh._errand_work(walks hotmesh.walk[], relay hotmesh.relay)
 returns void
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
-begin
-    perform hotmesh._stream_enqueue(array(
+    v_messages hotmesh.streams[] := array(
         select (null, 'activity', case when c.about ? 'delay' then 'delayed' else 'ready' end,
                 c.about ->> 'topic', c.about ->> 'topic', 0, w.job_id, c.about ->> 'dimension',
                 (c.about ->> 'sequence')::integer, null,
@@ -14940,7 +15004,15 @@ begin
                 null, null, null, null, null, null)::hotmesh.streams
         from unnest(walks) w
         cross join lateral jsonb_array_elements(w.commands) c (about)
-        where c.about ->> 'do' = 'worker'));
+        where c.about ->> 'do' = 'worker');
+begin
+    if relay.topics <> '{}' and v_messages <> '{}' then
+        v_messages := hotmesh._lease_relay(
+            v_messages, relay.ids, relay.tokens, relay.job_ids, relay.topics, relay.until);
+    end if;
+    if v_messages <> '{}' then
+        perform hotmesh._stream_enqueue(v_messages);
+    end if;
 end
 $$;
 
@@ -15201,7 +15273,7 @@ end
 $$;
 
 -- What walks want to be done, each kind at once. Of those that have ended nothing is asked.
-create or replace function hotmesh._errand_do(walks hotmesh.walk[])
+create or replace function hotmesh._errand_do(walks hotmesh.walk[], relay hotmesh.relay)
 returns hotmesh.walk[]
 language plpgsql
 as $$
@@ -15212,7 +15284,7 @@ declare
     v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
 begin
     if 'worker' = any (v_verbs) then
-        perform hotmesh._errand_work(v_open);
+        perform hotmesh._errand_work(v_open, relay);
     end if;
     if 'sleep' = any (v_verbs) then
         perform hotmesh._errand_sleep(v_open);
@@ -15234,7 +15306,7 @@ end
 $$;
 
 -- Steps, facts and commands of walks; returns those that they began.
-create or replace function hotmesh._errand_write(walks hotmesh.walk[])
+create or replace function hotmesh._errand_write(walks hotmesh.walk[], relay hotmesh.relay)
 returns hotmesh.walk[]
 language plpgsql
 as $$
@@ -15252,7 +15324,7 @@ begin
     end loop;
     perform hotmesh._attribute_lay(v_steps);
     if v_commands then
-        v_begun := hotmesh._errand_do(walks);
+        v_begun := hotmesh._errand_do(walks, relay);
     end if;
     perform hotmesh._errand_settle(walks);
     return v_begun;
@@ -15322,7 +15394,8 @@ $$;
 -- Walks on with jobs of graphs whose locks the caller holds, and with whatever comes of it in this
 -- transaction: children, parents that can be locked. Past the bound the rest waits for a turn.
 create or replace function hotmesh._errand_go(
-    job_ids bigint[], begun hotmesh.walk[] default '{}', events hotmesh.streams[] default '{}')
+    job_ids bigint[], begun hotmesh.walk[] default '{}', events hotmesh.streams[] default '{}',
+    relay hotmesh.relay default null)
 returns void
 language plpgsql
 as $$
@@ -15335,11 +15408,11 @@ begin
         exit when v_walks = '{}';
         events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
-        begun := hotmesh._errand_write(v_walks);
+        begun := hotmesh._errand_write(v_walks, relay);
         v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
-        perform hotmesh._errand_write(begun);
+        perform hotmesh._errand_write(begun, null);
     end if;
 end
 $$;
@@ -16874,7 +16947,8 @@ as $$
         number = 1 and entry.leg = 'answer' and about ->> 'type' = 'worker'
         and self -> '$' = '{"open": true, "turn": 0}'
         and jsonb_typeof(entry.answer -> 'output') = 'object'
-        and (entry.answer -> 'output') - 'data' = '{"status": "success"}'
+        and entry.answer -> 'output' ?| '{status,data}'
+        and (entry.answer -> 'output') - 'data' <@ '{"status": "success"}'
         and entry.answer - 'output' = '{}', false)
 $$;
 
@@ -19577,21 +19651,42 @@ begin
 end
 $$;
 
-create or replace function hotmesh._report_activities(reports hotmesh.report[], told bigint[])
+-- What graphs' workers answered: their jobs go on at once, and what comes next goes to the worker
+-- itself, up to `number` messages of `topics`.
+create or replace function hotmesh._report_graphs(
+    reports hotmesh.report[], graphs bigint[], relay hotmesh.relay, number integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+    v_tokens integer[];
+    v_events hotmesh.streams[] := '{}';
+begin
+    select array_agg(r.id), array_agg(r.token), array_agg(r.job_id),
+           hotmesh._inbox_finish(array_agg(r.id), array_agg(coalesce(r.output, 'null')))
+    into v_ids, v_tokens, relay.job_ids, v_events
+    from unnest(reports) r
+    where r.error is null and r.job_id = any (graphs);
+    relay.ids := v_ids[:number];
+    relay.tokens := v_tokens[:number];
+    relay.job_ids := relay.job_ids[:number];
+    perform hotmesh._errand_go(graphs, events => coalesce(v_events, '{}'), relay => relay);
+    if v_ids is not null then
+        perform hotmesh._lease_finish(v_ids, v_tokens);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._report_activities(
+    reports hotmesh.report[], told bigint[], relay hotmesh.relay, number integer)
 returns void
 language plpgsql
 as $$
 declare
     v_graphs bigint[] := array(
         select j.id from jobs j where j.id = any (told) and j.graph_id is not null);
-    v_events hotmesh.streams[] := '{}';
 begin
-    if v_graphs <> '{}' then
-        select hotmesh._inbox_finish(array_agg(r.id), array_agg(coalesce(r.output, 'null')))
-        into v_events
-        from unnest(reports) r
-        where r.error is null and r.job_id = any (v_graphs);
-    end if;
     perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
     from unnest(reports) r
     where r.error is null and r.job_id <> all (v_graphs)
@@ -19606,7 +19701,7 @@ begin
     where r.error is not null
     having count(*) > 0;
     if v_graphs <> '{}' then
-        perform hotmesh._errand_go(v_graphs, events => v_events);
+        perform hotmesh._report_graphs(reports, v_graphs, relay, number);
     end if;
     if cardinality(told) > cardinality(v_graphs) then
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
@@ -19639,8 +19734,33 @@ begin
 end
 $$;
 
+-- The topics of activities that a worker takes on at once: those without limits. None of a worker
+-- that is in doubt of what it holds.
+create or replace function hotmesh._report_relay(want jsonb, lease interval)
+returns hotmesh.relay
+language plpgsql
+as $$
+declare
+    v_relay hotmesh.relay;
+begin
+    if (want ->> 'activity')::integer > 0 and not want ? 'held' then
+        v_relay.topics := array(
+            select n.name
+            from jsonb_array_elements_text(want -> 'names') with ordinality n (name, place)
+            where want -> 'kinds' ->> n.place::integer - 1 = 'activity'
+              and want -> 'queues' ->> n.place::integer - 1 = n.name);
+        v_relay.topics := array(
+            select t from unnest(v_relay.topics) t
+            except select l.queue from unnest(hotmesh._limit_of('activity', v_relay.topics)) l);
+        v_relay.until := hotmesh.now() + lease;
+    end if;
+    return v_relay;
+end
+$$;
+
 -- Applies reports; the answers are for those that were not simply applied.
-create or replace function hotmesh._report_apply(reports jsonb, worker text, lease interval)
+create or replace function hotmesh._report_apply(
+    reports jsonb, worker text, lease interval, want jsonb default '{}')
 returns setof hotmesh.delivery
 language plpgsql
 as $$
@@ -19665,7 +19785,8 @@ begin
     if v_verdicts && '{told,untold}' then
         perform hotmesh._report_activities(
             array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
-            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'));
+            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'),
+            hotmesh._report_relay(want, lease), coalesce((want ->> 'activity')::integer, 0));
     end if;
     if 'ok' = any (v_verdicts) then
         return query
@@ -19865,6 +19986,7 @@ returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
+    v_relayed bigint[] := hotmesh._lease_relayed();
     v_ids bigint[];
 begin
     perform hotmesh._lane_admit() where exists (select from lanes);
@@ -19872,9 +19994,13 @@ begin
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;
     end if;
-    v_ids := hotmesh._delivery_claim('activity', worker, want, lease);
-    if v_ids <> '{}' then
-        return query select (d).* from hotmesh._delivery_activities(v_ids) d;
+    if (want ->> 'activity')::integer > cardinality(v_relayed) then
+        v_relayed := v_relayed || hotmesh._delivery_claim(
+            'activity', worker, want || jsonb_build_object(
+                'activity', (want ->> 'activity')::integer - cardinality(v_relayed)), lease);
+    end if;
+    if v_relayed <> '{}' then
+        return query select (d).* from hotmesh._delivery_activities(v_relayed) d;
     end if;
 end
 $$;
@@ -20099,7 +20225,7 @@ begin
         from jsonb_array_elements(reports) r
         cross join lateral hotmesh._isolate(jsonb_build_array(r), worker, v_lease) a;
     elsif reports <> '[]' then
-        return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
+        return query select (a).* from hotmesh._report_apply(reports, worker, v_lease, want) a;
     end if;
     if want ? 'held' then
         perform hotmesh._lease_reconcile(

@@ -34,24 +34,20 @@ end
 $$;
 
 -- Finished activities of graphs, as the events that tell their jobs at once: they are never laid
--- down. They have no deadlines.
+-- down. Their messages stay for what comes next (32), or to be dropped. They have no deadlines.
 create or replace function hotmesh._inbox_finish(ids bigint[], outputs jsonb[])
 returns hotmesh.streams[]
 language plpgsql
 as $$
-declare
-    v_events hotmesh.streams[];
 begin
-    with gone as (
-        delete from streams s where s.id = any (ids)
-        returning s.id, s.job_id, s.dimension, s.sequence)
-    select array_agg((
-        g.id, 'event', 'waiting', '', 'result', 0, g.job_id, g.dimension, g.sequence, null,
-        jsonb_build_object('output', outputs[array_position(ids, g.id)]), null, 0, 0,
-        null, null, null, null, null, null, null)::hotmesh.streams order by g.id)
-    into v_events
-    from gone g;
-    return coalesce(v_events, '{}');
+    return array(
+        select (
+            s.id, 'event', 'waiting', '', 'result', 0, s.job_id, s.dimension, s.sequence, null,
+            jsonb_build_object('output', outputs[array_position(ids, s.id)]), null, 0, 0,
+            null, null, null, null, null, null, null)::hotmesh.streams
+        from streams s
+        where s.id = any (ids)
+        order by s.id);
 end
 $$;
 

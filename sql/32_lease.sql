@@ -87,6 +87,72 @@ begin
 end
 $$;
 
+-- A message whose activity has finished becomes the next one of its job, if its worker serves that:
+-- leased to it already, as if it had been claimed. Once in a while it must queue up, so that jobs
+-- that go in circles leave room for others. Returns the messages for which there was none.
+create or replace function hotmesh._lease_relay(
+    messages hotmesh.streams[], ids bigint[], tokens integer[], job_ids bigint[], topics text[],
+    until timestamptz)
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_now timestamptz := hotmesh.now();
+    v_taken bigint[];
+    v_ids bigint[];
+begin
+    with taken as (
+        update streams s
+        set queue = m.queue, name = m.name, dimension = m.dimension, sequence = m.sequence,
+            args = m.args, retry_policy = m.retry_policy, attempt = 1, token = s.token + 1,
+            error = null, visible_at = until, created_at = v_now
+        from unnest(messages) with ordinality m
+        where s.id = ids[array_position(job_ids, m.job_id)]
+          and s.token = tokens[array_position(job_ids, m.job_id)] and s.token % 16 <> 0
+          and s.kind = 'activity' and s.state = 'leased'
+          and coalesce(s.slot, 0) = 0 and s.concurrency_key is null and s.timeouts is null
+          and m.state = 'ready' and m.queue = any (topics)
+        returning m.ordinality, s.id)
+    select array_agg(t.ordinality), array_agg(t.id) into v_taken, v_ids from taken t;
+    perform set_config('hotmesh.relayed', concat_ws(
+        ',', nullif(current_setting('hotmesh.relayed', true), ''),
+        array_to_string(v_ids, ',')), true)
+    where v_ids is not null;
+    return case
+        when v_taken is null then messages
+        when cardinality(v_taken) < cardinality(messages) then array(
+            select messages[n] from generate_subscripts(messages, 1) n where n <> all (v_taken))
+        else '{}' end;
+end
+$$;
+
+-- The messages that were relayed in this turn: they are to be handed out.
+create or replace function hotmesh._lease_relayed()
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids text := current_setting('hotmesh.relayed', true);
+begin
+    if coalesce(v_ids, '') = '' then
+        return '{}';
+    end if;
+    perform set_config('hotmesh.relayed', '', true);
+    return string_to_array(v_ids, ',')::bigint[];
+end
+$$;
+
+-- Messages of activities that have finished, and that nothing came after.
+create or replace function hotmesh._lease_finish(ids bigint[], tokens integer[])
+returns void
+language plpgsql
+as $$
+begin
+    delete from streams s
+    where s.id = any (ids) and s.token = tokens[array_position(ids, s.id)] and s.state = 'leased';
+end
+$$;
+
 -- A worker that stops gives back what it holds; what it had begun does not count as an attempt.
 create or replace function hotmesh._lease_return(ids bigint[], worker text)
 returns integer

@@ -3,6 +3,10 @@
 -- is answered at once is walked on with at once, so that sub-flows end in the same transaction.
 
 --@ state
+create type hotmesh.relay as (
+    ids bigint[], tokens integer[], job_ids bigint[], topics text[], until timestamptz);
+comment on type hotmesh.relay is
+'Messages that a worker has finished, and topics for which it takes on what comes after them.';
 
 --@ behaviour
 create or replace function hotmesh._errand_list(walks hotmesh.walk[], verb text)
@@ -18,14 +22,13 @@ as $$
 $$;
 
 -- A worker gets one argument: {"metadata", "data"}.
-create or replace function hotmesh._errand_work(walks hotmesh.walk[])
+create or replace function hotmesh._errand_work(walks hotmesh.walk[], relay hotmesh.relay)
 returns void
 language plpgsql
 as $$
 declare
     v_now timestamptz := hotmesh.now();
-begin
-    perform hotmesh._stream_enqueue(array(
+    v_messages hotmesh.streams[] := array(
         select (null, 'activity', case when c.about ? 'delay' then 'delayed' else 'ready' end,
                 c.about ->> 'topic', c.about ->> 'topic', 0, w.job_id, c.about ->> 'dimension',
                 (c.about ->> 'sequence')::integer, null,
@@ -40,7 +43,15 @@ begin
                 null, null, null, null, null, null)::hotmesh.streams
         from unnest(walks) w
         cross join lateral jsonb_array_elements(w.commands) c (about)
-        where c.about ->> 'do' = 'worker'));
+        where c.about ->> 'do' = 'worker');
+begin
+    if relay.topics <> '{}' and v_messages <> '{}' then
+        v_messages := hotmesh._lease_relay(
+            v_messages, relay.ids, relay.tokens, relay.job_ids, relay.topics, relay.until);
+    end if;
+    if v_messages <> '{}' then
+        perform hotmesh._stream_enqueue(v_messages);
+    end if;
 end
 $$;
 
@@ -301,7 +312,7 @@ end
 $$;
 
 -- What walks want to be done, each kind at once. Of those that have ended nothing is asked.
-create or replace function hotmesh._errand_do(walks hotmesh.walk[])
+create or replace function hotmesh._errand_do(walks hotmesh.walk[], relay hotmesh.relay)
 returns hotmesh.walk[]
 language plpgsql
 as $$
@@ -312,7 +323,7 @@ declare
     v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
 begin
     if 'worker' = any (v_verbs) then
-        perform hotmesh._errand_work(v_open);
+        perform hotmesh._errand_work(v_open, relay);
     end if;
     if 'sleep' = any (v_verbs) then
         perform hotmesh._errand_sleep(v_open);
@@ -334,7 +345,7 @@ end
 $$;
 
 -- Steps, facts and commands of walks; returns those that they began.
-create or replace function hotmesh._errand_write(walks hotmesh.walk[])
+create or replace function hotmesh._errand_write(walks hotmesh.walk[], relay hotmesh.relay)
 returns hotmesh.walk[]
 language plpgsql
 as $$
@@ -352,7 +363,7 @@ begin
     end loop;
     perform hotmesh._attribute_lay(v_steps);
     if v_commands then
-        v_begun := hotmesh._errand_do(walks);
+        v_begun := hotmesh._errand_do(walks, relay);
     end if;
     perform hotmesh._errand_settle(walks);
     return v_begun;
@@ -422,7 +433,8 @@ $$;
 -- Walks on with jobs of graphs whose locks the caller holds, and with whatever comes of it in this
 -- transaction: children, parents that can be locked. Past the bound the rest waits for a turn.
 create or replace function hotmesh._errand_go(
-    job_ids bigint[], begun hotmesh.walk[] default '{}', events hotmesh.streams[] default '{}')
+    job_ids bigint[], begun hotmesh.walk[] default '{}', events hotmesh.streams[] default '{}',
+    relay hotmesh.relay default null)
 returns void
 language plpgsql
 as $$
@@ -435,11 +447,11 @@ begin
         exit when v_walks = '{}';
         events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
-        begun := hotmesh._errand_write(v_walks);
+        begun := hotmesh._errand_write(v_walks, relay);
         v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
-        perform hotmesh._errand_write(begun);
+        perform hotmesh._errand_write(begun, null);
     end if;
 end
 $$;

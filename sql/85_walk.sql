@@ -175,7 +175,8 @@ as $$
         number = 1 and entry.leg = 'answer' and about ->> 'type' = 'worker'
         and self -> '$' = '{"open": true, "turn": 0}'
         and jsonb_typeof(entry.answer -> 'output') = 'object'
-        and (entry.answer -> 'output') - 'data' = '{"status": "success"}'
+        and entry.answer -> 'output' ?| '{status,data}'
+        and (entry.answer -> 'output') - 'data' <@ '{"status": "success"}'
         and entry.answer - 'output' = '{}', false)
 $$;
 

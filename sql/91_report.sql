@@ -137,21 +137,42 @@ begin
 end
 $$;
 
-create or replace function hotmesh._report_activities(reports hotmesh.report[], told bigint[])
+-- What graphs' workers answered: their jobs go on at once, and what comes next goes to the worker
+-- itself, up to `number` messages of `topics`.
+create or replace function hotmesh._report_graphs(
+    reports hotmesh.report[], graphs bigint[], relay hotmesh.relay, number integer)
+returns void
+language plpgsql
+as $$
+declare
+    v_ids bigint[];
+    v_tokens integer[];
+    v_events hotmesh.streams[] := '{}';
+begin
+    select array_agg(r.id), array_agg(r.token), array_agg(r.job_id),
+           hotmesh._inbox_finish(array_agg(r.id), array_agg(coalesce(r.output, 'null')))
+    into v_ids, v_tokens, relay.job_ids, v_events
+    from unnest(reports) r
+    where r.error is null and r.job_id = any (graphs);
+    relay.ids := v_ids[:number];
+    relay.tokens := v_tokens[:number];
+    relay.job_ids := relay.job_ids[:number];
+    perform hotmesh._errand_go(graphs, events => coalesce(v_events, '{}'), relay => relay);
+    if v_ids is not null then
+        perform hotmesh._lease_finish(v_ids, v_tokens);
+    end if;
+end
+$$;
+
+create or replace function hotmesh._report_activities(
+    reports hotmesh.report[], told bigint[], relay hotmesh.relay, number integer)
 returns void
 language plpgsql
 as $$
 declare
     v_graphs bigint[] := array(
         select j.id from jobs j where j.id = any (told) and j.graph_id is not null);
-    v_events hotmesh.streams[] := '{}';
 begin
-    if v_graphs <> '{}' then
-        select hotmesh._inbox_finish(array_agg(r.id), array_agg(coalesce(r.output, 'null')))
-        into v_events
-        from unnest(reports) r
-        where r.error is null and r.job_id = any (v_graphs);
-    end if;
     perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
     from unnest(reports) r
     where r.error is null and r.job_id <> all (v_graphs)
@@ -166,7 +187,7 @@ begin
     where r.error is not null
     having count(*) > 0;
     if v_graphs <> '{}' then
-        perform hotmesh._errand_go(v_graphs, events => v_events);
+        perform hotmesh._report_graphs(reports, v_graphs, relay, number);
     end if;
     if cardinality(told) > cardinality(v_graphs) then
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
@@ -199,8 +220,33 @@ begin
 end
 $$;
 
+-- The topics of activities that a worker takes on at once: those without limits. None of a worker
+-- that is in doubt of what it holds.
+create or replace function hotmesh._report_relay(want jsonb, lease interval)
+returns hotmesh.relay
+language plpgsql
+as $$
+declare
+    v_relay hotmesh.relay;
+begin
+    if (want ->> 'activity')::integer > 0 and not want ? 'held' then
+        v_relay.topics := array(
+            select n.name
+            from jsonb_array_elements_text(want -> 'names') with ordinality n (name, place)
+            where want -> 'kinds' ->> n.place::integer - 1 = 'activity'
+              and want -> 'queues' ->> n.place::integer - 1 = n.name);
+        v_relay.topics := array(
+            select t from unnest(v_relay.topics) t
+            except select l.queue from unnest(hotmesh._limit_of('activity', v_relay.topics)) l);
+        v_relay.until := hotmesh.now() + lease;
+    end if;
+    return v_relay;
+end
+$$;
+
 -- Applies reports; the answers are for those that were not simply applied.
-create or replace function hotmesh._report_apply(reports jsonb, worker text, lease interval)
+create or replace function hotmesh._report_apply(
+    reports jsonb, worker text, lease interval, want jsonb default '{}')
 returns setof hotmesh.delivery
 language plpgsql
 as $$
@@ -225,7 +271,8 @@ begin
     if v_verdicts && '{told,untold}' then
         perform hotmesh._report_activities(
             array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
-            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'));
+            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'),
+            hotmesh._report_relay(want, lease), coalesce((want ->> 'activity')::integer, 0));
     end if;
     if 'ok' = any (v_verdicts) then
         return query

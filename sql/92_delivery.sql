@@ -199,6 +199,7 @@ returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
+    v_relayed bigint[] := hotmesh._lease_relayed();
     v_ids bigint[];
 begin
     perform hotmesh._lane_admit() where exists (select from lanes);
@@ -206,9 +207,13 @@ begin
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;
     end if;
-    v_ids := hotmesh._delivery_claim('activity', worker, want, lease);
-    if v_ids <> '{}' then
-        return query select (d).* from hotmesh._delivery_activities(v_ids) d;
+    if (want ->> 'activity')::integer > cardinality(v_relayed) then
+        v_relayed := v_relayed || hotmesh._delivery_claim(
+            'activity', worker, want || jsonb_build_object(
+                'activity', (want ->> 'activity')::integer - cardinality(v_relayed)), lease);
+    end if;
+    if v_relayed <> '{}' then
+        return query select (d).* from hotmesh._delivery_activities(v_relayed) d;
     end if;
 end
 $$;

@@ -227,7 +227,7 @@ begin
         from jsonb_array_elements(reports) r
         cross join lateral hotmesh._isolate(jsonb_build_array(r), worker, v_lease) a;
     elsif reports <> '[]' then
-        return query select (a).* from hotmesh._report_apply(reports, worker, v_lease) a;
+        return query select (a).* from hotmesh._report_apply(reports, worker, v_lease, want) a;
     end if;
     if want ? 'held' then
         perform hotmesh._lease_reconcile(

@@ -410,6 +410,8 @@ class Pump:
         }
         now = monotonic()
         self._claimed.settle(finished, verdicts)
+        if "stale" in verdicts.values():
+            self._in_doubt = True  # of an answer that was lost, the next message may be held here
         for report in reports:
             verdict = verdicts.get((report.held.id, report.held.token))
             if verdict == "busy":
@@ -418,7 +420,6 @@ class Pump:
                     report.keep = False
                 self._again.append(report)
             elif verdict == "stale":
-                self._in_doubt = True
                 self._forget(report.held)
             else:
                 self._applied(report)
