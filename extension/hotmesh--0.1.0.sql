@@ -839,7 +839,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-18edf70b'
+    select '0.1.0-80e8177e-117dce03'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5646,6 +5646,20 @@ begin
 end
 $$;
 
+-- How long its jobs stay is computed as they start.
+create function hotmesh._fault_expire(expire jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language sql
+stable
+as $$
+    select path, format('it mentions the activity %s, but is computed as a job starts: from what '
+        'the trigger was given', left(r.names[1], 60))
+    from jsonb_path_query(expire, 'lax $.** ? (@ starts with "{")') w (word)
+    cross join lateral (values (hotmesh._reference_parse(w.word #>> '{}'))) r (names)
+    where scope #>> array['types', r.names[1]] <> 'trigger'
+    limit 1
+$$;
+
 create function hotmesh._fault_graph(graph jsonb, scope jsonb, path text)
 returns table (at text, reason text)
 language plpgsql
@@ -5655,6 +5669,9 @@ begin
     return query
         select f.at, f.reason
         from hotmesh._field_object('{graph}', graph, scope, path) f
+        union all
+        select f.at, f.reason
+        from hotmesh._fault_expire(graph -> 'expire', scope, path || '.expire') f
         union all
         select path || '.activities', format('it is %s, but has to be an object of activities',
             hotmesh._field_shown(graph -> 'activities'))

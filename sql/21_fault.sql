@@ -207,6 +207,20 @@ begin
 end
 $$;
 
+-- How long its jobs stay is computed as they start.
+create or replace function hotmesh._fault_expire(expire jsonb, scope jsonb, path text)
+returns table (at text, reason text)
+language sql
+stable
+as $$
+    select path, format('it mentions the activity %s, but is computed as a job starts: from what '
+        'the trigger was given', left(r.names[1], 60))
+    from jsonb_path_query(expire, 'lax $.** ? (@ starts with "{")') w (word)
+    cross join lateral (values (hotmesh._reference_parse(w.word #>> '{}'))) r (names)
+    where scope #>> array['types', r.names[1]] <> 'trigger'
+    limit 1
+$$;
+
 create or replace function hotmesh._fault_graph(graph jsonb, scope jsonb, path text)
 returns table (at text, reason text)
 language plpgsql
@@ -216,6 +230,9 @@ begin
     return query
         select f.at, f.reason
         from hotmesh._field_object('{graph}', graph, scope, path) f
+        union all
+        select f.at, f.reason
+        from hotmesh._fault_expire(graph -> 'expire', scope, path || '.expire') f
         union all
         select path || '.activities', format('it is %s, but has to be an object of activities',
             hotmesh._field_shown(graph -> 'activities'))

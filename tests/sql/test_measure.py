@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -400,3 +401,24 @@ def test_a_question_reads_the_rows_of_its_key_only(
     for call, before in zip(calls, few, strict=True):
         # The best of three: a session that has fallen behind reads the catalogue anew.
         assert min(pages(call) for _ in range(3)) < before + 60, (call, before)
+
+
+@pytest.mark.parametrize(
+    "expire", ["'{w.output.data.ttl}'", "{'@pipe': [['{w.output.data.ttl}', 1], ['{@math.add}']]}"]
+)
+def test_an_expire_that_needs_what_comes_later_is_a_fault(graphs: Graphs, expire: str) -> None:
+    document = EXPIRING.replace("{EXPIRE}", expire)
+    with pytest.raises(psycopg.DatabaseError) as caught:
+        graphs.check(document + "  w: {type: worker, topic: w}\ntransitions: {t: [{to: w}]}\n")
+    assert caught.value.sqlstate == "MSH20"
+    [fault] = json.loads(caught.value.diag.message_detail or "")
+    assert fault["path"].endswith("expire")
+    assert fault["reason"].startswith("it mentions the activity w, but is computed as a job starts")
+
+
+def test_a_trigger_chooses_the_granularity(graphs: Graphs) -> None:
+    graphs.deploy(COUNTED.replace("key:", "granularity: 30m\n      key:"))
+    sell(graphs, "a", "red", 1)
+    found = stats(graphs)
+    assert found["granularity"] == "30m"
+    assert [segment["time"][11:16] for segment in found["segments"]] == ["11:00", "11:30", "12:00"]
