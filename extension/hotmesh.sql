@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-117dce03
+-- build 0.1.0-80e8177e-652fe6d3
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -852,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-117dce03'
+    select '0.1.0-80e8177e-652fe6d3'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7056,6 +7056,17 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
+-- Whether some activity gets the trigger's data because it says nothing else.
+create or replace function hotmesh._plan_reads_trigger(graph jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select exists (
+        select from jsonb_each(graph -> 'activities') a
+        where a.value ->> 'type' in ('worker', 'sql') and a.value #> '{input,maps}' is null)
+$$;
+
 create or replace function hotmesh._plan_build(app text, graph jsonb)
 returns jsonb
 language plpgsql
@@ -7085,7 +7096,8 @@ begin
         'reads', (
             select coalesce(jsonb_agg(jsonb_build_array(d.number, d.depth) order by d.number), '[]')
             from hotmesh._plan_depths(graph) d
-            where d.id = any (v_refs)),
+            where d.id = any (v_refs)
+               or d.number = 1 and hotmesh._plan_reads_trigger(graph)),
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
@@ -20037,8 +20049,39 @@ begin
     if v_graphs = '{}' then
         return job_ids;
     end if;
-    perform hotmesh._errand_go(v_graphs);
+    perform hotmesh._isolate(v_graphs);
     return array(select j from unnest(job_ids) j where j <> all (v_graphs));
+end
+$$;
+
+-- Does this failure pass when it is tried again?
+create or replace function hotmesh._turn_passes(state text)
+returns boolean
+language sql
+immutable
+as $$
+    select state in ('40001', '40P01') or left(state, 2) in ('53', '57')
+$$;
+
+-- Jobs that walk, all at once or, if that fails, each by itself: one that fails alone is ended with
+-- its error, so that it stops nobody's turns.
+create or replace function hotmesh._isolate(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._errand_go(job_ids);
+exception
+    when others then
+        if hotmesh._turn_passes(sqlstate) then
+            raise;
+        elsif cardinality(job_ids) > 1 then
+            perform hotmesh._isolate(array[j]) from unnest(job_ids) j;
+        else
+            perform hotmesh._order_interrupt(job_ids[1], jsonb_build_object(
+                'type', 'EngineError', 'code', 598,
+                'reason', format('%s (%s)', sqlerrm, sqlstate)));
+        end if;
 end
 $$;
 
@@ -20104,7 +20147,7 @@ exception
     when others then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
-        if v_state in ('40001', '40P01') or left(v_state, 2) in ('53', '57') then
+        if hotmesh._turn_passes(v_state) then
             raise;
         end if;
         v_error := jsonb_build_object(

@@ -105,6 +105,17 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
+-- Whether some activity gets the trigger's data because it says nothing else.
+create or replace function hotmesh._plan_reads_trigger(graph jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select exists (
+        select from jsonb_each(graph -> 'activities') a
+        where a.value ->> 'type' in ('worker', 'sql') and a.value #> '{input,maps}' is null)
+$$;
+
 create or replace function hotmesh._plan_build(app text, graph jsonb)
 returns jsonb
 language plpgsql
@@ -134,7 +145,8 @@ begin
         'reads', (
             select coalesce(jsonb_agg(jsonb_build_array(d.number, d.depth) order by d.number), '[]')
             from hotmesh._plan_depths(graph) d
-            where d.id = any (v_refs)),
+            where d.id = any (v_refs)
+               or d.number = 1 and hotmesh._plan_reads_trigger(graph)),
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)

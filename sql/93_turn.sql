@@ -22,8 +22,39 @@ begin
     if v_graphs = '{}' then
         return job_ids;
     end if;
-    perform hotmesh._errand_go(v_graphs);
+    perform hotmesh._isolate(v_graphs);
     return array(select j from unnest(job_ids) j where j <> all (v_graphs));
+end
+$$;
+
+-- Does this failure pass when it is tried again?
+create or replace function hotmesh._turn_passes(state text)
+returns boolean
+language sql
+immutable
+as $$
+    select state in ('40001', '40P01') or left(state, 2) in ('53', '57')
+$$;
+
+-- Jobs that walk, all at once or, if that fails, each by itself: one that fails alone is ended with
+-- its error, so that it stops nobody's turns.
+create or replace function hotmesh._isolate(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._errand_go(job_ids);
+exception
+    when others then
+        if hotmesh._turn_passes(sqlstate) then
+            raise;
+        elsif cardinality(job_ids) > 1 then
+            perform hotmesh._isolate(array[j]) from unnest(job_ids) j;
+        else
+            perform hotmesh._order_interrupt(job_ids[1], jsonb_build_object(
+                'type', 'EngineError', 'code', 598,
+                'reason', format('%s (%s)', sqlerrm, sqlstate)));
+        end if;
 end
 $$;
 
@@ -89,7 +120,7 @@ exception
     when others then
         get stacked diagnostics
             v_state = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail;
-        if v_state in ('40001', '40P01') or left(v_state, 2) in ('53', '57') then
+        if hotmesh._turn_passes(v_state) then
             raise;
         end if;
         v_error := jsonb_build_object(

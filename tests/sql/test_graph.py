@@ -504,3 +504,43 @@ transitions: {t: [{to: a}]}
         f",0,{turn},0" for turn in range(12)
     ]
     assert one(db, "select hotmesh.job_state('my-app', %s)", child) == {"n": 12}
+
+
+def test_what_nobody_foresaw_ends_one_job_and_stops_no_turn(
+    graphs: Graphs, db: Connection, clock: Clock
+) -> None:
+    """A code of the user's own is caught by no list; the jobs beside it go on."""
+    db.execute("""
+create function public.odd(data jsonb) returns jsonb language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$ begin
+    if data ->> 'bad' = 'true' then raise exception 'odd' using errcode = 'UE001'; end if;
+    return data;
+end $$""")
+    graphs.deploy("""
+subscribes: odd
+activities:
+  t: {type: trigger}
+  h: {type: hook, sleep: 60}
+  s: {type: sql, function: public.odd}
+transitions: {t: [{to: h}], h: [{to: s}]}
+""")
+    keys = [graphs.pub("odd", {"bad": bad}) for bad in (False, True, False)]
+    clock.advance("61 s")
+    graphs.turn()
+    states = [graphs.state(key) for key in keys]
+    assert [state.status == 0 for state in states] == [True, False, True]
+    assert states[1].error["message"] == "odd (UE001)"
+
+
+def test_a_worker_without_maps_gets_the_triggers_data_however_late(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: late
+activities:
+  t: {type: trigger}
+  a: {type: worker, topic: first}
+  b: {type: worker, topic: second}
+transitions: {t: [{to: a}], a: [{to: b}]}
+""")
+    graphs.pub("late", {"n": 7})
+    graphs.work("first")
+    assert graphs.work("second").args[0]["data"] == {"n": 7}
