@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-652fe6d3
+-- build 0.1.0-80e8177e-45caa476
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -852,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-652fe6d3'
+    select '0.1.0-80e8177e-45caa476'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1959,8 +1959,8 @@ begin
 end
 $$;
 
--- The text of a number that is read as it again. Of 17 digits 16 are enough where they lie right
--- between two numbers: JavaScript takes those.
+-- The text of a number that is read as it again. Right between two numbers fewer digits may do:
+-- JavaScript takes those.
 create or replace function hotmesh._value_short(x double precision)
 returns text
 language plpgsql
@@ -1968,15 +1968,19 @@ immutable
 parallel safe
 as $$
 declare
-    v_text constant text := x::text;
+    v_text text := x::text;
     v_parts constant text[] := string_to_array(v_text, 'e');
     v_near text;
 begin
-    if abs(x) < 1e16 or abs(x) > 1e40 or length(ltrim(v_parts[1], '-')) < 18 then
+    if abs(x) < 1e16 or abs(x) > 1e40 then
         return v_text;
     end if;
-    v_near := trim_scale(round(v_parts[1]::numeric, 15)) || 'e' || v_parts[2];
-    return case when v_near::float8 = x then v_near else v_text end;
+    for places in reverse 15..12 loop
+        v_near := trim_scale(round(v_parts[1]::numeric, places)) || 'e' || v_parts[2];
+        exit when v_near::float8 <> x;
+        v_text := v_near;
+    end loop;
+    return v_text;
 end
 $$;
 
@@ -2666,7 +2670,8 @@ declare
     v_places constant integer :=
         case when not abs(v_x) < 'Infinity' then 0
              else hotmesh._number_places(digits, 0, 'number.toExponential') end;
-    v_short constant text := regexp_replace(v_x::text, 'e.*|[-.]', '', 'g');
+    v_short constant text := regexp_replace(
+        hotmesh._value_short(v_x), 'e.*|[-.]', '', 'g');
 begin
     if not abs(v_x) < 'Infinity' then
         return to_jsonb(v_x::text);
@@ -6694,7 +6699,8 @@ declare
 begin
     return array(
         select case when e.n = 1 and vals is not null and v_names[1] like '@%'
-                    then hotmesh._expression_call(array_to_string(v_names, '.'), vals)
+                    then hotmesh._expression_fixed(
+                        hotmesh._expression_call(array_to_string(v_names, '.'), vals), scope)
                     else hotmesh._expression_raw(e.cell, scope) end
         from jsonb_array_elements(line) with ordinality e (cell, n)
         order by e.n);

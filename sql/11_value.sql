@@ -178,8 +178,8 @@ begin
 end
 $$;
 
--- The text of a number that is read as it again. Of 17 digits 16 are enough where they lie right
--- between two numbers: JavaScript takes those.
+-- The text of a number that is read as it again. Right between two numbers fewer digits may do:
+-- JavaScript takes those.
 create or replace function hotmesh._value_short(x double precision)
 returns text
 language plpgsql
@@ -187,15 +187,19 @@ immutable
 parallel safe
 as $$
 declare
-    v_text constant text := x::text;
+    v_text text := x::text;
     v_parts constant text[] := string_to_array(v_text, 'e');
     v_near text;
 begin
-    if abs(x) < 1e16 or abs(x) > 1e40 or length(ltrim(v_parts[1], '-')) < 18 then
+    if abs(x) < 1e16 or abs(x) > 1e40 then
         return v_text;
     end if;
-    v_near := trim_scale(round(v_parts[1]::numeric, 15)) || 'e' || v_parts[2];
-    return case when v_near::float8 = x then v_near else v_text end;
+    for places in reverse 15..12 loop
+        v_near := trim_scale(round(v_parts[1]::numeric, places)) || 'e' || v_parts[2];
+        exit when v_near::float8 <> x;
+        v_text := v_near;
+    end loop;
+    return v_text;
 end
 $$;
 

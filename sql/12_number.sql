@@ -418,7 +418,8 @@ declare
     v_places constant integer :=
         case when not abs(v_x) < 'Infinity' then 0
              else hotmesh._number_places(digits, 0, 'number.toExponential') end;
-    v_short constant text := regexp_replace(v_x::text, 'e.*|[-.]', '', 'g');
+    v_short constant text := regexp_replace(
+        hotmesh._value_short(v_x), 'e.*|[-.]', '', 'g');
 begin
     if not abs(v_x) < 'Infinity' then
         return to_jsonb(v_x::text);

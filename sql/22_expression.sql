@@ -235,7 +235,8 @@ declare
 begin
     return array(
         select case when e.n = 1 and vals is not null and v_names[1] like '@%'
-                    then hotmesh._expression_call(array_to_string(v_names, '.'), vals)
+                    then hotmesh._expression_fixed(
+                        hotmesh._expression_call(array_to_string(v_names, '.'), vals), scope)
                     else hotmesh._expression_raw(e.cell, scope) end
         from jsonb_array_elements(line) with ordinality e (cell, n)
         order by e.n);
