@@ -839,7 +839,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-45caa476'
+    select '0.1.0-80e8177e-ce4d4f72'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8514,6 +8514,7 @@ begin
         select m.id
         from streams m
         where m.job_id = any (job_ids) and m.state <> 'dead'
+          and (m.kind <> 'event' or not coalesce(m.args, '{}') ? 'published')
         for update skip locked));
 end
 $$;
@@ -11847,6 +11848,9 @@ begin
         for update skip locked);
     delete from signals s
     where s.id = any (v_kept) and s.state = 'kept'
+      and not exists (
+          select from signals o
+          where o.name = s.name and o.kind = s.kind and o.id < s.id)
     returning s.answer || jsonb_build_object('signal', s.name, 'published', s.id) into v_answer;
     if v_answer is null then
         return false;
@@ -11935,13 +11939,14 @@ begin
 end
 $$;
 
--- The oldest halves of a kind for these names, locked.
+-- The oldest halves of a kind for these names, locked; none that is younger than one that somebody
+-- else has locked this instant, so that nobody overtakes.
 create function hotmesh._signal_lock(names text[], kind text, take integer)
 returns bigint[]
 language plpgsql
 as $$
-begin
-    return array(
+declare
+    v_locked bigint[] := array(
         select h.id
         from unnest(names) n (name)
         cross join lateral (
@@ -11950,6 +11955,14 @@ begin
             order by s.id
             limit take
             for update skip locked) h);
+begin
+    return array(
+        select s.id from signals s
+        where s.id = any (v_locked)
+          and not exists (
+              select from signals o
+              where o.name = s.name and o.kind = s.kind and o.id < s.id
+                and o.id <> all (v_locked)));
 end
 $$;
 
@@ -15446,7 +15459,8 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := array(
-        select j from unnest(job_ids) j union select w.job_id from unnest(walks) w);
+        select j from unnest(job_ids) j union select w.job_id from unnest(walks) w
+        except select w.job_id from unnest(walks) w where w.status = 0 or w.ended);
     v_parents bigint[] := array(
         select w.parent_id from unnest(walks) w
         where (w.status = 0 or w.ended) and w.parent_id <> all (v_jobs));

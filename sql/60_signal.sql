@@ -157,6 +157,9 @@ begin
         for update skip locked);
     delete from signals s
     where s.id = any (v_kept) and s.state = 'kept'
+      and not exists (
+          select from signals o
+          where o.name = s.name and o.kind = s.kind and o.id < s.id)
     returning s.answer || jsonb_build_object('signal', s.name, 'published', s.id) into v_answer;
     if v_answer is null then
         return false;
@@ -245,13 +248,14 @@ begin
 end
 $$;
 
--- The oldest halves of a kind for these names, locked.
+-- The oldest halves of a kind for these names, locked; none that is younger than one that somebody
+-- else has locked this instant, so that nobody overtakes.
 create or replace function hotmesh._signal_lock(names text[], kind text, take integer)
 returns bigint[]
 language plpgsql
 as $$
-begin
-    return array(
+declare
+    v_locked bigint[] := array(
         select h.id
         from unnest(names) n (name)
         cross join lateral (
@@ -260,6 +264,14 @@ begin
             order by s.id
             limit take
             for update skip locked) h);
+begin
+    return array(
+        select s.id from signals s
+        where s.id = any (v_locked)
+          and not exists (
+              select from signals o
+              where o.name = s.name and o.kind = s.kind and o.id < s.id
+                and o.id <> all (v_locked)));
 end
 $$;
 

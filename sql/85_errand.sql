@@ -463,7 +463,8 @@ language plpgsql
 as $$
 declare
     v_jobs bigint[] := array(
-        select j from unnest(job_ids) j union select w.job_id from unnest(walks) w);
+        select j from unnest(job_ids) j union select w.job_id from unnest(walks) w
+        except select w.job_id from unnest(walks) w where w.status = 0 or w.ended);
     v_parents bigint[] := array(
         select w.parent_id from unnest(walks) w
         where (w.status = 0 or w.ended) and w.parent_id <> all (v_jobs));
