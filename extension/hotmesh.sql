@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-ce4d4f72
+-- build 0.1.0-80e8177e-a0287df3
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -852,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-ce4d4f72'
+    select '0.1.0-80e8177e-a0287df3'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7053,6 +7053,7 @@ as $$
         'merging', nullif(merging, false),
         'ancestor', numbers -> (a.about ->> 'ancestor'),
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
+        'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
         'function', a.about ->> 'function',
         'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
@@ -17001,14 +17002,14 @@ as $$
         and entry.answer - 'output' = '{}', false)
 $$;
 
--- Does it go to nowhere, or to one worker to which nothing else leads?
+-- Does it go to nowhere, or to one worker of a known topic, to which nothing else leads?
 create or replace function hotmesh._walk_is_next(o hotmesh.plan_step, next jsonb)
 returns boolean
 language sql
 immutable
 as $$
     select coalesce(cardinality(o.go), 0) < 2 and o.emit is not true and o.persist is not true
-        and (next is null or next ->> 'type' = 'worker' and not next ? 'merging')
+        and (next is null or next ->> 'type' = 'worker' and not next ?| '{merging,computed}')
 $$;
 
 create or replace function hotmesh._walk_row(

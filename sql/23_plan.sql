@@ -96,6 +96,7 @@ as $$
         'merging', nullif(merging, false),
         'ancestor', numbers -> (a.about ->> 'ancestor'),
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
+        'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
         'function', a.about ->> 'function',
         'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,

@@ -180,14 +180,14 @@ as $$
         and entry.answer - 'output' = '{}', false)
 $$;
 
--- Does it go to nowhere, or to one worker to which nothing else leads?
+-- Does it go to nowhere, or to one worker of a known topic, to which nothing else leads?
 create or replace function hotmesh._walk_is_next(o hotmesh.plan_step, next jsonb)
 returns boolean
 language sql
 immutable
 as $$
     select coalesce(cardinality(o.go), 0) < 2 and o.emit is not true and o.persist is not true
-        and (next is null or next ->> 'type' = 'worker' and not next ? 'merging')
+        and (next is null or next ->> 'type' = 'worker' and not next ?| '{merging,computed}')
 $$;
 
 create or replace function hotmesh._walk_row(
