@@ -337,3 +337,58 @@ def test_any_graph_does_what_it_means(lent: Connection, graph: Graph, rng: rando
         Graphs(lent).deploy(json.dumps(graph.document(name)))
         for number in range(JOBS):
             Run(lent, name, number, graph, rng).run()
+
+
+# --- what they found ------------------------------------------------------------------------------
+
+
+def test_two_ways_into_a_worker_that_answers_later(db: Connection) -> None:
+    hand = Graphs(db)
+    hand.deploy("""
+subscribes: joins
+activities:
+  t: {type: trigger}
+  a: {type: hook}
+  b: {type: hook}
+  w: {type: worker, topic: joined}
+transitions: {t: [{to: a}, {to: b}], a: [{to: w}], b: [{to: w}]}
+""")
+    key = hand.pub("joins")
+    first, second = hand.claim("joined")
+    about = first.args[0]["metadata"]
+    assert hand.answer(first, code=202) == "ok"
+    body = Jsonb({"metadata": about, "code": 200, "data": {}})
+    assert one(db, "select hotmesh.graph_add('my-app', %s)", body) == "ok"
+    hand.turn()
+    assert hand.state(key).status == 1
+    assert hand.answer(second) == "ok"
+    assert hand.state(key) == (0, {}, None)
+    assert [dad for id, dad, _ in hand.steps(key) if id == "w"] == [",0,0,0", ",0,0,1", ",0,0,2"]
+
+
+@pytest.mark.parametrize("between", ["{type: hook}", "{type: worker, topic: rounds}"])
+def test_two_ways_back_from_one_round(db: Connection, between: str) -> None:
+    hand = Graphs(db)
+    back = "input: {maps: {n: {'@pipe': [['{p.output.data.n}', 1], ['{@math.add}']]}}}"
+    again = "conditions: {match: [{expected: 0, actual: '{p.output.data.n}'}]}"
+    hand.deploy(f"""
+subscribes: rounds
+activities:
+  t: {{type: trigger}}
+  p: {{type: hook, cycle: true, output: {{maps: {{n: 0}}}}}}
+  a: {between}
+  b: {between}
+  c: {{type: cycle, ancestor: p, {back}}}
+  d: {{type: cycle, ancestor: p, {back}}}
+transitions:
+  t: [{{to: p}}]
+  p: [{{to: a}}, {{to: b}}]
+  a: [{{to: c, {again}}}]
+  b: [{{to: d, {again}}}]
+""")
+    key = hand.pub("rounds")
+    for _ in range(6):
+        for task in hand.claim("rounds", 1):
+            assert hand.answer(task) == "ok"
+    assert hand.state(key).status == 0
+    assert [dad for id, dad, _ in hand.steps(key) if id == "p"] == [",0,0", ",0,1", ",0,2"]

@@ -200,6 +200,22 @@ def test_a_job_that_is_held_holds_up_nobody_else(
     assert hand.state(keys[0]) == (0, {"a": 7, "b": 7, "s": 1}, None)
 
 
+def test_a_signal_is_not_overtaken_while_it_is_held(hand: Graphs, sessions: Sessions) -> None:
+    for n in (1, 2):
+        one(hand.connection, SIGNAL, Jsonb({"id": "k", "n": n}))
+        hand.turn()
+    [idle] = sessions("idle")
+    idle.begin()
+    idle.run("select from my_app.signals order by id limit 1 for update")
+    key = hand.pub("r", key="k")
+    for _ in range(3):
+        hand.turn()
+    assert hand.state(key).status == 1
+    idle.rollback()
+    quiet(hand)
+    assert hand.state(key) == (0, {"n": 1}, None)
+
+
 # --- many sessions --------------------------------------------------------------------------------
 
 

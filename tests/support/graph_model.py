@@ -251,6 +251,7 @@ class Model:
         if not self.is_open:
             self.met()
             self.waiting.clear()
+            self.waits.clear()
 
     def met(self) -> bool:
         """The oldest signals answer the oldest waits."""
@@ -506,5 +507,6 @@ class Growing:
 @st.composite
 def graphs(draw: st.DrawFn, most: int = 14, calm: bool = False) -> Graph:
     growing = Growing(draw, most, calm or draw(st.booleans()))
-    growing.grow(growing.nodes["t"], [])
+    while len(growing.nodes) < 7:  # small ones find little
+        growing.grow(growing.nodes["t"], [])
     return growing.finish()
