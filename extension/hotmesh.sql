@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-a0287df3
+-- build 0.1.0-80e8177e-796ad281
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -852,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-a0287df3'
+    select '0.1.0-80e8177e-796ad281'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -2161,11 +2161,16 @@ immutable
 parallel safe
 as $$
 declare
-    v_a constant jsonb := hotmesh._value_plain(a);
-    v_b constant jsonb := hotmesh._value_plain(b);
+    v_a jsonb;
+    v_b jsonb;
     v_x double precision;
     v_y double precision;
 begin
+    if jsonb_typeof(a) = 'number' and jsonb_typeof(b) = 'number' then
+        return hotmesh._value_float(a::numeric) < hotmesh._value_float(b::numeric);
+    end if;
+    v_a := hotmesh._value_plain(a);
+    v_b := hotmesh._value_plain(b);
     if jsonb_typeof(v_a) = 'string' and jsonb_typeof(v_b) = 'string' then
         return (v_a #>> '{}') collate "C" < (v_b #>> '{}') collate "C";
     end if;
@@ -4408,7 +4413,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(hotmesh._value_equal(a, b))
+    select case when hotmesh._value_equal(a, b) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_inequality(a jsonb, b jsonb)
@@ -4444,7 +4449,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(hotmesh._value_less(b, a), false))
+    select case when hotmesh._value_less(b, a) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_less_than(a jsonb, b jsonb)
@@ -4453,7 +4458,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(hotmesh._value_less(a, b), false))
+    select case when hotmesh._value_less(a, b) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_greater_than_or_equal(a jsonb, b jsonb)
@@ -4462,7 +4467,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(not hotmesh._value_less(a, b), false))
+    select case when not hotmesh._value_less(a, b) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_less_than_or_equal(a jsonb, b jsonb)
@@ -4471,7 +4476,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(not hotmesh._value_less(b, a), false))
+    select case when not hotmesh._value_less(b, a) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_nullish(a jsonb, b jsonb)
@@ -15360,19 +15365,12 @@ returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_steps hotmesh.jobs_attributes[] := '{}';
     v_begun hotmesh.walk[] := '{}';
-    v_commands boolean := false;
 begin
-    for i in 1 .. cardinality(walks) loop
-        v_steps := v_steps || walks[i].steps;
-        v_commands := v_commands or walks[i].commands <> '[]';
-        if walks[i].todo <> '{}' and not walks[i].ended then
-            perform hotmesh._errand_later(walks[i]);
-        end if;
-    end loop;
-    perform hotmesh._attribute_lay(v_steps);
-    if v_commands then
+    perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
+    perform hotmesh._attribute_lay(array(
+        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+    if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
     end if;
     perform hotmesh._errand_settle(walks);
@@ -15458,11 +15456,27 @@ begin
         events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
         begun := hotmesh._errand_write(v_walks, relay);
+        exit when begun = '{}' and hotmesh._errand_is_quiet(v_walks);
         v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
         perform hotmesh._errand_write(begun, null);
     end if;
+end
+$$;
+
+-- Nothing of what these walks led to can be news for a job that this transaction holds: they have
+-- asked workers at most, are nobody's children and have come to their ends.
+create or replace function hotmesh._errand_is_quiet(walks hotmesh.walk[])
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return not exists (
+        select from unnest(walks) w
+        where w.parent_id is not null or w.todo <> '{}'
+           or w.commands <> '[]' and w.commands @? '$[*] ? (@.do != "worker")');
 end
 $$;
 
@@ -16451,13 +16465,16 @@ begin
 end
 $$;
 
-create or replace function hotmesh._trail_instance(step hotmesh.jobs_attributes)
+create or replace function hotmesh._trail_instance(value jsonb, state text, ledger bigint)
 returns jsonb
 language sql
 stable
 as $$
-    select step.value || jsonb_build_object('$', jsonb_build_object(
-        'open', step.state = 'open', 'turn', step.ledger % 100000000))
+    select value || case
+        when state = 'open' and ledger % 100000000 = 0 then '{"$": {"open": true, "turn": 0}}'
+        when state = 'done' and ledger % 100000000 = 1 then '{"$": {"open": false, "turn": 1}}'
+        else jsonb_build_object('$', jsonb_build_object(
+            'open', state = 'open', 'turn', ledger % 100000000)) end
 $$;
 
 create or replace function hotmesh._trail_time(at timestamptz)
@@ -16483,27 +16500,33 @@ $$;
 create or replace function hotmesh._trail_of(
     job hotmesh.jobs, plan jsonb, data jsonb, todo hotmesh.walk_entry[], store jsonb)
 returns hotmesh.walk
+language sql
+stable
+as $$
+    select (
+        job.id, job.graph_id, plan, hotmesh._trail_job(job, plan, data), store, job.status, todo,
+        '{}', '[]', null, job.status,
+        case when job.parent_sequence is not null then job.parent_id end,
+        false, false, 0, null, null, null, null, null, null)::hotmesh.walk
+$$;
+
+-- The instances that a walk may need, by activity and dimension. Most walks need one of each.
+create or replace function hotmesh._trail_store(job_id bigint, fields text[], merging text[])
+returns jsonb
 language plpgsql
 stable
 as $$
-declare
-    w hotmesh.walk;
 begin
-    w.job_id := job.id;
-    w.graph_id := job.graph_id;
-    w.plan := plan;
-    w.job := hotmesh._trail_job(job, plan, data);
-    w.parent_id := case when job.parent_sequence is not null then job.parent_id end;
-    w.store := store;
-    w.status := job.status;
-    w.was := job.status;
-    w.todo := todo;
-    w.steps := '{}';
-    w.commands := '[]';
-    w.ended := false;
-    w.told := false;
-    w.moves := 0;
-    return w;
+    return (
+        select coalesce(jsonb_object_agg(n.name, n.instances), '{}')
+        from (
+            select a.name, jsonb_object_agg(
+                       a.dimension, hotmesh._trail_instance(a.value, a.state, a.ledger)
+                   ) as instances
+            from jobs_attributes a
+            where a.job_id = _trail_store.job_id and a.sequence is not null
+              and (a.field = any (fields) or merging <> '{}' and a.name = any (merging))
+            group by a.name) n);
 end
 $$;
 
@@ -16521,32 +16544,34 @@ begin
         return '{}';
     end if;
     return array(
-        select hotmesh._trail_of(e.job, e.plan, o.value, e.todo, coalesce(s.store, '{}'))
+        select hotmesh._trail_of(
+            e.job, e.plan, s.data, e.todo,
+            case when e.simple then coalesce(s.store, '{}')
+                 else hotmesh._trail_store((e.job).id, e.fields, e.merging) end)
         from (
-            select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
-                   array(select jsonb_array_elements_text(g.plan -> 'merging'))
-                   || case when g.plan ? 'pivots'
-                           then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
-                           else '{}' end as merging
-            from hotmesh._trail_todo(events) v
-            cross join lateral (
-                select j::hotmesh.jobs as job from jobs j
-                where j.id = v.job_id and j.closed_at is null
-                offset 0) j
-            join graphs g on g.id = (j.job).graph_id
-            offset 0) e
-        left join lateral (
-            select jsonb_object_agg(n.name, n.instances) as store
+            select t.job, t.plan, t.todo, t.fields, t.merging,
+                   t.merging = '{}' and cardinality(t.todo) = 1 as simple
             from (
-                select a.name, jsonb_object_agg(
-                           a.dimension, hotmesh._trail_instance(a::hotmesh.jobs_attributes)
-                       ) as instances
-                from jobs_attributes a
-                where a.job_id = (e.job).id and a.sequence is not null
-                  and (a.field = any (e.fields)
-                       or e.merging <> '{}' and a.name = any (e.merging))
-                group by a.name) n) s on true
-        left join jobs_attributes o on o.job_id = (e.job).id and o.field = 'output'
+                select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
+                       array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                       || case when g.plan ? 'pivots'
+                               then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
+                               else '{}' end as merging
+                from hotmesh._trail_todo(events) v
+                cross join lateral (
+                    select j::hotmesh.jobs as job from jobs j
+                    where j.id = v.job_id and j.closed_at is null
+                    offset 0) j
+                join graphs g on g.id = (j.job).graph_id
+                offset 0) t) e
+        left join lateral (
+            select (array_agg(a.value) filter (where a.field = 'output'))[1] as data,
+                   jsonb_object_agg(a.name, jsonb_build_object(
+                       a.dimension, hotmesh._trail_instance(a.value, a.state, a.ledger)))
+                       filter (where a.sequence is not null and e.simple) as store
+            from jobs_attributes a
+            where a.job_id = (e.job).id and a.field = any (e.fields || 'output'::text)
+            offset 0) s on true
         order by (e.job).id);
 end
 $$;

@@ -380,11 +380,16 @@ immutable
 parallel safe
 as $$
 declare
-    v_a constant jsonb := hotmesh._value_plain(a);
-    v_b constant jsonb := hotmesh._value_plain(b);
+    v_a jsonb;
+    v_b jsonb;
     v_x double precision;
     v_y double precision;
 begin
+    if jsonb_typeof(a) = 'number' and jsonb_typeof(b) = 'number' then
+        return hotmesh._value_float(a::numeric) < hotmesh._value_float(b::numeric);
+    end if;
+    v_a := hotmesh._value_plain(a);
+    v_b := hotmesh._value_plain(b);
     if jsonb_typeof(v_a) = 'string' and jsonb_typeof(v_b) = 'string' then
         return (v_a #>> '{}') collate "C" < (v_b #>> '{}') collate "C";
     end if;

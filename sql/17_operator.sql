@@ -110,7 +110,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(hotmesh._value_equal(a, b))
+    select case when hotmesh._value_equal(a, b) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_inequality(a jsonb, b jsonb)
@@ -146,7 +146,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(hotmesh._value_less(b, a), false))
+    select case when hotmesh._value_less(b, a) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_less_than(a jsonb, b jsonb)
@@ -155,7 +155,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(hotmesh._value_less(a, b), false))
+    select case when hotmesh._value_less(a, b) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_greater_than_or_equal(a jsonb, b jsonb)
@@ -164,7 +164,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(not hotmesh._value_less(a, b), false))
+    select case when not hotmesh._value_less(a, b) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_less_than_or_equal(a jsonb, b jsonb)
@@ -173,7 +173,7 @@ language sql
 immutable
 parallel safe
 as $$
-    select to_jsonb(coalesce(not hotmesh._value_less(b, a), false))
+    select case when not hotmesh._value_less(b, a) then 'true'::jsonb else 'false'::jsonb end
 $$;
 
 create or replace function hotmesh._conditional_nullish(a jsonb, b jsonb)

@@ -350,19 +350,12 @@ returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_steps hotmesh.jobs_attributes[] := '{}';
     v_begun hotmesh.walk[] := '{}';
-    v_commands boolean := false;
 begin
-    for i in 1 .. cardinality(walks) loop
-        v_steps := v_steps || walks[i].steps;
-        v_commands := v_commands or walks[i].commands <> '[]';
-        if walks[i].todo <> '{}' and not walks[i].ended then
-            perform hotmesh._errand_later(walks[i]);
-        end if;
-    end loop;
-    perform hotmesh._attribute_lay(v_steps);
-    if v_commands then
+    perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
+    perform hotmesh._attribute_lay(array(
+        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+    if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
     end if;
     perform hotmesh._errand_settle(walks);
@@ -448,11 +441,27 @@ begin
         events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
         begun := hotmesh._errand_write(v_walks, relay);
+        exit when begun = '{}' and hotmesh._errand_is_quiet(v_walks);
         v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
         perform hotmesh._errand_write(begun, null);
     end if;
+end
+$$;
+
+-- Nothing of what these walks led to can be news for a job that this transaction holds: they have
+-- asked workers at most, are nobody's children and have come to their ends.
+create or replace function hotmesh._errand_is_quiet(walks hotmesh.walk[])
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return not exists (
+        select from unnest(walks) w
+        where w.parent_id is not null or w.todo <> '{}'
+           or w.commands <> '[]' and w.commands @? '$[*] ? (@.do != "worker")');
 end
 $$;
 

@@ -57,13 +57,16 @@ begin
 end
 $$;
 
-create or replace function hotmesh._trail_instance(step hotmesh.jobs_attributes)
+create or replace function hotmesh._trail_instance(value jsonb, state text, ledger bigint)
 returns jsonb
 language sql
 stable
 as $$
-    select step.value || jsonb_build_object('$', jsonb_build_object(
-        'open', step.state = 'open', 'turn', step.ledger % 100000000))
+    select value || case
+        when state = 'open' and ledger % 100000000 = 0 then '{"$": {"open": true, "turn": 0}}'
+        when state = 'done' and ledger % 100000000 = 1 then '{"$": {"open": false, "turn": 1}}'
+        else jsonb_build_object('$', jsonb_build_object(
+            'open', state = 'open', 'turn', ledger % 100000000)) end
 $$;
 
 create or replace function hotmesh._trail_time(at timestamptz)
@@ -89,27 +92,33 @@ $$;
 create or replace function hotmesh._trail_of(
     job hotmesh.jobs, plan jsonb, data jsonb, todo hotmesh.walk_entry[], store jsonb)
 returns hotmesh.walk
+language sql
+stable
+as $$
+    select (
+        job.id, job.graph_id, plan, hotmesh._trail_job(job, plan, data), store, job.status, todo,
+        '{}', '[]', null, job.status,
+        case when job.parent_sequence is not null then job.parent_id end,
+        false, false, 0, null, null, null, null, null, null)::hotmesh.walk
+$$;
+
+-- The instances that a walk may need, by activity and dimension. Most walks need one of each.
+create or replace function hotmesh._trail_store(job_id bigint, fields text[], merging text[])
+returns jsonb
 language plpgsql
 stable
 as $$
-declare
-    w hotmesh.walk;
 begin
-    w.job_id := job.id;
-    w.graph_id := job.graph_id;
-    w.plan := plan;
-    w.job := hotmesh._trail_job(job, plan, data);
-    w.parent_id := case when job.parent_sequence is not null then job.parent_id end;
-    w.store := store;
-    w.status := job.status;
-    w.was := job.status;
-    w.todo := todo;
-    w.steps := '{}';
-    w.commands := '[]';
-    w.ended := false;
-    w.told := false;
-    w.moves := 0;
-    return w;
+    return (
+        select coalesce(jsonb_object_agg(n.name, n.instances), '{}')
+        from (
+            select a.name, jsonb_object_agg(
+                       a.dimension, hotmesh._trail_instance(a.value, a.state, a.ledger)
+                   ) as instances
+            from jobs_attributes a
+            where a.job_id = _trail_store.job_id and a.sequence is not null
+              and (a.field = any (fields) or merging <> '{}' and a.name = any (merging))
+            group by a.name) n);
 end
 $$;
 
@@ -127,32 +136,34 @@ begin
         return '{}';
     end if;
     return array(
-        select hotmesh._trail_of(e.job, e.plan, o.value, e.todo, coalesce(s.store, '{}'))
+        select hotmesh._trail_of(
+            e.job, e.plan, s.data, e.todo,
+            case when e.simple then coalesce(s.store, '{}')
+                 else hotmesh._trail_store((e.job).id, e.fields, e.merging) end)
         from (
-            select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
-                   array(select jsonb_array_elements_text(g.plan -> 'merging'))
-                   || case when g.plan ? 'pivots'
-                           then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
-                           else '{}' end as merging
-            from hotmesh._trail_todo(events) v
-            cross join lateral (
-                select j::hotmesh.jobs as job from jobs j
-                where j.id = v.job_id and j.closed_at is null
-                offset 0) j
-            join graphs g on g.id = (j.job).graph_id
-            offset 0) e
-        left join lateral (
-            select jsonb_object_agg(n.name, n.instances) as store
+            select t.job, t.plan, t.todo, t.fields, t.merging,
+                   t.merging = '{}' and cardinality(t.todo) = 1 as simple
             from (
-                select a.name, jsonb_object_agg(
-                           a.dimension, hotmesh._trail_instance(a::hotmesh.jobs_attributes)
-                       ) as instances
-                from jobs_attributes a
-                where a.job_id = (e.job).id and a.sequence is not null
-                  and (a.field = any (e.fields)
-                       or e.merging <> '{}' and a.name = any (e.merging))
-                group by a.name) n) s on true
-        left join jobs_attributes o on o.job_id = (e.job).id and o.field = 'output'
+                select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
+                       array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                       || case when g.plan ? 'pivots'
+                               then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
+                               else '{}' end as merging
+                from hotmesh._trail_todo(events) v
+                cross join lateral (
+                    select j::hotmesh.jobs as job from jobs j
+                    where j.id = v.job_id and j.closed_at is null
+                    offset 0) j
+                join graphs g on g.id = (j.job).graph_id
+                offset 0) t) e
+        left join lateral (
+            select (array_agg(a.value) filter (where a.field = 'output'))[1] as data,
+                   jsonb_object_agg(a.name, jsonb_build_object(
+                       a.dimension, hotmesh._trail_instance(a.value, a.state, a.ledger)))
+                       filter (where a.sequence is not null and e.simple) as store
+            from jobs_attributes a
+            where a.job_id = (e.job).id and a.field = any (e.fields || 'output'::text)
+            offset 0) s on true
         order by (e.job).id);
 end
 $$;

@@ -20,6 +20,9 @@ from .errors import HotMeshError
 
 __all__ = ["Claimed"]
 
+PIPELINED = 16
+"""Fewer are reported at once."""
+
 
 class Claimed:
     """What runs under a message's token, and what has finished and is to be reported."""
@@ -79,12 +82,19 @@ class Claimed:
         self._wake()
 
     def collect(self, room: int) -> list[Execution]:
-        """What is to be reported, until `room` characters are full."""
+        """What is to be reported, the first first, until `room` characters are full.
+
+        Of many no more than half of the slots: so the engine has the others to do while what it
+        gives for these runs here.
+        """
+        most = max(self._server.slots // 2, PIPELINED)
         taken: list[Execution] = []
-        while self.finished and room > 0:
-            execution = self.finished.pop()
+        for execution in self.finished[:most]:
+            if room <= 0:
+                break
             taken.append(execution)
             room -= len(execution.output or "")
+        del self.finished[: len(taken)]
         return taken
 
     def settle(self, reported: list[Execution], verdicts: Mapping[tuple[int, int], str]) -> None:

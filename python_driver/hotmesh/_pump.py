@@ -218,7 +218,7 @@ class Pump:
         if self._started and not reports and not finished:
             await self._rest(_paces.PAUSE_SECONDS)
             return
-        rows = await self._turn(reports, finished, self._want(brief=bool(reports)))
+        rows = await self._turn(reports, finished, self._want(brief=bool(reports or finished)))
         with self._stage:
             given = self._dispatch(rows)
         if reports or finished or given or self._dirty or self._again:
