@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-796ad281
+-- build 0.1.0-80e8177e-fe6b862f
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -852,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-796ad281'
+    select '0.1.0-80e8177e-fe6b862f'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7047,6 +7047,17 @@ as $$
     limit 1
 $$;
 
+-- A worker whose answer nothing is made of, and that nothing comes after: an answer reads nothing.
+create or replace function hotmesh._plan_ends(graph jsonb, id text)
+returns boolean
+language sql
+immutable
+as $$
+    select a.about ->> 'type' = 'worker' and not a.about ?| '{output,job,emit,persist}'
+        and not coalesce(graph -> 'transitions', '{}') ? id
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
 create or replace function hotmesh._plan_activity(graph jsonb, id text, depth integer,
     merging boolean, numbers jsonb)
 returns jsonb
@@ -7060,6 +7071,7 @@ as $$
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
         'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
+        'ends', case when hotmesh._plan_ends(graph, id) then true end,
         'function', a.about ->> 'function',
         'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
         'policy', case when a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
@@ -16413,7 +16425,8 @@ $$;
 
 -- 85_trail.sql
 -- The rows of the journal that answers at these places may need: the answered instances, and of
--- every activity that is read the instance on the way there: as many segments as it lies deep.
+-- every activity that is read the instance on the way there: as many segments as it lies deep. An
+-- answer to what ends there reads nothing more.
 create or replace function hotmesh._trail_fields(plan jsonb, todo hotmesh.walk_entry[])
 returns text[]
 language plpgsql
@@ -16428,6 +16441,8 @@ begin
     foreach v_entry in array todo loop
         v_fields := v_fields
             || hotmesh._attribute_field(v_entry.dimension, v_entry.activity);
+        continue when v_entry.leg = 'answer'
+            and plan -> 'activities' -> (v_entry.activity - 1) ? 'ends';
         v_place := string_to_array(v_entry.dimension || repeat(
             ',0', (plan ->> 'deepest')::integer), ',');
         for i in 0 .. jsonb_array_length(v_reads) - 1 loop

@@ -85,6 +85,17 @@ as $$
     limit 1
 $$;
 
+-- A worker whose answer nothing is made of, and that nothing comes after: an answer reads nothing.
+create or replace function hotmesh._plan_ends(graph jsonb, id text)
+returns boolean
+language sql
+immutable
+as $$
+    select a.about ->> 'type' = 'worker' and not a.about ?| '{output,job,emit,persist}'
+        and not coalesce(graph -> 'transitions', '{}') ? id
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
 create or replace function hotmesh._plan_activity(graph jsonb, id text, depth integer,
     merging boolean, numbers jsonb)
 returns jsonb
@@ -98,6 +109,7 @@ as $$
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
         'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
+        'ends', case when hotmesh._plan_ends(graph, id) then true end,
         'function', a.about ->> 'function',
         'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
         'policy', case when a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,

@@ -5,7 +5,8 @@
 
 --@ behaviour
 -- The rows of the journal that answers at these places may need: the answered instances, and of
--- every activity that is read the instance on the way there: as many segments as it lies deep.
+-- every activity that is read the instance on the way there: as many segments as it lies deep. An
+-- answer to what ends there reads nothing more.
 create or replace function hotmesh._trail_fields(plan jsonb, todo hotmesh.walk_entry[])
 returns text[]
 language plpgsql
@@ -20,6 +21,8 @@ begin
     foreach v_entry in array todo loop
         v_fields := v_fields
             || hotmesh._attribute_field(v_entry.dimension, v_entry.activity);
+        continue when v_entry.leg = 'answer'
+            and plan -> 'activities' -> (v_entry.activity - 1) ? 'ends';
         v_place := string_to_array(v_entry.dimension || repeat(
             ',0', (plan ->> 'deepest')::integer), ',');
         for i in 0 .. jsonb_array_length(v_reads) - 1 loop

@@ -295,8 +295,13 @@ class Pump:
         holding = sum(1 for _ in going) + len(self._fetching)
         return {
             "workflow": self._workflow_slots - holding if self.workflows else 0,
-            "activity": self.server.free if self.server.functions else 0,
+            "activity": max(self._room, 0) if self.server.functions else 0,
         }
+
+    @property
+    def _room(self) -> int:
+        """How many activities may be claimed: what is not reported yet keeps its slot."""
+        return self.server.free - len(self._claimed.finished)
 
     def _want(self, idle: bool = False, brief: bool = False) -> str:
         topics = [("workflow", *topic) for topic in self.workflows]
