@@ -839,7 +839,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-fe6b862f'
+    select '0.1.0-80e8177e-8f21c90e'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -17262,18 +17262,21 @@ returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
+    v_graphs constant bigint[] := array(select distinct w.graph_id from unnest(walks) w);
     v_graph bigint;
     v_name text;
-    v_part hotmesh.walk[];
+    v_part hotmesh.walk[] := walks;
     v_done hotmesh.walk[] := '{}';
 begin
-    for v_graph in select distinct w.graph_id from unnest(walks) w loop
+    foreach v_graph in array v_graphs loop
         v_name := format('%I.%I', hotmesh._app_here(), hotmesh._graph_name(v_graph));
         if to_regproc(v_name) is null then
             perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = v_graph;
         end if;
-        execute format('select %s($1)', v_name) into v_part
-        using array(select w from unnest(walks) w where w.graph_id = v_graph);
+        if cardinality(v_graphs) > 1 then
+            v_part := array(select w from unnest(walks) w where w.graph_id = v_graph);
+        end if;
+        execute format('select %s($1)', v_name) into v_part using v_part;
         v_done := v_done || v_part;
     end loop;
     return v_done;
@@ -19915,6 +19918,9 @@ as $$
 declare
     v_fit bigint[];
 begin
+    if (select sum(hotmesh._bytes(s.args)) from streams s where s.id = any (ids)) < 8388608 then
+        return ids;
+    end if;
     v_fit := array(
         select f.id
         from (

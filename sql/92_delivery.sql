@@ -51,6 +51,9 @@ as $$
 declare
     v_fit bigint[];
 begin
+    if (select sum(hotmesh._bytes(s.args)) from streams s where s.id = any (ids)) < 8388608 then
+        return ids;
+    end if;
     v_fit := array(
         select f.id
         from (
