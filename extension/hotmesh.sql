@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-8f21c90e
+-- build 0.1.0-80e8177e-cabb8fe0
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -852,7 +852,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-8f21c90e'
+    select '0.1.0-80e8177e-cabb8fe0'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5974,7 +5974,8 @@ begin
     then
         return format(
             case kind when 'awaited'
-                 then 'no graph of the document subscribes to %s; near to it: %s'
+                 then 'no graph of the document subscribes to %s; near to it: %s; '
+                      'workflow and task_queue await a workflow in code'
                  else 'no hooks of the document wait for %s; near to it: %s' end,
             left(v_name, 60), hotmesh._flow_nearest(v_name, v_known));
     end if;
@@ -7713,6 +7714,30 @@ begin
 end
 $$;
 
+-- What is active stays what it is: only a bare graph, which has no version to raise, is replaced.
+create or replace function hotmesh._deploy_check_active(graphs hotmesh.graphs[])
+returns void
+language plpgsql
+as $$
+declare
+    v_version text := (
+        select n.version from unnest(graphs) n
+        where not n.lone and exists (
+            select from graphs g
+            where g.version = n.version and g.state = 'active' and not g.lone)
+          and not exists (
+            select from graphs g
+            where g.version = n.version and g.topic = n.topic and g.digest = n.digest
+              and g.state = 'active')
+        limit 1);
+begin
+    if v_version is not null then
+        perform hotmesh._deploy_refuse_version(
+            v_version, 'is active and says something else', hotmesh._deploy_versions());
+    end if;
+end
+$$;
+
 create or replace function hotmesh._deploy_manifest(app text, version text, laid bigint[])
 returns jsonb
 language plpgsql
@@ -7740,15 +7765,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_document jsonb;
+    v_graphs hotmesh.graphs[];
     v_laid bigint[];
 begin
     perform hotmesh._enter(app);
     v_document := hotmesh._fault_normal(document, subscribes);
     perform hotmesh._app_lock(hotmesh._app_here());
     perform hotmesh._deploy_check(app, v_document);
-    v_laid := hotmesh._graph_lay(array(
+    v_graphs := array(
         select hotmesh._deploy_graph(app, (v_document -> 'app') - 'graphs', g)
-        from jsonb_array_elements(v_document #> '{app,graphs}') g));
+        from jsonb_array_elements(v_document #> '{app,graphs}') g);
+    perform hotmesh._deploy_check_active(v_graphs);
+    v_laid := hotmesh._graph_lay(v_graphs);
     perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = any (v_laid);
     perform hotmesh._plan_drop(hotmesh._graph_forget());
     return hotmesh._deploy_manifest(
@@ -7758,7 +7786,8 @@ $$;
 comment on function hotmesh.graph_deploy(text, jsonb, text) is
 'Check, compile and keep a document of graphs; new jobs take it once its version is activated. The
 document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given.
-Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes backwards.';
+Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes
+backwards, or is active and says something else.';
 
 create or replace function hotmesh.graph_activate(app text, version text)
 returns boolean
@@ -16176,7 +16205,8 @@ as $$
 begin
     return (hotmesh._walk_ask_step(
         graph, 1, 'enter',
-        jsonb_build_object('output', jsonb_build_object('data', data)),
+        jsonb_build_object('input', jsonb_build_object('data', data),
+                           'output', jsonb_build_object('data', data)),
         jsonb_build_object('data', '{}'::jsonb, 'metadata', '{}'::jsonb))).about;
 end
 $$;
@@ -17106,6 +17136,9 @@ begin
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
     w.self := case when output is null then '{}'::jsonb
                    else jsonb_build_object('output', jsonb_build_object('data', output)) end;
+    if w.activity = 1 then  -- a trigger's input is its output
+        w.self := w.self || jsonb_build_object('input', w.self -> 'output');
+    end if;
     w.leg := 'enter';
     return w;
 end
@@ -17188,6 +17221,9 @@ begin
             'message', coalesce(v_response #>> '{data,message}', v_response ->> 'message',
                                 'the worker answered with an error'),
             'stack', v_response -> 'stack'));
+        v_response := jsonb_build_object('data', case jsonb_typeof(v_response -> 'data')
+            when 'object' then jsonb_build_object('code', w.codes[1]) || (v_response -> 'data')
+            else v_response -> 'data' end);
     elsif v_error is not null then
         w.codes := hotmesh._walk_codes(coalesce(hotmesh._walk_code(v_error -> 'code'), 500));
         v_response := jsonb_build_object('data', v_error);

@@ -180,7 +180,8 @@ begin
     then
         return format(
             case kind when 'awaited'
-                 then 'no graph of the document subscribes to %s; near to it: %s'
+                 then 'no graph of the document subscribes to %s; near to it: %s; '
+                      'workflow and task_queue await a workflow in code'
                  else 'no hooks of the document wait for %s; near to it: %s' end,
             left(v_name, 60), hotmesh._flow_nearest(v_name, v_known));
     end if;

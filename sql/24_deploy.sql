@@ -103,6 +103,30 @@ begin
 end
 $$;
 
+-- What is active stays what it is: only a bare graph, which has no version to raise, is replaced.
+create or replace function hotmesh._deploy_check_active(graphs hotmesh.graphs[])
+returns void
+language plpgsql
+as $$
+declare
+    v_version text := (
+        select n.version from unnest(graphs) n
+        where not n.lone and exists (
+            select from graphs g
+            where g.version = n.version and g.state = 'active' and not g.lone)
+          and not exists (
+            select from graphs g
+            where g.version = n.version and g.topic = n.topic and g.digest = n.digest
+              and g.state = 'active')
+        limit 1);
+begin
+    if v_version is not null then
+        perform hotmesh._deploy_refuse_version(
+            v_version, 'is active and says something else', hotmesh._deploy_versions());
+    end if;
+end
+$$;
+
 create or replace function hotmesh._deploy_manifest(app text, version text, laid bigint[])
 returns jsonb
 language plpgsql
@@ -130,15 +154,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_document jsonb;
+    v_graphs hotmesh.graphs[];
     v_laid bigint[];
 begin
     perform hotmesh._enter(app);
     v_document := hotmesh._fault_normal(document, subscribes);
     perform hotmesh._app_lock(hotmesh._app_here());
     perform hotmesh._deploy_check(app, v_document);
-    v_laid := hotmesh._graph_lay(array(
+    v_graphs := array(
         select hotmesh._deploy_graph(app, (v_document -> 'app') - 'graphs', g)
-        from jsonb_array_elements(v_document #> '{app,graphs}') g));
+        from jsonb_array_elements(v_document #> '{app,graphs}') g);
+    perform hotmesh._deploy_check_active(v_graphs);
+    v_laid := hotmesh._graph_lay(v_graphs);
     perform hotmesh._plan_compile(g::hotmesh.graphs) from graphs g where g.id = any (v_laid);
     perform hotmesh._plan_drop(hotmesh._graph_forget());
     return hotmesh._deploy_manifest(
@@ -148,7 +175,8 @@ $$;
 comment on function hotmesh.graph_deploy(text, jsonb, text) is
 'Check, compile and keep a document of graphs; new jobs take it once its version is activated. The
 document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given.
-Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes backwards.';
+Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes
+backwards, or is active and says something else.';
 
 create or replace function hotmesh.graph_activate(app text, version text)
 returns boolean

@@ -12,7 +12,8 @@ as $$
 begin
     return (hotmesh._walk_ask_step(
         graph, 1, 'enter',
-        jsonb_build_object('output', jsonb_build_object('data', data)),
+        jsonb_build_object('input', jsonb_build_object('data', data),
+                           'output', jsonb_build_object('data', data)),
         jsonb_build_object('data', '{}'::jsonb, 'metadata', '{}'::jsonb))).about;
 end
 $$;

@@ -244,6 +244,9 @@ begin
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
     w.self := case when output is null then '{}'::jsonb
                    else jsonb_build_object('output', jsonb_build_object('data', output)) end;
+    if w.activity = 1 then  -- a trigger's input is its output
+        w.self := w.self || jsonb_build_object('input', w.self -> 'output');
+    end if;
     w.leg := 'enter';
     return w;
 end
@@ -326,6 +329,9 @@ begin
             'message', coalesce(v_response #>> '{data,message}', v_response ->> 'message',
                                 'the worker answered with an error'),
             'stack', v_response -> 'stack'));
+        v_response := jsonb_build_object('data', case jsonb_typeof(v_response -> 'data')
+            when 'object' then jsonb_build_object('code', w.codes[1]) || (v_response -> 'data')
+            else v_response -> 'data' end);
     elsif v_error is not null then
         w.codes := hotmesh._walk_codes(coalesce(hotmesh._walk_code(v_error -> 'code'), 500));
         v_response := jsonb_build_object('data', v_error);

@@ -544,3 +544,48 @@ transitions: {t: [{to: a}], a: [{to: b}]}
     graphs.pub("late", {"n": 7})
     graphs.work("first")
     assert graphs.work("second").args[0]["data"] == {"n": 7}
+
+
+def test_a_triggers_input_is_its_output(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: inputs
+activities:
+  t: {type: trigger, stats: {id: '{$self.input.data.id}'}}
+  a: {type: hook, job: {maps: {id: '{t.input.data.id}'}}}
+  w: {type: worker, topic: asked, input: {maps: {id: '{t.input.data.id}'}},
+      job: {maps: {again: '{t.input.data.id}'}}}
+transitions: {t: [{to: a}, {to: w}]}
+""")
+    assert graphs.pub("inputs", {"id": "mine"}) == "mine"
+    assert graphs.work("asked").args[0]["data"] == {"id": "mine"}
+    assert graphs.state("mine").data == {"id": "mine", "again": "mine"}
+
+
+def test_an_error_binds_its_code(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: codes
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: coded}
+  e: {type: hook, job: {maps: {code: '{w.output.data.code}', why: '{w.output.data.why}'}}}
+transitions: {t: [{to: w}], w: [{to: e, conditions: {code: 404}}]}
+""")
+    key = graphs.pub("codes")
+    graphs.work("coded", {"why": "gone"}, status="error", code=404)
+    assert graphs.state(key).data == {"code": 404, "why": "gone"}
+
+
+def test_an_active_version_keeps_what_it_says(graphs: Graphs) -> None:
+    document = """
+app:
+  id: my-app
+  version: '1'
+  graphs: [{subscribes: kept, activities: {t: {type: trigger, job: {maps: {v: %s}}}}}]
+"""
+    graphs.check(document % 0)
+    graphs.deploy(document % 1)  # so far it was not active
+    assert graphs.check(document % 1)["changed"] is False
+    with pytest.raises(psycopg.DatabaseError, match="is active and says something else") as caught:
+        graphs.check(document % 2)
+    assert caught.value.sqlstate == "MSH21"
+    assert graphs.run("kept").data == {"v": 1}
