@@ -442,7 +442,8 @@ class Pump:
             return
         held.holding = report.running
         self._start(report)
-        if held.owes:
+        # What ran when the report was written may have finished while it was sent again and again.
+        if held.owes or (held.holding and not held.inline):
             self._dirty[held.id] = held
         if not held.holding:
             self._runs.move_to_end(held.id)

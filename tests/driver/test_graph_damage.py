@@ -179,9 +179,11 @@ def test_what_was_deployed_can_be_run(dsn: str, functions: list[str], seed: int)
     dice, run = random.Random(seed), 0
     with SyncHotMesh(dsn, APP) as mesh:
         for number in range(25):
-            if not deployed(mesh, varied(dice, functions)):
+            document = varied(dice, functions)
+            document["app"]["version"] = str(number + 1)
+            if not deployed(mesh, document):
                 continue
-            mesh.activate("1")
+            mesh.activate(str(number + 1))
             try:
                 key = mesh.pub("x", {"id": f"k{number}", "a": 1, "l": [1, 2]})
             except (DuplicateJobError, InvalidArgumentError):
