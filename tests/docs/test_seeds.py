@@ -287,6 +287,7 @@ async def test_its_journal_stays_small_for_ever(house: House) -> None:
 async def test_a_run_is_triggered_from_outside(house: House) -> None:
     handle = await pipeline(house, "24 hours")
     await memory_where(handle, lambda memory: rounds(memory, "clean") == 1)
+    await until_asleep(house)
     open_before = await handle.status()
     await example("data_pipeline").trigger_refresh(house.client)
     memory = await memory_where(handle, lambda memory: rounds(memory, "clean") == 2)
