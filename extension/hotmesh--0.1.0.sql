@@ -839,7 +839,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-cabb8fe0'
+    select '0.1.0-80e8177e-b1d17126'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -14137,7 +14137,8 @@ $like, $and and $or. `order_by` is a path, `before` the key after which the next
 Raises 22023 for conditions that make no sense, MSH40 for an unknown `before`.';
 
 -- 83_close.sql
--- What a parent's step gets.
+-- What a parent's step gets: the error, if there is one, or the output. `limit 1` looks by key,
+-- also if the plan was made while the app was empty.
 create function hotmesh._close_tell(ids bigint[])
 returns void
 language plpgsql
@@ -14146,12 +14147,14 @@ declare
     v_answers hotmesh.streams[] := array(
         select hotmesh._inbox_event(
                    'result', j.parent_id, j.parent_dimension, j.parent_sequence,
-                   jsonb_build_object('child', j.key) || case
-                       when e.value is not null then jsonb_build_object('error', e.value)
-                       else jsonb_build_object('output', o.value) end)
+                   jsonb_build_object('child', j.key) || coalesce(a.told, '{"output": null}'))
         from jobs j
-        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
-        left join jobs_attributes e on e.job_id = j.id and e.field = 'error'
+        left join lateral (
+            select jsonb_build_object(a.field, a.value) as told
+            from jobs_attributes a
+            where a.job_id = j.id and a.field = any ('{error,output}') and a.value is not null
+            order by a.field
+            limit 1) a on true
         where j.id = any (ids) and j.parent_sequence is not null);
 begin
     if v_answers <> '{}' then

@@ -5,7 +5,8 @@
 --@ state
 
 --@ behaviour
--- What a parent's step gets.
+-- What a parent's step gets: the error, if there is one, or the output. `limit 1` looks by key,
+-- also if the plan was made while the app was empty.
 create or replace function hotmesh._close_tell(ids bigint[])
 returns void
 language plpgsql
@@ -14,12 +15,14 @@ declare
     v_answers hotmesh.streams[] := array(
         select hotmesh._inbox_event(
                    'result', j.parent_id, j.parent_dimension, j.parent_sequence,
-                   jsonb_build_object('child', j.key) || case
-                       when e.value is not null then jsonb_build_object('error', e.value)
-                       else jsonb_build_object('output', o.value) end)
+                   jsonb_build_object('child', j.key) || coalesce(a.told, '{"output": null}'))
         from jobs j
-        left join jobs_attributes o on o.job_id = j.id and o.field = 'output'
-        left join jobs_attributes e on e.job_id = j.id and e.field = 'error'
+        left join lateral (
+            select jsonb_build_object(a.field, a.value) as told
+            from jobs_attributes a
+            where a.job_id = j.id and a.field = any ('{error,output}') and a.value is not null
+            order by a.field
+            limit 1) a on true
         where j.id = any (ids) and j.parent_sequence is not null);
 begin
     if v_answers <> '{}' then

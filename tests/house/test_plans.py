@@ -56,7 +56,7 @@ def fill(db: Connection, count: int) -> None:
         "insert into my_app.jobs_attributes (job_id, field, value, sequence, ledger, created_at,"
         "   updated_at)"
         " select %s + g, f.field, '[1]', f.sequence, 101100000000001, now(), now()"
-        " from generate_series(1, %s) g, (values ('input', null), ('step-0001', 1))"
+        " from generate_series(1, %s) g, (values ('input', null), ('output', null), ('step-0001', 1))"
         "      as f (field, sequence)",
         [base, count],
     )
@@ -98,6 +98,7 @@ def a_day(connection: Connection, name: str) -> Calls:
         Hand(connection, name, [("none", "none")], []), workflow=1, activity=1, seen=True, idle=True
     )
     pages["what is held"] = turn(mine, held=[run.id for run in runs[:9]])
+    pages["publish"] = buffers(connection, "select hotmesh.graph_pub('my-app', 'asks')")
     pages |= questions(connection, f"{name}-7", f"{name}-11")
     pages["claim by hand"] = buffers(
         connection, "select * from hotmesh.stream_claim('my-app', 'default', %s, 10)", name
@@ -138,6 +139,17 @@ def questions(connection: Connection, closed: str, opened: str) -> Calls:
 def warm(admin: Connection, clock: Clock) -> Connection:
     """A session whose plans, generic ones too, were made while the app was empty."""
     clock.freeze()  # or leases run out while the rows come, and are swept
+    for topic, about in (
+        ("asked", {"type": "hook"}),
+        ("asks", {"type": "await", "topic": "asked"}),
+    ):
+        graph = {
+            "subscribes": topic,
+            "activities": {"t": {"type": "trigger"}, "a": about},
+            "transitions": {"t": [{"to": "a"}]},
+        }
+        admin.execute("select hotmesh.graph_deploy('my-app', %s)", [json.dumps(graph)])
+        admin.execute("select hotmesh.graph_activate('my-app', '1')")
     for number in range(7):
         a_day(admin, f"warm{number}")
     return admin
