@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-80e8177e-b1d17126
+-- build 0.1.0-ee40e2cc-4e267343
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -153,6 +153,12 @@ comment on column hotmesh.measures.job_key is 'The key of the job.';
 comment on column hotmesh.measures.measured is '{"color": "red", "amount": 5}: values by target.';
 create index measures_by_time on hotmesh.measures (topic, key, at);
 comment on index hotmesh.measures_by_time is 'The jobs of a topic and a key in a span of time.';
+
+-- 23_blame.sql
+create type hotmesh.blame_scene as (
+    graph jsonb, scope jsonb, id text, leg text, s jsonb, d text, self jsonb, job jsonb);
+comment on type hotmesh.blame_scene is
+'What the expressions of one activity read when one of them failed.';
 
 -- 23_plan.sql
 create type hotmesh.plan_step as (
@@ -664,6 +670,9 @@ create type hotmesh.relay as (
 comment on type hotmesh.relay is
 'Messages that a worker has finished, and topics for which it takes on what comes after them.';
 
+-- 85_fail.sql
+
+
 -- 85_start.sql
 
 
@@ -852,7 +861,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-80e8177e-b1d17126'
+    select '0.1.0-ee40e2cc-4e267343'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6970,6 +6979,206 @@ begin
 end
 $$;
 
+-- 23_blame.sql
+create or replace function hotmesh._blame_value(value jsonb, scene hotmesh.blame_scene)
+returns jsonb
+language plpgsql
+stable
+as $$
+declare
+    v_found jsonb;
+begin
+    execute format('select %s from (values ($1, $2, $3, $4)) v (s, d, self, job)',
+                   hotmesh._expression_sql(value, scene.scope, ''))
+    into v_found
+    using scene.s, scene.d, scene.self, scene.job;
+    return v_found;
+end
+$$;
+
+create or replace function hotmesh._blame_fails(value jsonb, scene hotmesh.blame_scene)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    perform hotmesh._blame_value(value, scene);
+    return false;
+exception
+    when data_exception or program_limit_exceeded or feature_not_supported
+        or undefined_function or internal_error
+    then
+        return true;
+end
+$$;
+
+-- What an activity says, by its places in the document, of what is evaluated as one.
+create or replace function hotmesh._blame_fields(graph jsonb, id text)
+returns table (at text, value jsonb)
+language plpgsql
+stable
+as $$
+declare
+    v_path constant text := 'activities.' || id;
+    v_type constant text := graph #>> array['activities', id, 'type'];
+begin
+    return query
+    select case
+               when f.key = 'expire' then f.key
+               when v_type = 'trigger'
+               then format('%s.stats.%s', v_path, replace(f.key, 'measured', 'measures'))
+               when f.key = 'expected' then format('hooks.%s[0].conditions.match[0].expected',
+                   hotmesh._plan_hook(graph, id) ->> 'topic')
+               when f.key = 'data' then v_path || '.signal.maps'
+               when f.key = 'resolver' then v_path || '.resolver.maps'
+               when f.key = 'key' then v_path || '.id'
+               else format('%s.%s', v_path, f.key) end,
+           f.value
+    from jsonb_each(hotmesh._source_fields(graph, id)) f;
+end
+$$;
+
+-- The values of a section of a document: of an activity, its mappings, a transition, a hook.
+create or replace function hotmesh._blame_section(place text, graph jsonb, id text)
+returns table (at text, value jsonb)
+language plpgsql
+stable
+as $$
+declare
+    v_parts constant text[] := regexp_match(place, '^transitions\.(.*)\[(\d+)\]\.conditions$');
+begin
+    if place = 'activities.' || id then
+        return query select f.at, f.value from hotmesh._blame_fields(graph, id) f;
+    elsif v_parts is not null then
+        return query
+        select format('%s.match[%s].%s', place, m.n - 1, p.key), p.value
+        from jsonb_array_elements(graph #> array[
+            'transitions', v_parts[1], v_parts[2], 'conditions', 'match'])
+            with ordinality m (pair, n)
+        cross join lateral jsonb_each(m.pair) p;
+    elsif place like 'hooks.%' then
+        return query select place || '[0].conditions.match[0].actual',
+            hotmesh._plan_hook(graph, id) -> 'actual';
+    elsif place = format('activities.%s.input.maps', id) then
+        return query select place, hotmesh._source_input(graph, id);
+    else
+        return query select place, graph #> string_to_array(place, '.');
+    end if;
+end
+$$;
+
+-- What a value is made of, as far as each part stands by itself.
+create or replace function hotmesh._blame_leaves(at text, value jsonb)
+returns table (leaf text, part jsonb)
+language sql
+immutable
+as $$
+    with recursive parts (at, value) as (
+        values (_blame_leaves.at, _blame_leaves.value)
+        union all
+        select n.at, n.value
+        from parts p
+        cross join lateral (
+            select format('%s.%s', p.at, e.key), e.value
+            from jsonb_each(case when jsonb_typeof(p.value) = 'object' then p.value else '{}' end)
+                as e
+            where p.value -> '@pipe' is null
+            union all
+            select format('%s[%s]', p.at, e.n - 1), e.item
+            from jsonb_array_elements(
+                case when jsonb_typeof(p.value) = 'array' then p.value else '[]' end)
+                with ordinality e (item, n)) n (at, value))
+    select p.at, p.value
+    from parts p
+    where p.value -> '@pipe' is not null
+       or jsonb_typeof(p.value) = 'string' and p.value #>> '{}' like '{%'
+$$;
+
+-- The first row of a pipe that can't be evaluated on those before it; '' of what is no pipe.
+create or replace function hotmesh._blame_row(value jsonb, scene hotmesh.blame_scene)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_rows constant jsonb := value -> '@pipe';
+begin
+    for i in 1 .. coalesce(jsonb_array_length(v_rows), 0) loop
+        if hotmesh._blame_fails(jsonb_build_object('@pipe', (
+            select jsonb_agg(r.line order by r.n)
+            from jsonb_array_elements(v_rows) with ordinality r (line, n)
+            where r.n <= i)), scene)
+        then
+            return format('.@pipe[%s]', i - 1);
+        end if;
+    end loop;
+    return '';
+end
+$$;
+
+-- What was evaluated before the section, as the compiled function does it.
+create or replace function hotmesh._blame_before(scene hotmesh.blame_scene, place text)
+returns hotmesh.blame_scene
+language plpgsql
+stable
+as $$
+declare
+    v_about constant jsonb := scene.graph #> array['activities', scene.id];
+    v_own constant text := 'activities.' || scene.id;
+begin
+    if v_about ->> 'type' = 'trigger' then
+        scene.s := hotmesh._plan_put(scene.s, scene.id, scene.d, scene.self);
+    end if;
+    if scene.leg = 'enter' and place = v_own then
+        scene.self := scene.self || jsonb_build_object('input', jsonb_build_object(
+            'data', coalesce(hotmesh._blame_value(hotmesh._source_input(
+                scene.graph, scene.id), scene), '{}')));
+    end if;
+    if scene.leg = 'enter' or place = v_own || '.output.maps' then
+        return scene;
+    end if;
+    if scene.leg = 'leave' and v_about #> '{output,maps}' is not null then
+        scene.self := scene.self || jsonb_build_object('output', jsonb_build_object(
+            'data', hotmesh._blame_value(v_about #> '{output,maps}', scene)));
+    end if;
+    scene.s := hotmesh._plan_put(scene.s, scene.id, scene.d, scene.self);
+    if place <> v_own || '.job.maps' and v_about #> '{job,maps}' is not null then
+        scene.job := hotmesh._plan_tell(
+            scene.job, hotmesh._blame_value(v_about #> '{job,maps}', scene));
+    end if;
+    return scene;
+end
+$$;
+
+-- The place of the expression in a section that fails, and what stands there; if none does by
+-- itself, the section.
+create or replace function hotmesh._blame_find(
+    place text, scene hotmesh.blame_scene, out at text, out value jsonb)
+returns record
+language plpgsql
+stable
+as $$
+begin
+    scene := hotmesh._blame_before(scene, place);
+    for at, value in
+        select l.leaf, l.part
+        from hotmesh._blame_section(place, scene.graph, scene.id) v
+        cross join lateral hotmesh._blame_leaves(v.at, v.value) l
+        limit 500
+    loop
+        if hotmesh._blame_fails(value, scene) then
+            at := at || hotmesh._blame_row(value, scene);
+            return;
+        end if;
+    end loop;
+    at := place;
+    value := (
+        select case when count(*) = 1 then (array_agg(v.value))[1] end
+        from hotmesh._blame_section(place, scene.graph, scene.id) v
+        where v.value is not null);
+end
+$$;
+
 -- 23_plan.sql
 create or replace function hotmesh._plan_type(activity jsonb)
 returns text
@@ -7586,7 +7795,8 @@ begin
             then
                 get stacked diagnostics v_state = returned_sqlstate,
                     v_message = message_text, v_context = pg_exception_context;
-                w := hotmesh._walk_blame(w, v_state, v_message, v_context);
+                w := hotmesh._fail_blame(
+                    hotmesh._fail_short(w, v_swift, v_self, s), v_state, v_message, v_context);
         end;
         walks[i] := w;
     end loop;
@@ -15545,6 +15755,75 @@ begin
 end
 $$;
 
+-- 85_fail.sql
+-- A walk that failed on the short way (23), as it would be on the long one.
+create or replace function hotmesh._fail_short(
+    w hotmesh.walk, swift boolean, self jsonb, store jsonb)
+returns hotmesh.walk
+language plpgsql
+immutable
+as $$
+begin
+    if w.leg is null then
+        w.leg := case when swift then 'enter' else 'leave' end;
+        w.self := case when swift then '{}' else self end;
+        w.store := case when swift then _fail_short.store else w.store end;
+    end if;
+    return w;
+end
+$$;
+
+-- Which expression failed: a section of the document, and the place in it.
+create or replace function hotmesh._fail_at(
+    w hotmesh.walk, context text, out at text, out value jsonb)
+returns record
+language plpgsql
+stable
+as $$
+declare
+    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
+    v_document jsonb := (select g.document from graphs g where g.id = w.graph_id);
+begin
+    at := v_place;
+    if v_place is not null and context !~ '_walk_next\(' then
+        select f.at, f.value into at, value
+        from hotmesh._blame_find(v_place, (
+            v_document -> 'graph', hotmesh._plan_scope(v_document),
+            hotmesh._walk_about(w) ->> 'id', w.leg, w.store, w.dimension,
+            coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
+    end if;
+exception
+    when data_exception or program_limit_exceeded or feature_not_supported
+        or undefined_function or internal_error
+    then
+        at := v_place;
+end
+$$;
+
+-- An expression failed: that job fails, and says where. What it had sent before is sent.
+create or replace function hotmesh._fail_blame(
+    w hotmesh.walk, state text, message text, context text)
+returns hotmesh.walk
+language plpgsql
+stable
+as $$
+declare
+    v_found record := hotmesh._fail_at(w, context);
+begin
+    if context ~ '_walk_next\(' then
+        w.activity := (w.todo[1]).activity;
+        w.dimension := (w.todo[1]).dimension;
+    else
+        w := hotmesh._walk_step(w, w.dimension, coalesce(w.self, '{}'), 'failed');
+    end if;
+    return hotmesh._walk_fail(w, jsonb_strip_nulls(jsonb_build_object(
+        'type', 'ExpressionError', 'code', 598, 'sqlstate', state, 'expression', v_found.at,
+        'detail', 'The expression is ' || left(v_found.value::text, 500),
+        'message', format('%s: %s', coalesce(
+            v_found.at, 'activity ' || (hotmesh._walk_about(w) ->> 'id')), message))));
+end
+$$;
+
 -- 85_start.sql
 create or replace function hotmesh._start_check_name(what text, name text, size_limit integer)
 returns void
@@ -16999,29 +17278,6 @@ begin
         'activity', hotmesh._walk_about(w) ->> 'id', 'dimension', w.dimension);
     w.ended := true;
     return w;
-end
-$$;
-
--- An expression failed: that job fails, and says where. What it had sent before is sent.
-create or replace function hotmesh._walk_blame(
-    w hotmesh.walk, state text, message text, context text)
-returns hotmesh.walk
-language plpgsql
-stable
-as $$
-declare
-    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
-begin
-    if context ~ '_walk_next\(' then
-        w.activity := (w.todo[1]).activity;
-        w.dimension := (w.todo[1]).dimension;
-    else
-        w := hotmesh._walk_step(w, w.dimension, coalesce(w.self, '{}'), 'failed');
-    end if;
-    return hotmesh._walk_fail(w, jsonb_build_object(
-        'type', 'ExpressionError', 'code', 598, 'sqlstate', state, 'expression', v_place,
-        'message', format('%s: %s', coalesce(
-            v_place, 'activity ' || (hotmesh._walk_about(w) ->> 'id')), message)));
 end
 $$;
 

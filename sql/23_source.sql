@@ -330,7 +330,8 @@ begin
             then
                 get stacked diagnostics v_state = returned_sqlstate,
                     v_message = message_text, v_context = pg_exception_context;
-                w := hotmesh._walk_blame(w, v_state, v_message, v_context);
+                w := hotmesh._fail_blame(
+                    hotmesh._fail_short(w, v_swift, v_self, s), v_state, v_message, v_context);
         end;
         walks[i] := w;
     end loop;

@@ -107,29 +107,6 @@ begin
 end
 $$;
 
--- An expression failed: that job fails, and says where. What it had sent before is sent.
-create or replace function hotmesh._walk_blame(
-    w hotmesh.walk, state text, message text, context text)
-returns hotmesh.walk
-language plpgsql
-stable
-as $$
-declare
-    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
-begin
-    if context ~ '_walk_next\(' then
-        w.activity := (w.todo[1]).activity;
-        w.dimension := (w.todo[1]).dimension;
-    else
-        w := hotmesh._walk_step(w, w.dimension, coalesce(w.self, '{}'), 'failed');
-    end if;
-    return hotmesh._walk_fail(w, jsonb_build_object(
-        'type', 'ExpressionError', 'code', 598, 'sqlstate', state, 'expression', v_place,
-        'message', format('%s: %s', coalesce(
-            v_place, 'activity ' || (hotmesh._walk_about(w) ->> 'id')), message)));
-end
-$$;
-
 -- Takes up the next thing to do. `leg` is null when there is none.
 create or replace function hotmesh._walk_next(w hotmesh.walk)
 returns hotmesh.walk

@@ -52,6 +52,7 @@ WRITES_ELSEWHERE = {
 MAY_EXECUTE = {
     "_app_run",  # tenants, keys, partitions and users' indexes; never on a hot path
     "_errand_sql",  # a function that the graph names, looked up and checked; the value is bound
+    "_blame_value",  # an expression of a document, compiled; what it reads is bound
     "_walk_run",  # what a graph was compiled into, once per graph and turn
     "_walk_ask_step",  # the same, for one expression
     "_pipe_call",  # its text is a name from the catalogue; the values are bound

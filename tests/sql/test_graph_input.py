@@ -207,6 +207,69 @@ def test_what_fails_at_run_time_fails_its_job_only(
         assert ("h", ",0,0", "done") in graphs.steps(other)
 
 
+NAMED = """
+subscribes: named
+activities:
+  t: {type: trigger, job: {maps: {n: 1}}}
+  w: {type: worker, topic: named.w, input: {maps: {o: '{t.output.data.o}'}}%s}
+  h: {type: %s}
+hooks: {named.in: [%s]}
+transitions: {t: [{to: w}], w: [{to: h%s}]}
+"""
+LATER = "{to: h, conditions: {match: [{expected: 1, actual: 1}]}}"
+TIMES = "{'@pipe': [['{w.output.data.list}'], ['{@array.length}'], ['{@string.split}']]}"
+SHOUT = "{'@pipe': [['{$self.input.data.o}', 3], ['{@string.split}']]}"
+SUMS = """{'@pipe': [['{w.output.data.list}', 0], {'@reduce': [['{$output}', '{$item}'],
+    ['{@string.split}']]}]}"""
+
+
+@pytest.mark.parametrize(
+    ("worker", "after", "rule", "edge", "place", "expression"),
+    [
+        (f", output: {{maps: {{fine: 1, deep: {{er: {SPLIT}}}}}}}", "hook", "", "",
+         "activities.w.output.maps.deep.er.@pipe[1]", "{w.output.data.o}"),
+        (f", job: {{maps: {{ok: '{{t.output.data.o}}', 'x[1]': {SPLIT}}}}}", "hook", "", "",
+         "activities.w.job.maps.x[1].@pipe[1]", "{w.output.data.o}"),
+        (f", output: {{maps: {{o: {{}}, list: [1]}}}}, job: {{maps: {{x: {SPLIT}}}}}", "hook", "", "",
+         "activities.w.job.maps.x.@pipe[1]", "{w.output.data.o}"),
+        ("", f"hook, job: {{maps: {{a: 1, z: {TIMES}}}}}", "", "",
+         "activities.h.job.maps.z.@pipe[2]", "{@array.length}"),
+        ("", f"hook, job: {{maps: {{z: {SUMS}}}}}", "", "",
+         "activities.h.job.maps.z.@pipe[1]", "@reduce"),
+        ("", f"hook, sleep: {SPLIT}", "", "", "activities.h.sleep.@pipe[1]", "{w.output.data.o}"),
+        ("", f"worker, topic: {SHOUT}, input: {{maps: {{o: '{{w.output.data.o}}'}}}}", "", "",
+         "activities.h.topic.@pipe[1]", "{$self.input.data.o}"),
+        ("", f"worker, topic: v, input: {{maps: {{deep: {{o: {SPLIT}}}}}}}", "", "",
+         "activities.h.input.maps.deep.o.@pipe[1]", "{w.output.data.o}"),
+        ("", f"signal, subtype: one, topic: '{{t.output.data.x}}', signal: {{maps: {{o: {SPLIT}}}}}", "", "",
+         "activities.h.signal.maps.o.@pipe[1]", "{w.output.data.o}"),
+        ("", "hook", f"{{to: h, conditions: {{match: [{{expected: {SPLIT}, actual: 1}}]}}}}", "",
+         "hooks.named.in[0].conditions.match[0].expected.@pipe[1]", "{w.output.data.o}"),
+        ("", "hook", LATER,
+         f", conditions: {{match: [{{expected: 1, actual: 1}}, {{expected: 2, actual: {SPLIT}}}]}}",
+         "transitions.w[0].conditions.match[1].actual.@pipe[1]", "{w.output.data.o}"),
+        (f", emit: {SPLIT}", "hook", "", "", "activities.w.emit.@pipe[1]", "{w.output.data.o}"),
+        (", emit: {'@pipe': [['{$job.data.o}'], ['{@string.split}']]}, job: {maps: {o:"
+         " '{w.output.data.o}'}}", "hook", "", "", "activities.w.emit.@pipe[1]", "{$job.data.o}"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("swift", [True, False])
+def test_a_failure_names_its_place_and_its_expression(
+    graphs: Graphs, worker: str, after: str, rule: str, edge: str, place: str, expression: str,
+    swift: bool,
+) -> None:  # fmt: skip
+    graphs.deploy((NAMED % (worker, after, rule, edge)).replace("hooks: {named.in: []}\n", ""))
+    key = graphs.pub("named", {"o": {}})
+    [task] = graphs.claim("named.w")
+    graphs.answer(task, {"o": {}, "list": [1, 2]}, **({} if swift else {"code": 200}))
+    error = graphs.state(key).error
+    assert error is not None
+    assert error["expression"] == place
+    assert error["message"].startswith(f"{place}: ")
+    assert error["activity"] == ("h" if ".h." in place or place.startswith("hooks") else "w")
+    assert expression in error["detail"]
+
+
 def test_a_job_that_fails_in_a_turn_does_not_hold_up_others(
     graphs: Graphs, db: Connection, clock: Clock
 ) -> None:
