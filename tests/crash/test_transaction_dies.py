@@ -39,7 +39,7 @@ def test_killed_before_the_commit_neither_after_it_both(
     handle = client.workflow.start(
         workflow_name="dies", args=[name], workflow_id="a", task_queue="orders"
     )
-    wait_until(lambda: not first.is_alive(), what="its death")
+    first.wait_for_death()
     written = [] if name == "dies_before" else ["after"]
     assert lines(db) == written
     told = db.execute(

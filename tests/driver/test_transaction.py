@@ -20,6 +20,10 @@ here = workflow.proxy_activities(task_queue="orders", retry_policy=FAST)
 there = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
 
 WRITE = "insert into public.ledger (line) values (%s)"
+OPEN = (
+    "select count(*) from pg_stat_activity"
+    " where state = 'idle in transaction' and datname = current_database()"
+)
 
 
 @pytest.fixture
@@ -237,8 +241,7 @@ async def test_many_share_a_few_connections(house: House) -> None:
     async def counted(line: str) -> None:
         nonlocal most
         await pay(line)
-        query = "select count(*) from pg_stat_activity where state = 'idle in transaction'"
-        most = max(most, house.one(query))
+        most = max(most, house.one(OPEN))
 
     async def fan() -> None:
         await asyncio.gather(*(here.counted(f"{n:02}") for n in range(40)))

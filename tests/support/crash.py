@@ -67,6 +67,13 @@ class Child:
 
         wait_until(seen, timeout, f"{text!r} in the child's output")
 
+    def wait_for_death(self, timeout: float = 30.0) -> None:
+        """Wait until the child has ended; what it printed is told when it lives on."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the child lives on:\n{self.output}") from None
+
     def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed or handed back."""
         self._end(signal.SIGKILL)

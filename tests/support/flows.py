@@ -17,7 +17,7 @@ FAST = {"maximum_attempts": 3, "initial_interval": 0.001, "backoff_coefficient":
 T = TypeVar("T")
 
 
-async def wait_for(look: Callable[[], T], timeout: float = 10.0, what: str = "the condition") -> T:
+async def wait_for(look: Callable[[], T], timeout: float = 30.0, what: str = "the condition") -> T:
     """Let the event loop work until `look()` is true."""
     until = asyncio.get_running_loop().time() + timeout
     while not (value := look()):

@@ -53,7 +53,7 @@ class Session:
         ).fetchone()
         return bool(row and row[0])
 
-    def wait_blocked(self, timeout: float = 10.0) -> None:
+    def wait_blocked(self, timeout: float = 30.0) -> None:
         wait_until(self.is_blocked, timeout, f"session {self.name} to block")
 
     def terminate(self) -> None:
