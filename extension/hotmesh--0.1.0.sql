@@ -848,7 +848,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-ee40e2cc-4e267343'
+    select '0.1.0-ee40e2cc-130ca467'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7982,9 +7982,10 @@ end
 $$;
 comment on function hotmesh.graph_deploy(text, jsonb, text) is
 'Check, compile and keep a document of graphs; new jobs take it once its version is activated. The
-document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given.
-Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes
-backwards, or is active and says something else.';
+document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given. A
+bare graph is version 1, and takes the place of an active one at once. Answers what it holds.
+Raises MSH20 with every fault, MSH21 for a version that goes backwards, or is active and says
+something else.';
 
 create function hotmesh.graph_activate(app text, version text)
 returns boolean

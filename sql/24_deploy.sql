@@ -1,5 +1,6 @@
 -- 24 deploy: a document comes in: it is checked as a whole (21), compiled (23), and kept (20).
--- Nothing changes for anybody until its version is activated. Errors: MSH20, MSH21.
+-- New jobs take it once its version is activated. Only a bare graph, which is version 1, takes the
+-- place of an active one at once. Open jobs keep theirs. Errors: MSH20, MSH21.
 
 --@ state
 
@@ -174,9 +175,10 @@ end
 $$;
 comment on function hotmesh.graph_deploy(text, jsonb, text) is
 'Check, compile and keep a document of graphs; new jobs take it once its version is activated. The
-document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given.
-Answers what it holds. Raises MSH20 with every fault, MSH21 for a version that goes
-backwards, or is active and says something else.';
+document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose topic may be given. A
+bare graph is version 1, and takes the place of an active one at once. Answers what it holds.
+Raises MSH20 with every fault, MSH21 for a version that goes backwards, or is active and says
+something else.';
 
 create or replace function hotmesh.graph_activate(app text, version text)
 returns boolean

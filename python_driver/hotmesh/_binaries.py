@@ -85,7 +85,9 @@ class User(NamedTuple):
         """See to a directory that this user can enter; a private one is its own and nobody else's."""
         try:
             if not path.exists():
-                path.mkdir(mode=0o700, parents=not private)
+                if not private and not path.parent.exists():
+                    self.provide(path.parent)  # or it could be one that only root can enter
+                path.mkdir(mode=0o700)
                 self.own(path)
         except FileExistsError:
             pass  # another process was first

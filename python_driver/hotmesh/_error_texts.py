@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ __all__ = [
     "clean",
     "code_of",
     "faults_of",
+    "is_misfit",
     "loose",
     "message_of",
     "text_of",
@@ -82,6 +84,25 @@ def faults_of(detail: str | None) -> list[dict[str, Any]]:
     except ValueError:  # its middle was left out
         return []
     return [fault for fault in found if isinstance(fault, dict)] if isinstance(found, list) else []
+
+
+_UNDEFINED = frozenset({"42703", "42883", "42P01"})
+"""SQLSTATEs of columns, functions and tables that are not there."""
+
+
+def is_misfit(state: str, message: str, context: str | None) -> bool:
+    """Whether the driver names what the engine lacks, or the engine what itself lacks.
+
+    What a function of the user's own lacks, such as a trigger's, is not that. `context` begins with
+    the innermost function; with its schema, unless that is on the path, as the engine's and the
+    app's are. The engine's inner parts have an underscore.
+    """
+    if state not in _UNDEFINED:
+        return False
+    inner = re.search(r' function "?(?:(\w+)\.)?(\w+)', context or " function hotmesh.turn")
+    return " hotmesh." in message or (
+        inner is not None and (inner[1] == "hotmesh" or (not inner[1] and inner[2][0] == "_"))
+    )
 
 
 def told_faults(faults: Sequence[Mapping[str, Any]]) -> str:

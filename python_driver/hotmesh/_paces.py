@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "MISFIT_SECONDS",
     "NEWS_LISTENING_SECONDS",
     "NEWS_SECONDS",
     "PATIENCE_SECONDS",
@@ -48,3 +49,6 @@ STOPPING_SECONDS = 2.0
 
 PATIENCE_SECONDS = 0.05
 """How long a report for a locked job is tried again before it is left in the job's inbox."""
+
+MISFIT_SECONDS = 3.0
+"""How long a worker bears an engine that lacks what it calls, as one does that is being upgraded."""

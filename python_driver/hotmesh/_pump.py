@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import random
 import socket
 import uuid
 from collections import OrderedDict
@@ -20,7 +19,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
-from . import _calls, _paces
+from . import _calls, _life, _paces
 from ._calls import Delivery
 from ._claimed import Claimed
 from ._codec import Unreadable
@@ -34,7 +33,7 @@ from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
 from ._spawn import with_signal
 from ._stage import Stage
-from .errors import ConnectionLostError, HotMeshError
+from .errors import ConnectionLostError, HotMeshError, ProtocolError
 
 __all__ = ["Pump"]
 
@@ -66,6 +65,7 @@ class Pump:
         self.server = Server(self.home, activity_slots)
         self.lease = lease
         self.stopping = False
+        self.failure: HotMeshError | None = None
         self._at_once = False
         self._workflow_slots = workflow_slots
         self._remembered = remembered
@@ -96,6 +96,7 @@ class Pump:
     async def start(self) -> None:
         """Reach the database, begin to listen and to keep leases."""
         await self.session.ensure()
+        await _life.admit(self)
         keeper = SyncSession(self.session.source, self.session.app_id, provision=False)
         self._keeper = LeaseKeeper(
             keeper, self.name, self.lease, self.held_ids, self._lost, self._watch
@@ -109,23 +110,8 @@ class Pump:
         SERVERS.join(self.server)
 
     async def run(self) -> None:
-        """Turn until told to stop, then until nothing is under way any more."""
-        pause = 0.05
-        while not self._at_once and not (self.stopping and self.quiet):
-            try:
-                await self._round()
-                pause = 0.05
-                continue
-            except HotMeshError as error:
-                away = isinstance(error, ConnectionLostError)
-                if self.stopping and away and not (self._busy or self.server.busy):
-                    return  # nobody to report to: its leases run out
-                _LOG.warning("worker %s: %s; once more in %.1f s", self.name, error, pause)
-            except Exception:
-                _LOG.exception("worker %s met a defect, and lets go what it holds", self.name)
-                self._let_go()
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, 5.0)
+        """Turn until told to stop, then until nothing is under way any more; see `failure`."""
+        self.failure = await _life.live(self)
 
     def _tell_all(self) -> None:
         """Somebody has news, maybe for a run that is busy with an inline activity."""
@@ -379,7 +365,7 @@ class Pump:
             return await self.session.run(
                 _calls.turn(app, self.name, "[" + ",".join(texts) + "]", want)
             )
-        except ConnectionLostError:
+        except (ConnectionLostError, ProtocolError):
             raise
         except HotMeshError as error:
             if not texts:

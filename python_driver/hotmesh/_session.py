@@ -205,20 +205,21 @@ class _Session:
 
     def _build_steps(self) -> Steps:
         """Compare the engine's build with the driver's; an embedded one follows the driver."""
+        install, built = importlib.import_module("hotmesh.install"), None
         for attempt in (1, 2):
             try:
                 built = yield _calls.build()
-            except (ProtocolError, NotAllowedError):
-                return  # an older engine, or an older key: nothing can be said
-            ours = importlib.import_module("hotmesh.install").build()
-            if built == ours or not built.startswith(ours.split("-")[0]):
+            except NotAllowedError:
+                return  # an older key: nothing can be said
+            except ProtocolError:
+                built = None  # an engine from before there were builds
+            number = built.partition("-")[0] if built else (yield _calls.version())
+            if install.fits(number, built):
                 return
-            if self.embedded and self.provision and attempt == 1:
-                yield None
-        _LOG.warning(
-            "the engine is another build than this driver's: %s, not %s; run: hotmesh upgrade",
-            *(built, ours),
-        )
+            if not (self.embedded and self.provision and attempt == 1):
+                break
+            yield None
+        _LOG.warning(install.OTHER_BUILD, built, install.build())
 
     def _install_steps(self, missing: HotMeshError) -> Generator[Call[Any] | None, Any, int]:
         if not self.provision:

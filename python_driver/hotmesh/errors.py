@@ -64,6 +64,7 @@ from ._error_texts import (
     clean,
     code_of,
     faults_of,
+    is_misfit,
     loose,
     message_of,
     text_of,
@@ -358,7 +359,7 @@ class NotInstalledError(HotMeshError, code=503):
 
 
 class ProtocolError(HotMeshError, code=505):
-    """Engine and driver speak different protocols; one of them must be upgraded."""
+    """Engine and driver do not fit: another protocol, other tables, a door that the other lacks."""
 
 
 class EmbeddedError(HotMeshError, code=503):
@@ -392,6 +393,8 @@ def from_sql(error: psycopg.Error, job_id: str | None = None) -> HotMeshError:
         job_id = _quoted(message)
     if kind is DuplicateJobError and job_id is not None:
         message = f"Duplicate job: {job_id}"
+    elif kind is ProtocolError:
+        message = f"the engine is not the one that this driver was made for: {message}"
     found = kind(
         message,
         detail=diag.message_detail,
@@ -418,7 +421,7 @@ def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
         return ConstraintError
     if state == "3F000" and "hotmesh" in message:
         return NotInstalledError
-    if state == "42883" and re.search(r"hotmesh\.[a-z]", message):  # a door, not an inner part
+    if is_misfit(state, message, error.diag.context):
         return ProtocolError
     if state in ("", "22021", "22P02", "22P05") and isinstance(error, psycopg.DataError):
         return InvalidArgumentError
@@ -431,11 +434,9 @@ def _quoted(message: str) -> str | None:
 
 
 def _hint_for(kind: type[HotMeshError]) -> str | None:
-    if kind is NotInstalledError:
-        return "install the engine: hotmesh install"
     if kind is ProtocolError:
         return "bring the engine up to the driver's version: hotmesh upgrade"
-    return None
+    return "install the engine: hotmesh install" if kind is NotInstalledError else None
 
 
 # --- through the database -------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class HotMesh:
         Raises:
             InvalidArgumentError: a worker that cannot be used; the message says which.
             ConnectionLostError, NotInstalledError, ProtocolError: the database can't be used.
+            NotAllowedError: the role has no worker's key to the app.
         """
         served = _callbacks.topics(workers)
         if connection is None and engine is not None:
@@ -106,8 +107,10 @@ class HotMesh:
         """Work until SIGTERM, SIGINT or :meth:`stop`; then finish or hand back, and return."""
         if not self._workers:
             raise InvalidArgumentError("there are no workers that could run")
-        await asyncio.gather(*(worker.run() for worker in self._workers))
-        await self._stop()
+        try:
+            await asyncio.gather(*(worker.run() for worker in self._workers))
+        finally:
+            await self._stop()
 
     async def _stop(self) -> None:
         """Let what runs finish, and close everything of this object."""

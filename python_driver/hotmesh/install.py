@@ -196,10 +196,9 @@ _FIND = Step("""
            exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'protocol'),
            exists (select from pg_catalog.pg_class c where c.relnamespace = n.oid),
            (select e.extversion from pg_catalog.pg_extension e where e.extname = 'hotmesh'),
-           exists (
-               select from pg_catalog.pg_proc p
-               where p.pronamespace = n.oid and p.proname = 'build'
-                 and pg_catalog.has_function_privilege(p.oid, 'execute')),
+           (select pg_catalog.has_function_privilege(p.oid, 'execute')
+            from pg_catalog.pg_proc p
+            where p.pronamespace = n.oid and p.proname = 'build'),
            pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create'),
            pg_catalog.current_database()::text, current_user::text
     from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'hotmesh'
@@ -215,7 +214,7 @@ class Found(NamedTuple):
     engine: bool
     tables: bool
     extension: str | None
-    tells_build: bool
+    tells_build: bool | None  # None: it has no word for it
     may_create: bool
     database: str
     role: str
@@ -244,6 +243,8 @@ def _check() -> Steps[Installed]:
             if older == "engine"
             else "Install a newer hotmesh with pip.",
         )
+    if found.tells_build is not False:
+        fits(installed.version, installed.build)
     return installed
 
 
@@ -315,7 +316,8 @@ def _upgrade() -> Steps[Installed]:
     before = yield from _installed(found)
     if before.protocol > PROTOCOL:
         return (yield from _check())
-    _refuse_tables(before)
+    if found.tells_build is not False:
+        fits(before.version, before.build)
     if not found.extension:
         for script in _deltas(before.version):
             yield Step(script)
@@ -328,21 +330,33 @@ def _upgrade() -> Steps[Installed]:
     return (yield from _check())
 
 
-def same_tables(built: str | None) -> bool:
-    """Whether an engine of that build has the tables of ours, or a script leads from its to ours."""
-    if built is None:
+OTHER_BUILD = "the engine is another build than this driver's: %s, not %s; run: hotmesh upgrade"
+
+
+def same_tables(number: str, built: str | None) -> bool:
+    """Whether an engine has the tables of ours, or a script leads from its version to ours.
+
+    An engine without a build was made before engines told it, from other tables.
+    """
+    if number != version():
         return True
-    (number, state, _), (ours, our_state, _) = built.rsplit("-", 2), build().rsplit("-", 2)
-    return number != ours or state == our_state
+    return built is not None and built.rpartition("-")[0] == build().rpartition("-")[0]
 
 
-def _refuse_tables(before: Installed) -> None:
-    if not same_tables(before.build):
-        raise ProtocolError(
-            f"the engine is another build of {before.version}, with other tables",
-            detail=f"It is {before.build}, the driver brings {build()}.",
-            hint="Use the driver of that build, or a new database; between versions there is a way.",
-        )
+def fits(number: str, built: str | None) -> bool:
+    """Whether an engine of our version is of our build.
+
+    Raises ProtocolError if its tables are neither ours nor can be made so.
+    """
+    if same_tables(number, built):
+        return number != version() or built == build()
+    raise ProtocolError(
+        f"the engine of this database is another build of {number}, with other tables than "
+        "this driver needs",
+        detail=f"It is {built or 'a build without a name'}, the driver brings {build()}.",
+        hint="Its data was left as it is. Use the checkout or package that made it, or another "
+        "database; for the embedded server, another directory: HOTMESH_HOME.",
+    )
 
 
 # What a newer build of the same version brought is the extension's, too.
@@ -370,7 +384,7 @@ def _refresh() -> Steps[bool]:
     before = yield from _installed(found)
     if before.build == build() or before.protocol > PROTOCOL:
         return True
-    if before.build is None or not same_tables(before.build):
+    if found.tells_build is False or not same_tables(before.version, before.build):
         return False
     yield from _upgrade()
     for (app,) in (yield Step("select name from hotmesh.apps order by name")):

@@ -76,6 +76,7 @@ class Worker:
         Raises:
             InvalidArgumentError: nothing to serve, a workflow that is no `async def`, bad numbers.
             ConnectionLostError, NotInstalledError, ProtocolError: the database can't be used.
+            NotAllowedError: the role has no worker's key to the app.
         """
         served = dict(_workflows(workflow, workflows))
         functions = named(activities, "activities")
@@ -102,7 +103,11 @@ class Worker:
         return self._pump.name
 
     async def run(self) -> None:
-        """Work until SIGTERM, SIGINT or :meth:`shutdown`; then finish or hand back, and return."""
+        """Work until SIGTERM, SIGINT or :meth:`shutdown`; then finish or hand back, and return.
+
+        Raises:
+            ProtocolError: the engine was changed, and is not one that this driver can work with.
+        """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
@@ -115,6 +120,12 @@ class Worker:
                 with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                     loop.remove_signal_handler(number)
             await (shutdown_all() if self._told else self.shutdown())
+        self.check()
+
+    def check(self) -> None:
+        """Raise what has ended the worker, if it was not told to stop."""
+        if self._pump.failure is not None:
+            raise self._pump.failure
 
     async def _stopping(self) -> None:
         while not self._pump.stopping and not self._task.done():
@@ -165,6 +176,7 @@ async def register_activity_worker(
 
     Raises:
         InvalidArgumentError: no functions, a bad queue, number or policy.
+        ConnectionLostError, NotInstalledError, ProtocolError, NotAllowedError: as for `Worker`.
     """
     functions = named(activities, "activities")
     if not functions:

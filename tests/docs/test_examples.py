@@ -6,14 +6,17 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import psycopg
 import pytest
 
+from hotmesh import _binaries, install
 from support.cluster import ROOT
 from support.crash import python_path
 
@@ -183,6 +186,23 @@ def _log_of(look: psycopg.Connection, place: Path) -> Path:
     lines = [json.dumps({"order": key, "activity": name, "pid": 1}) for key, name in rows]
     (place / "executions").write_text("\n".join(lines) + "\n")
     return place
+
+
+def test_the_demo_begins_in_an_empty_database_whatever_was_there(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = _binaries.server_user().own(Path(tempfile.mkdtemp(prefix="hm-", dir="/tmp")))
+    monkeypatch.setenv("HOTMESH_HOME", str(home))
+    try:
+        with demo.postgres(None) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+            install.install(conn, "plain")
+            conn.execute("drop function hotmesh.build()")
+            conn.execute("alter table hotmesh.streams rename column token to badge")
+        with demo.postgres(None) as dsn, demo.start_orders(dsn, demo.read_orders()) as look:
+            assert demo.number(look, "select count(*) from jobs") == 400
+        assert [place.name for place in home.iterdir() if place.name.startswith("pg")] == []
+    finally:
+        shutil.rmtree(home)
 
 
 def test_the_demo_says_why_it_could_not_run(tmp_path: Path) -> None:

@@ -133,6 +133,25 @@ def test_a_missing_door_means_another_protocol(db: psycopg.Connection) -> None:
     assert isinstance(found, errors.ProtocolError)
 
 
+def test_what_the_engine_lacks_is_a_misfit_and_what_a_trigger_of_the_user_s_lacks_is_not(
+    db: psycopg.Connection,
+) -> None:
+    start = "select key from hotmesh.job_start('my-app', 'f', key => 'a')"
+    with db.transaction(force_rollback=True):
+        db.execute("alter table hotmesh.jobs rename column entity to thing")
+        with db.transaction(force_rollback=True):
+            engine = database_error(db, start)
+    assert isinstance(from_sql(engine), errors.ProtocolError)
+    db.execute(
+        "create function my_app.look() returns trigger language plpgsql as "
+        "'begin perform nothing_of_this_name(); return new; end'"
+    )
+    db.execute(
+        "create trigger look before insert on my_app.jobs for each row execute function my_app.look()"
+    )
+    assert type(from_sql(database_error(db, start))) is HotMeshError
+
+
 def test_other_sqlstates_are_kept(db: psycopg.Connection) -> None:
     found = from_sql(database_error(db, "select 1/0"))
     assert (type(found), found.sqlstate, str(found)) == (HotMeshError, "22012", "division by zero")

@@ -181,6 +181,7 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     for module in (install, embedded):
         monkeypatch.setattr(module, "extension_files", lambda: tuple(files))
     monkeypatch.setattr(install, "version", lambda: "99.0.0")
+    monkeypatch.setattr(install, "build", install.build.__wrapped__)
     yield "99.0.0"
     shutil.rmtree(home)
 
@@ -333,6 +334,34 @@ def test_other_tables_of_the_same_version_are_refused(conn: Connection) -> None:
     assert not install.refresh(conn)
     with pytest.raises(ProtocolError, match="another build"):
         install.upgrade(conn)
+
+
+def engine_of_another_checkout(conn: Connection) -> None:
+    """As an engine of this version was before it could tell its build, with a job in it."""
+    install.install(conn, "plain")
+    conn.execute("select hotmesh.app_create('memflow')")
+    conn.execute("select hotmesh.job_start('memflow', 'kept', key => 'kept')")
+    conn.execute("drop function hotmesh.build()")
+    conn.execute("alter table hotmesh.streams rename column token to badge")
+
+
+def test_an_engine_that_tells_no_build_is_refused_by_all_and_left_as_it_is(
+    conn: Connection, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_of_another_checkout(conn)
+    before = snapshot(conn)
+    for use in (install.check, install.install, install.upgrade):
+        with pytest.raises(ProtocolError, match=f"another build of {VERSION}") as caught:
+            use(conn)
+        assert "HOTMESH_HOME" in str(caught.value.hint)
+    assert not install.refresh(conn)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setattr(embedded, "dsn", lambda: empty)
+    for place in (empty, None):
+        with SyncClient(place) as client, pytest.raises(ProtocolError, match="with other tables"):
+            client.workflow.start(workflow_name="w", task_queue="q", workflow_id="a")
+    assert snapshot(conn) == before
+    assert conn.execute("select key from memflow.jobs").fetchall() == [("kept",)]
 
 
 @pytest.mark.both_modes

@@ -12,11 +12,17 @@ import types
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import psycopg_pool
 import pytest
 
-from hotmesh import MemFlow, Worker, register_activity_worker, workflow
-from hotmesh.errors import ConnectionLostError, InvalidArgumentError
+from hotmesh import HotMesh, MemFlow, Worker, _paces, register_activity_worker, workflow
+from hotmesh.errors import (
+    ConnectionLostError,
+    InvalidArgumentError,
+    NotAllowedError,
+    ProtocolError,
+)
 from support.apart import apart
 from support.engine import APP, CALLER, Server
 from support.flows import FAST, House, opened, wait_for
@@ -95,6 +101,49 @@ async def test_a_worker_without_a_database_says_so_and_leaves_nothing_behind() -
 
 
 # --- how they start -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["client", "reader"])
+async def test_who_has_no_worker_s_key_is_told_so_at_once(
+    dsn: str, caller_dsn: str, db: psycopg.Connection[Any], kind: str
+) -> None:
+    db.execute("select hotmesh.app_revoke('my-app', %s)", [CALLER])
+    db.execute("select hotmesh.app_grant('my-app', %s, %s)", [CALLER, kind])
+    place: dict[str, Any] = {"connection": caller_dsn, "app_id": APP}
+    for beginning in (
+        Worker.create(**place, workflow=call),
+        register_activity_worker(**place, activities=[echo]),
+        HotMesh.init(**place, workers=[{"topic": "t", "callback": echo}]),
+    ):
+        with pytest.raises(NotAllowedError, match='may not be a worker of app "my-app"') as caught:
+            await beginning
+        assert "app_grant('my-app', role, 'worker')" in (caught.value.hint or "")
+    assert db.execute("select from my_app.workers").rowcount == 0
+
+
+async def test_a_worker_whose_engine_does_not_fit_any_more_ends_and_says_so(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_paces, "MISFIT_SECONDS", 0.3)
+    worker = await house.worker(echo)
+    await house.start(echo, 1, queue="later")
+    house.db.execute("alter table hotmesh.streams rename column token to badge")
+    house.db.execute("update my_app.streams set queue = 'orders'")
+    with pytest.raises(ProtocolError, match=r"made for: column .*token") as caught:
+        await asyncio.wait_for(worker.run(), 20)
+    assert "hotmesh upgrade" in (caught.value.hint or "")
+
+
+async def test_a_worker_outlives_an_engine_that_is_being_upgraded(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.worker(echo)
+    handle = await house.start(echo, 1, queue="later")
+    house.db.execute("alter table hotmesh.streams rename column token to badge")
+    house.db.execute("update my_app.streams set queue = 'orders'")
+    await wait_for(lambda: "token" in caplog.text)
+    house.db.execute("alter table hotmesh.streams rename column badge to token")
+    assert await handle.result(20) == 1
 
 
 async def test_a_job_started_before_any_worker_waits_and_is_found(house: House) -> None:

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """`make demo`: a few hundred orders, a worker killed in the middle, and the proof that nothing was lost.
 
-The embedded Postgres keeps the state in the app `order-demo`, which each run makes anew. A worker
-(`hotmesh worker`, a process of its own) is stopped by SIGKILL while it holds orders; another goes on
-when the leases have run out. Then the input is read once more, and every order is compared with it.
+An embedded Postgres of its own, beside that of the user, keeps the state in the app `order-demo`; each
+run makes it anew. A worker (`hotmesh worker`, a process of its own) is stopped by SIGKILL while it holds
+orders; another goes on when the leases have run out. Then the input is read once more, and every order
+is compared with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,6 +71,21 @@ def read_stock() -> dict[str, int]:
 
 
 # --- the run --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def postgres(dsn: str | None) -> Iterator[str]:
+    """The database that was named; else one in a server of the demo's own, empty whatever was in it.
+
+    So it does not matter what an earlier version left there, and nothing of the user's is touched.
+    """
+    if dsn is not None:
+        yield dsn
+        return
+    with embedded.Server(embedded.default_home() / "demo") as server:
+        with psycopg.connect(server.admin_dsn, autocommit=True) as admin:
+            admin.execute(f"drop database {embedded.DATABASE} with (force)".encode())
+        yield server.start().dsn
 
 
 def start_orders(dsn: str, orders: list[Order]) -> psycopg.Connection[Any]:
@@ -271,27 +288,36 @@ def main() -> int:
     parser.add_argument("--dsn", help="a database of yours instead of the embedded one")
     given, began = parser.parse_args(), time.monotonic()
     console.print("[bold]starting Postgres[/]" if not given.dsn else "[bold]connecting[/]")
-    dsn, orders = given.dsn or embedded.dsn(), read_orders()
     with tempfile.TemporaryDirectory(prefix="hotmesh-demo-") as directory:
-        log = Path(directory)
-        look = start_orders(dsn, orders)
-        console.print(f"{len(orders)} orders were started in one transaction")
-        try:
-            orphans = run(look, dsn, len(orders), log)
-        except SystemExit:
-            console.print((log / "workers").read_text()[-2000:], markup=False)
-            raise
-        console.print("\n[bold]the proof[/]")
-        failed = prove(look, orders, orphans, log)
-        show_rows(look)
-        look.close()
+        with postgres(given.dsn) as dsn:
+            failed = play(dsn, Path(directory))
     console.print(
         f"{time.monotonic() - began:.1f} s. {'It does not hold.' if failed else 'It holds.'}"
     )
     if not given.dsn:
+        home = shlex.quote(str(embedded.default_home() / "demo"))
         command = os.path.relpath(Path(sys.executable).with_name("hotmesh"))
-        console.print(f"[dim]To look around: {command} job order-456 --app {APP}[/]")
+        console.print("[dim]To look around:[/]")
+        look = f"HOTMESH_HOME={home} {command} job order-456 --app {APP}"
+        console.print(f"    {look}", markup=False, soft_wrap=True)
     return 1 if failed else 0
+
+
+def play(dsn: str, log: Path) -> int:
+    """The run and the proof; how many things are wrong."""
+    orders = read_orders()
+    look = start_orders(dsn, orders)
+    console.print(f"{len(orders)} orders were started in one transaction")
+    try:
+        orphans = run(look, dsn, len(orders), log)
+    except SystemExit:
+        console.print((log / "workers").read_text()[-2000:], markup=False)
+        raise
+    console.print("\n[bold]the proof[/]")
+    failed = prove(look, orders, orphans, log)
+    show_rows(look)
+    look.close()
+    return failed
 
 
 if __name__ == "__main__":

@@ -172,6 +172,8 @@ async def serve(order: Order, tell: Callable[[list[Worker]], None]) -> None:
         loop.remove_signal_handler(number)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     await HotMesh.stop()
+    for worker in workers:
+        worker.check()
 
 
 def served(worker: Worker) -> list[tuple[str, str]]:
