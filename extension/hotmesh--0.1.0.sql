@@ -383,7 +383,7 @@ create table hotmesh.jobs (
     watched_until timestamptz,
     constraint jobs_pkey primary key (id),
     constraint jobs_have_one_key unique (key)
-) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 comment on table hotmesh.jobs is
 'One row per run of a workflow, graph or agent, with its entity document.';
 comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';
@@ -848,7 +848,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-ee40e2cc-130ca467'
+    select '0.1.0-2864897b-db66cf5d'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -20235,7 +20235,7 @@ begin
 end
 $$;
 
-create function hotmesh._delivery_fold(ids bigint[], job_ids bigint[])
+create function hotmesh._delivery_fold(ids bigint[])
 returns hotmesh.report[]
 language plpgsql
 as $$
@@ -20249,28 +20249,23 @@ begin
                 null, false, null)::hotmesh.report
         from streams s
         join jobs j on j.id = s.job_id
-        where s.id = any (ids) and s.job_id = any (job_ids)));
+        where s.id = any (ids)));
 end
 $$;
 
--- Hands out runs with the history that replay needs, or to the worker that still has the coroutine
--- only the news. All share about 8 MB: of a large run a part goes, and its worker reads on in
--- pages.
+-- Hands out runs, whose jobs' locks the caller holds, with the history that replay needs, or to the
+-- worker that still has the coroutine only the news. All share about 8 MB: of a large run a part
+-- goes, and its worker reads on in pages.
 create function hotmesh._delivery_runs(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
-    v_locked bigint[];
-    v_runs hotmesh.report[];
+    v_runs hotmesh.report[] := hotmesh._delivery_fold(ids);
     v_told hotmesh.report[];
     v_now double precision := extract(epoch from hotmesh.now());
     v_size bigint := 8388608 / cardinality(ids);
 begin
-    v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (ids)));
-    perform hotmesh._delivery_put_back(array(
-        select s.id from streams s where s.id = any (ids) and s.job_id <> all (v_locked)));
-    v_runs := hotmesh._delivery_fold(ids, v_locked);
     v_told := array(select r from unnest(v_runs) r where r.news is not null);
     perform hotmesh._progress_conclude(v_told) where v_told <> '{}';
     return query
@@ -20347,6 +20342,35 @@ begin
 end
 $$;
 
+-- Claims runs and locks their jobs. Those that could not be locked go back, and the slots that they
+-- leave are filled in the same turn: else its runs would march out of step with the others, and
+-- every turn would claim and settle a few.
+create function hotmesh._delivery_claim_runs(
+    worker text, want jsonb, lease interval, again boolean default true)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := hotmesh._delivery_claim('workflow', worker, want, lease);
+    v_locked bigint[];
+    v_back bigint[];
+begin
+    if v_ids = '{}' then
+        return v_ids;
+    end if;
+    v_locked := hotmesh._job_lock(array(select s.job_id from streams s where s.id = any (v_ids)));
+    v_back := array(
+        select s.id from streams s where s.id = any (v_ids) and s.job_id <> all (v_locked));
+    if v_back = '{}' then
+        return v_ids;
+    end if;
+    perform hotmesh._delivery_put_back(v_back);
+    v_ids := array(select i from unnest(v_ids) i where i <> all (v_back));
+    return v_ids || case when again then hotmesh._delivery_claim_runs(
+        worker, want || jsonb_build_object('workflow', cardinality(v_back)), lease, false) end;
+end
+$$;
+
 -- Tells a worker that runs activities inline which queues it must leave to the stream, if that has
 -- changed.
 create function hotmesh._delivery_limits(known jsonb)
@@ -20369,7 +20393,7 @@ declare
     v_ids bigint[];
 begin
     perform hotmesh._lane_admit() where exists (select from lanes);
-    v_ids := hotmesh._delivery_claim('workflow', worker, want, lease);
+    v_ids := hotmesh._delivery_claim_runs(worker, want, lease);
     if v_ids <> '{}' then
         return query select (d).* from hotmesh._delivery_runs(v_ids) d;
     end if;

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from psycopg.types.json import Jsonb
+
 from support.clock import Clock
 from support.hand import (
     Connection,
     Hand,
     activity,
+    body,
     done,
+    one,
     start,
     timer,
 )
+from support.sessions import Session
+
+Sessions = Callable[..., tuple[Session, ...]]
 
 # --- history and the cached coroutine -------------------------------------------------------------
 
@@ -81,3 +90,48 @@ def test_a_worker_that_lost_its_lease_gets_the_whole_history_again(
     hand.take()
     clock.advance("16 seconds")
     assert [step[0] for step in hand.take().history] == [1, 2]
+
+
+# --- what is locked -------------------------------------------------------------------------------
+
+
+def test_slots_that_locked_jobs_leave_are_filled_in_the_same_turn(
+    db: Connection, caller: Connection, sessions: Sessions, clock: Clock
+) -> None:
+    """Else the runs of a worker would march out of step, and each turn claim and settle a few."""
+    clock.freeze()
+    for key in "abcdefg":
+        start(caller, key)
+    hand = Hand(caller)
+    (user,) = sessions("user")
+    user.begin()
+    user.run("select from my_app.jobs where key in ('a', 'c') for update")
+    assert [run.key for run in hand.claim(take=4)] == ["b", "d", "e", "f"]
+    again = "select count(*) from my_app.streams where state = 'delayed' and attempt = 0"
+    assert one(db, again) == 2
+    assert [run.key for run in hand.claim(take=4)] == ["g"]
+    clock.advance("100 milliseconds")
+    assert hand.claim(take=4) == []
+    user.rollback()
+    assert hand.claim(take=4) == []
+    clock.advance("100 milliseconds")
+    assert [(run.key, run.attempt) for run in hand.claim(take=4)] == [("a", 1), ("c", 1)]
+
+
+def test_jobs_that_move_on_stay_on_their_page_while_a_transaction_stays_open(
+    db: Connection, caller: Connection, sessions: Sessions
+) -> None:
+    """It keeps what they were from being cleaned up; on another page each would need new index rows."""
+    requests = [{"workflow": "order", "key": f"job{n}"} for n in range(100)]
+    caller.execute("select from hotmesh.job_start_many('my-app', %s)", [Jsonb(requests)])
+    hand = Hand(caller)
+    runs = hand.claim(take=100)
+    places = "select id, (ctid::text::point)[0], cursor from my_app.jobs order by id"
+    before = db.execute(places).fetchall()
+    (user,) = sessions("user")
+    user.begin()
+    user.run("create temporary table notes (id integer)")
+    hand.turn(*[body(run, done=[done(1)]) for run in runs])
+    after = db.execute(places).fetchall()
+    user.rollback()
+    assert [(id, page, cursor + 1) for id, page, cursor in before] == after
