@@ -32,6 +32,7 @@ class Claimed:
     ) -> None:
         self.running: dict[int, Execution] = {}
         self.finished: list[Execution] = []
+        self._telling: set[str | None] = set()
         self._server = server
         self._wake = wake
         self._nudge = nudge
@@ -39,6 +40,11 @@ class Claimed:
     def __bool__(self) -> bool:
         """Whether anything runs, or waits to be reported."""
         return bool(self.running or self.finished)
+
+    @property
+    def many(self) -> bool:
+        """Whether so much has finished that it is worth a turn."""
+        return len(self.finished) >= PIPELINED
 
     def begin(self, row: Delivery) -> None:
         """Run an activity that was claimed."""
@@ -85,25 +91,42 @@ class Claimed:
         """What is to be reported, the first first, until `room` characters are full.
 
         Of many no more than half of the slots: so the engine has the others to do while what it
-        gives for these runs here.
+        gives for these runs here. Nothing of jobs of which a turn under way tells: what comes
+        later would find them locked.
         """
         most = max(self._server.slots // 2, PIPELINED)
         taken: list[Execution] = []
-        for execution in self.finished[:most]:
-            if room <= 0:
-                break
-            taken.append(execution)
-            room -= len(execution.output or "")
-        del self.finished[: len(taken)]
+        left: list[Execution] = []
+        for execution in self.finished:
+            if (
+                len(taken) < most
+                and room > 0
+                and execution.context.workflow_id not in self._telling
+            ):
+                taken.append(execution)
+                room -= len(execution.output or "")
+            else:
+                left.append(execution)
+        self.finished = left
+        self._telling |= {execution.context.workflow_id for execution in taken} - {None}
         return taken
 
     def settle(self, reported: list[Execution], verdicts: Mapping[tuple[int, int], str]) -> None:
         """What became of reports, by id and token; without a verdict they were applied."""
+        self._told(reported)
         for execution in reported:
             if verdicts.get((execution.id or 0, execution.token or 0)) == "busy":
                 self.finished.append(execution)
             else:
                 self.forget(execution)
+
+    def take_back(self, reported: list[Execution]) -> None:
+        """What became of these reports is not known: they are sent again."""
+        self._told(reported)
+        self.finished += reported
+
+    def _told(self, reported: list[Execution]) -> None:
+        self._telling.difference_update([execution.context.workflow_id for execution in reported])
 
     def forget(self, execution: Execution) -> None:
         """Nothing more is to be said about this attempt."""
@@ -129,3 +152,4 @@ class Claimed:
         """Drop everything, unreported."""
         self.drop(list(self.running))
         self.finished.clear()
+        self._telling.clear()

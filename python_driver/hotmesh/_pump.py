@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
-import socket
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -33,14 +30,12 @@ from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
 from ._spawn import with_signal
 from ._stage import Stage
-from .errors import ConnectionLostError, HotMeshError, ProtocolError
+from ._turns import Turns, profile
+from .errors import HotMeshError
 
 __all__ = ["Pump"]
 
 _LOG = logging.getLogger("hotmesh")
-
-_PASSING = ("40", "53", "57")
-"""Classes of SQLSTATE that a repeat may cure."""
 
 Function = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -75,7 +70,8 @@ class Pump:
         self._pause = 0.001
         self._wake = asyncio.Event()
         self.server.freed = self._wake.set
-        self._claimed = Claimed(self.server, self._wake.set, self._nudge)
+        self._claimed = Claimed(self.server, self._done, self._nudge)
+        self._turns = Turns(session, self.name)
         self._loop = asyncio.get_running_loop()
         self._in_doubt = False
         self._was_idle = False
@@ -158,6 +154,7 @@ class Pump:
         """Hand back what is still held and sign off."""
         SERVERS.leave(self.server)
         self.server.open = False
+        await self._turns.cancel()
         ids = self.held_ids()
         for task in self._fetching:
             task.cancel()
@@ -182,6 +179,7 @@ class Pump:
         """Whether no activity runs and nothing is left to report."""
         return not (
             self._claimed
+            or self._turns.second
             or self._dirty
             or self._again
             or self.server.busy
@@ -199,15 +197,15 @@ class Pump:
     async def _round(self) -> None:
         self._wake.clear()
         self._started = False
+        await self._turns.join(wait=self._in_doubt)
         with self._stage:
             reports, finished = self._collect()
-        if self._started and not reports and not finished:
+        if (self._started or self._turns.second) and not reports and not finished:
             await self._rest(_paces.PAUSE_SECONDS)
             return
-        rows = await self._turn(reports, finished, self._want(brief=bool(reports or finished)))
-        with self._stage:
-            given = self._dispatch(rows)
-        if reports or finished or given or self._dirty or self._again:
+        want = self._want(brief=bool(reports or finished))
+        rows, given = await self._exchange(reports, finished, want)
+        if reports or finished or given or self._dirty or self._again or self._turns.second:
             if not self._dirty and not self._claimed.finished and (self._busy or self._again):
                 await self._rest(0.002 if self._again else _paces.PAUSE_SECONDS)
             return
@@ -215,6 +213,27 @@ class Pump:
             await self._rest(_paces.NEWS_SECONDS)
             return
         await self._idle(rows)
+
+    def _done(self) -> None:
+        """An activity is done: it goes into the next turn, or with many others into one beside."""
+        self._wake.set()
+        self._begin_second()
+
+    def _begin_second(self) -> None:
+        """Where nothing but activities is served, two turns may be under way at a time.
+
+        So the engine has one half to do while the other half runs here. What is held in doubt is
+        told by a turn that is alone.
+        """
+        if self._claimed.many and not self.workflows and not self._in_doubt:
+            self._turns.begin_second(self._beside)
+
+    async def _beside(self) -> None:
+        try:
+            if finished := self._claimed.collect(_paces.REPORT_BYTES):
+                await self._exchange([], finished, self._topics() | {"brief": True})
+        finally:
+            self._wake.set()
 
     @property
     def _busy(self) -> bool:
@@ -240,8 +259,8 @@ class Pump:
                     await self._rest(pause)
                 if self._wake.is_set():
                     return
-                rows = await self._turn([], [], self._want(idle=True))
-                if self._dispatch(rows):
+                rows, given = await self._exchange([], [], self._want(idle=True))
+                if given:
                     return
             self._was_idle = True
         due = next((row.due for row in rows if row.answer == "next"), None)
@@ -286,19 +305,22 @@ class Pump:
 
     @property
     def _room(self) -> int:
-        """How many activities may be claimed: what is not reported yet keeps its slot."""
-        return self.server.free - len(self._claimed.finished)
+        """How many activities may be claimed: what is unreported, or on its way, keeps its slot."""
+        return self.server.free - len(self._claimed.finished) - self._turns.bringing
 
-    def _want(self, idle: bool = False, brief: bool = False) -> str:
+    def _topics(self) -> dict[str, Any]:
         topics = [("workflow", *topic) for topic in self.workflows]
         topics += [("activity", *topic) for topic in self.server.functions]
-        want: dict[str, Any] = {
+        return {
             **self._slots(),
             "lease": self.lease,
             "kinds": [topic[0] for topic in topics],
             "queues": [topic[1] for topic in topics],
             "names": [topic[2] for topic in topics],
         }
+
+    def _want(self, idle: bool = False, brief: bool = False) -> dict[str, Any]:
+        want = self._topics()
         if self.workflows and (limits := SERVERS.limits(self.home)):
             want["limits"] = limits
         now = monotonic()
@@ -311,9 +333,8 @@ class Pump:
             want["held"] = self.held_ids()
         if idle or self._was_idle or now - self._seen_at > _paces.SEEN_SECONDS:
             self._seen_at = now
-            want |= {"seen": True, "host": socket.gethostname(), "pid": os.getpid()}
-            want["idle"] = idle or self._was_idle
-        return json.dumps(want)
+            want |= profile() | {"idle": idle or self._was_idle}
+        return want
 
     def _collect(self) -> tuple[list[Report], list[Execution]]:
         """The reports that are due now, up to the size of a batch."""
@@ -339,55 +360,35 @@ class Pump:
                 size += report.size
         return reports, self._claimed.collect(_paces.REPORT_BYTES - size)
 
+    async def _exchange(
+        self, reports: list[Report], finished: list[Execution], want: dict[str, Any]
+    ) -> tuple[list[Delivery], int]:
+        """One turn, and what its answers bring: how many of them."""
+        with self._turns.under_way(want["activity"]):
+            self._begin_second()
+            rows = await self._turn(reports, finished, want)
+            with self._stage:
+                return rows, self._dispatch(rows)
+
     async def _turn(
-        self, reports: list[Report], finished: list[Execution], want: str
+        self, reports: list[Report], finished: list[Execution], want: dict[str, Any]
     ) -> list[Delivery]:
-        """One turn; if the engine refuses the batch, once more by halves, down to one report."""
         texts = [report.body for report in reports] + [done.body() for done in finished]
         try:
-            rows = await self._send(texts, want)
+            rows = await self._turns.send(texts, want)
         except HotMeshError:
             self._in_doubt = True
-            self._claimed.finished += finished
+            self._claimed.take_back(finished)
             for report in reports:
                 if report.running and report.commands:
                     self._forget(report.held)  # the engine could take its commands for new ones
                 else:
                     self._again.append(report)
             raise
-        self._in_doubt = False
+        if "held" in want:
+            self._in_doubt = False
         self._settle(reports, finished, rows)
         return rows
-
-    async def _send(self, texts: list[str], want: str) -> list[Delivery]:
-        app = self.session.app_id
-        try:
-            return await self.session.run(
-                _calls.turn(app, self.name, "[" + ",".join(texts) + "]", want)
-            )
-        except (ConnectionLostError, ProtocolError):
-            raise
-        except HotMeshError as error:
-            if not texts:
-                raise
-            _LOG.warning("worker %s: a batch of %d was refused: %s", self.name, len(texts), error)
-            if len(texts) > 1:
-                middle = len(texts) // 2
-                first = await self._send(texts[:middle], "{}")
-                return first + await self._send(texts[middle:], "{}")
-            return await self._send_alone(texts[0])
-
-    async def _send_alone(self, text: str) -> list[Delivery]:
-        """The engine records on the job why it refuses this report; if it can't, the run is lost."""
-        call = _calls.turn(self.session.app_id, self.name, f"[{text}]", '{"isolate":true}')
-        try:
-            return await self.session.run(call)
-        except HotMeshError as error:
-            if error.sqlstate is None or error.sqlstate[:2] in _PASSING:
-                raise
-            _LOG.error("worker %s: a report can't be told: %s", self.name, error)
-            lost, told = Delivery(*[None] * len(Delivery._fields)), json.loads(text)
-            return [lost._replace(answer="stale", id=told["id"], token=told["token"])]
 
     # --- what became of reports ------------------------------------------------------------------
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from hotmesh import HotMesh
-from hotmesh._calls import Call
 from hotmesh.errors import ConnectionLostError
-from support.flows import APP
+from support.crash import terminate_backends
+from support.flows import wait_for
+from support.meshes import Mesh, Turn, Watched
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,87 +28,170 @@ transitions:
   t: [{to: a}]
   a: [{to: b}]
 """
+BOTH = """
+subscribes: both
+activities:
+  t: {type: trigger}
+  a: {type: worker, topic: a}
+  b: {type: worker, topic: b}
+  c: {type: worker, topic: c}
+transitions:
+  t: [{to: a}, {to: b}]
+  a: [{to: c}]
+"""
 JOBS = 150
 SLOTS = 40
-
-
-class Mesh:
-    """A HotMesh that serves both topics, and counts what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[tuple[str, str]] = Counter()
-
-    async def open(self, dsn: str) -> None:
-        workers = [{"topic": topic, "callback": self._callback(topic)} for topic in "ab"]
-        self.mesh = await HotMesh.init(
-            app_id=APP, connection=dsn, workers=workers, max_concurrent=SLOTS
-        )
-        self.pump = self.mesh._workers[0]._pump
-        await self.mesh.activate((await self.mesh.deploy(TWO))["version"])
-
-    def _callback(self, topic: str) -> Callable[[dict[str, Any]], Any]:
-        async def answer(task: dict[str, Any]) -> dict[str, Any]:
-            self.asked[topic, task["metadata"]["jid"]] += 1
-            return {"data": {}}
-
-        return answer
-
-    async def done(self, keys: list[str]) -> None:
-        """Wait for the jobs to end."""
-        for key in keys:
-            await asyncio.wait_for(self._ended(key), 10)
-
-    async def _ended(self, key: str) -> None:
-        while await self.mesh.get_status(key):
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
 async def mesh(dsn: str) -> AsyncIterator[Mesh]:
     made = Mesh()
-    await made.open(dsn)
+    await made.open(dsn, TWO, "ab", SLOTS)
     yield made
     await HotMesh.stop()
 
 
-async def test_what_is_not_reported_yet_keeps_its_slot(mesh: Mesh, dsn: str) -> None:
-    reported: list[int] = []
-    held: list[int] = []
-    run = mesh.pump.session.run
+def each_once(mesh: Mesh, db: psycopg.Connection[Any], keys: list[str]) -> None:
+    """Every job was asked for each topic once, and has each activity once."""
+    assert mesh.asked == Counter({(topic, key): 1 for topic in "ab" for key in keys})
+    odd = db.execute(
+        "select j.key, j.status, n.names from my_app.jobs j, lateral ("
+        " select array_agg(a.name || ':' || a.state order by a.name) as names"
+        " from my_app.jobs_attributes a where a.job_id = j.id and a.sequence is not null) n"
+        " where j.status <> 0 or n.names <> '{a:done,b:done,t:done}'"
+    ).fetchall()
+    assert odd == []
+    assert db.execute("select from my_app.streams").rowcount == 0
 
-    async def watched(call: Call[Any], conn: object = None) -> Any:
-        answer = await run(call, conn)
-        if "hotmesh.turn" in call.sql:
-            reported.append(len(json.loads(call.params["reports"])))
-            given = sum(row.answer == "task" for row in answer)
-            held.append(len(mesh.pump._claimed.running) - reported[-1] + given)
-        return answer
 
-    mesh.pump.session.run = watched  # type: ignore[method-assign,assignment]
-    with psycopg.connect(dsn) as conn:
-        pub = "select (hotmesh.graph_pub(%s, 'two', '{}')).key from generate_series(1, %s)"
-        keys = [row[0] for row in conn.execute(pub, [APP, JOBS])]
-    await mesh.done(keys)
+async def test_what_is_not_reported_yet_keeps_its_slot(mesh: Mesh) -> None:
+    watched, held = Watched(mesh), []
+
+    async def after(turn: Turn) -> None:
+        held.append(len(mesh.pump._claimed.running) - len(turn.reports) + turn.given)
+
+    watched.after = after  # type: ignore[method-assign]
+    await mesh.done(mesh.start("two", JOBS))
     assert set(mesh.asked.values()) == {1}
     assert len(mesh.asked) == 2 * JOBS
-    assert max(reported) <= SLOTS // 2
+    assert max(len(turn.reports) for turn in watched.turns) <= SLOTS // 2
     assert max(held) <= SLOTS
 
 
+async def test_one_half_is_reported_while_the_other_is_on_its_way(
+    mesh: Mesh, db: psycopg.Connection[Any]
+) -> None:
+    watched = Watched(mesh)
+    keys = mesh.start("two", JOBS)
+    await mesh.done(keys)
+    assert watched.most == 2
+    assert all(turn.reports for turn in watched.turns if turn.beside)
+    each_once(mesh, db, keys)
+
+
+async def test_few_answers_make_no_second_turn(mesh: Mesh) -> None:
+    watched = Watched(mesh)
+    await mesh.done(mesh.start("two", 10))
+    assert watched.most == 1
+
+
+async def test_no_job_is_in_two_turns_at_a_time(dsn: str) -> None:
+    mesh = Mesh()
+    await mesh.open(dsn, BOTH, "abc", SLOTS)
+    watched = Watched(mesh)
+    jobs: dict[int, str] = {}
+
+    async def before(turn: Turn) -> None:
+        running = mesh.pump._claimed.running
+        for report in turn.reports:
+            jobs[report["id"]] = str(running[report["id"]].context.workflow_id)
+        told = [{jobs[report["id"]] for report in each.reports} for each in watched.under_way]
+        assert sum(map(len, told)) == len(set().union(*told))
+
+    watched.before = before  # type: ignore[method-assign]
+    try:
+        await mesh.done(mesh.start("both", JOBS))
+    finally:
+        await HotMesh.stop()
+    assert watched.most == 2
+    assert len(mesh.asked) == 3 * JOBS
+    assert set(mesh.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["first", "second"])
+@pytest.mark.parametrize("sent", [False, True], ids=["on_its_way", "on_the_way_back"])
+async def test_a_turn_that_is_lost_beside_another_costs_nobody_anything(
+    mesh: Mesh, db: psycopg.Connection[Any], beside: bool, sent: bool
+) -> None:
+    """The other one is answered late, when the lost one has long been noticed."""
+    watched, lost, late = Watched(mesh), [], []
+
+    async def lose(turn: Turn) -> None:
+        if len(watched.under_way) == 2 and turn.beside is beside and len(lost) < 3:
+            lost.append(turn)
+            raise ConnectionLostError("the connection is lost")
+
+    async def after(turn: Turn) -> None:
+        if sent:
+            await lose(turn)
+        if len(watched.under_way) == 2 and turn.beside is not beside and len(late) < 3:
+            late.append(turn)
+            await wait_for(lambda: len(watched.under_way) == 1)
+            await asyncio.sleep(0.1)  # time enough for a turn that should wait
+
+    watched.after = after  # type: ignore[method-assign]
+    if not sent:
+        watched.before = lose  # type: ignore[method-assign]
+    keys = mesh.start("two", JOBS)
+    await mesh.done(keys)
+    assert len(lost) == 3
+    each_once(mesh, db, keys)
+
+
+async def test_connections_that_are_ended_again_and_again_cost_nobody_anything(
+    mesh: Mesh, db: psycopg.Connection[Any], admin: psycopg.Connection[Any], dbname: str
+) -> None:
+    watched = Watched(mesh)
+    keys = mesh.start("two", 4 * JOBS)
+    for _ in range(4):
+        done = len(mesh.asked)
+        await wait_for(lambda done=done: len(mesh.asked) > done + 50)  # type: ignore[misc]
+        await wait_for(lambda: len(watched.under_way) == 2 or len(mesh.asked) == 8 * JOBS)
+        terminate_backends(admin, dbname, ["hotmesh"])
+    await mesh.done(keys)
+    assert watched.most == 2
+    each_once(mesh, db, keys)
+
+
+@pytest.mark.parametrize("grace", ["10s", "0s"], ids=["in_peace", "at_once"])
+async def test_a_worker_that_stops_in_the_middle_leaves_the_rest_to_the_next(
+    mesh: Mesh, dsn: str, db: psycopg.Connection[Any], grace: str
+) -> None:
+    watched = Watched(mesh)
+    keys = mesh.start("two", JOBS)
+    await wait_for(lambda: len(watched.under_way) == 2)
+    await mesh.worker.shutdown(grace)
+    assert not mesh.pump._turns.second or mesh.pump._turns.second.done()
+    assert db.execute("select from my_app.streams where state = 'leased'").rowcount == 0
+    assert len(mesh.asked) < 2 * JOBS, "it was too fast to be stopped in the middle"
+    other = Mesh(mesh.asked)
+    await other.open(dsn, TWO, "ab", SLOTS)
+    await other.done(keys)
+    if grace == "0s":  # what was done and not reported is done again
+        mesh.asked = Counter(dict.fromkeys(mesh.asked, 1))
+    each_once(mesh, db, keys)
+
+
 async def test_jobs_go_on_when_answers_of_turns_are_lost(mesh: Mesh) -> None:
-    lost = 0
-    run = mesh.pump.session.run
+    watched, lost = Watched(mesh), []
 
-    async def losing(call: Call[Any], conn: object = None) -> Any:
-        nonlocal lost
-        answer = await run(call, conn)
-        if "hotmesh.turn" in call.sql and lost < 3 and call.params["reports"] != "[]":
-            lost += 1
+    async def lose(turn: Turn) -> None:
+        if turn.reports and len(lost) < 3:
+            lost.append(turn)
             raise ConnectionLostError("the answer was lost")
-        return answer
 
-    mesh.pump.session.run = losing  # type: ignore[method-assign,assignment]
+    watched.after = lose  # type: ignore[method-assign]
     keys = [await mesh.mesh.pub("two", {}) for _ in range(10)]
     await mesh.done(keys)
-    assert lost == 3
+    assert len(lost) == 3
     assert {key for _, key in mesh.asked} == set(keys)
