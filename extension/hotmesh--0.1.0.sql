@@ -848,7 +848,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-2864897b-db66cf5d'
+    select '0.1.0-2864897b-0763c00b'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5161,18 +5161,47 @@ as $$
 $$;
 
 -- 20_graph.sql
-create function hotmesh._graph_refuse_unknown(topic text, kind text, known text)
+-- The topics that graphs answer, or that their hooks wait for.
+create function hotmesh._graph_topics(kind text)
+returns table (topic text, state text)
+language plpgsql
+stable
+as $$
+begin
+    return query
+    select t.topic, g.state
+    from graphs g
+    cross join lateral (
+        select g.topic where kind = 'graph'
+        union all
+        select k from jsonb_object_keys(g.document #> '{graph,hooks}') k where kind = 'hook'
+    ) t (topic);
+end
+$$;
+
+create function hotmesh._graph_refuse_unknown(topic text, kind text)
 returns void
 language plpgsql
 as $$
 declare
-    v_deployed boolean := exists (select from graphs g where g.topic = _graph_refuse_unknown.topic);
+    v_known text := (
+        select string_agg(distinct coalesce(nullif(t.topic, ''), '(every topic)'), ', ')
+        from hotmesh._graph_topics(kind) t where t.state = 'active');
+    v_state text := (
+        select min(t.state) from hotmesh._graph_topics(kind) t
+        where t.topic = _graph_refuse_unknown.topic);
 begin
     raise exception 'no % answers topic "%"', kind, left(topic, 200) using
         errcode = 'MSH22',
-        detail = coalesce(format('Active topics: %s.', left(known, 500)), 'None is active.'),
-        hint = case when v_deployed then 'It was deployed; activate its version.'
-                    else 'Deploy a graph that subscribes to it, and activate its version.' end;
+        detail = case
+            when v_known is not null then format('Active topics: %s.', left(v_known, 500))
+            when kind = 'hook' then 'No hook of an active graph waits for a topic.'
+            else 'No graph is active.' end,
+        hint = case
+            when v_state = 'deployed' then 'It was deployed; activate its version.'
+            when v_state = 'retired' then 'The version that had it was replaced by one without it.'
+            when kind = 'hook' then 'Deploy a graph whose hooks have it, and activate its version.'
+            else 'Deploy a graph that subscribes to it, and activate its version.' end;
 end
 $$;
 
@@ -5194,15 +5223,20 @@ begin
 end
 $$;
 
--- Whether a graph of its own answers a topic.
+-- Whether a graph of its own answers a topic; refused if one did or would, and is not active.
 create function hotmesh._graph_answers(topic text)
 returns boolean
 language plpgsql
 stable
 as $$
+declare
+    v_active boolean := (
+        select bool_or(g.state = 'active') from graphs g where g.topic = _graph_answers.topic);
 begin
-    return exists (
-        select from graphs g where g.state = 'active' and g.topic = _graph_answers.topic);
+    if not v_active then
+        perform hotmesh._graph_refuse_unknown(topic, 'graph');
+    end if;
+    return coalesce(v_active, false);
 end
 $$;
 
@@ -5215,9 +5249,7 @@ declare
     v_graph hotmesh.graphs := hotmesh._graph_find(topic);
 begin
     if v_graph.id is null then
-        perform hotmesh._graph_refuse_unknown(topic, 'graph', (
-            select string_agg(g.topic, ', ' order by g.topic)
-            from graphs g where g.state = 'active'));
+        perform hotmesh._graph_refuse_unknown(topic, 'graph');
     end if;
     return v_graph;
 end
@@ -6338,6 +6370,20 @@ as $$
       and split_part(w.word, '=', 1) = _reference_function.name
 $$;
 
+-- What is known of an instance beside its data: its activity, type and topic, where it lies on the
+-- way, when it was created and updated, the code of its answer, its error.
+create function hotmesh._reference_metadata_fault(word text, names text[])
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select format('%s finds nothing: the metadata of an activity are aid, atp, stp, dad, ac, au, '
+        'code and err', word)
+    where names[1] = 'metadata'
+      and names[2] not in ('aid', 'atp', 'stp', 'dad', 'ac', 'au', 'code', 'err')
+$$;
+
 -- What is wrong with a reference; null: nothing.
 create function hotmesh._reference_fault(word text, scope jsonb)
 returns text
@@ -6369,14 +6415,18 @@ begin
                         '$job, $hook, $app or $graph', word)
                     when v_root in ('$app', '$graph')
                         and scope #> (substr(v_root, 2) || v_names[2:]) is null
-                    then format('%s finds nothing in the document', word) end;
+                    then format('%s finds nothing in the document', word)
+                    else hotmesh._reference_metadata_fault(
+                        word, v_names[case v_root when '$self' then 3 when '$hook' then 2 end:])
+                    end;
     elsif not scope -> 'activities' ? v_root then
         return format('%s mentions the activity %s, which is not in this graph', word, v_root);
     end if;
     return case when v_names[2] not in ('output', 'input', 'hook')
                     or v_names[3] not in ('data', 'metadata')
                 then format('%s finds nothing: an activity has output, input and hook, and each '
-                    'has data and metadata', word) end;
+                    'has data and metadata', word)
+                else hotmesh._reference_metadata_fault(word, v_names[3:]) end;
 end
 $$;
 
@@ -7327,6 +7377,29 @@ begin
 end
 $$;
 
+-- Activities whose metadata some expression reads: only they keep them.
+create function hotmesh._plan_stamped(graph jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select coalesce(jsonb_agg(distinct m.id), '[]')
+    from (
+        select a.key as id, w.word
+        from jsonb_each(graph -> 'activities') a
+        cross join lateral jsonb_path_query(
+            jsonb_build_array(a.value, graph -> 'transitions' -> a.key),
+            'strict $.** ? (@ starts with "{")') w (word)
+        union all
+        select null, w.word
+        from jsonb_path_query(graph, 'strict $.** ? (@ starts with "{")') w (word)) w
+    cross join lateral (values (hotmesh._reference_parse(w.word #>> '{}'))) r (names)
+    cross join lateral (values (coalesce(w.id, r.names[1]))) m (id)
+    where w.id is null and r.names[3] = 'metadata' and r.names[1] not like '$%'
+       or r.names[1] = '$self' and r.names[3] = 'metadata' and w.id is not null
+       or r.names[1] = '$hook' and r.names[2] = 'metadata' and w.id is not null
+$$;
+
 -- What expressions may name.
 create function hotmesh._plan_scope(document jsonb)
 returns jsonb
@@ -7335,7 +7408,8 @@ immutable
 as $$
     select jsonb_build_object(
         'app', document -> 'app', 'graph', document -> 'graph',
-        'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number))
+        'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number),
+        'stamped', hotmesh._plan_stamped(document -> 'graph'))
     from hotmesh._plan_depths(document -> 'graph') d
 $$;
 
@@ -7526,6 +7600,22 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
+-- The metadata of an instance, if anything reads them.
+create function hotmesh._source_stamp(graph jsonb, id text, part text, scope jsonb)
+returns text
+language sql
+stable
+as $$
+    select format(
+        E'self := hotmesh._trail_stamp(self, %L, %L, d, codes[1]);\n', part,
+        jsonb_strip_nulls(jsonb_build_object(
+            'aid', id, 'atp', hotmesh._plan_type(a.about), 'stp', case
+            when not hotmesh._field_is_dynamic(a.about -> 'topic') then a.about -> 'topic' end)))
+    from (select graph -> 'activities' -> id as about) a
+    where scope -> 'stamped' ? id
+      and (part <> 'hook' or hotmesh._plan_hook(graph, id) is not null)
+$$;
+
 -- What is evaluated when an activity is entered.
 create function hotmesh._source_enter(graph jsonb, id text, scope jsonb)
 returns text
@@ -7546,6 +7636,7 @@ begin
             'self := self || jsonb_build_object(''input'', '
             'jsonb_build_object(''data'', coalesce(v, ''{}'')));
 ' end,
+        hotmesh._source_stamp(graph, id, 'input', scope),
         hotmesh._source_about(hotmesh._source_fields(graph, id), scope, v_path));
 end
 $$;
@@ -7569,6 +7660,8 @@ begin
             'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
 end if;
 ') end,
+        hotmesh._source_stamp(graph, id, 'output', scope),
+        hotmesh._source_stamp(graph, id, 'hook', scope),
         format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
         hotmesh._source_assign(
             'job', v_about #> '{job,maps}', scope, v_path || '.job.maps',
@@ -15372,16 +15465,24 @@ begin
 end
 $$;
 
-create function hotmesh._errand_refuse_hook(topic text)
+-- It has nothing by which its wait could be found.
+create function hotmesh._errand_refuse_signal(
+    topic text, data jsonb, graph hotmesh.graphs)
 returns void
 language plpgsql
 as $$
+declare
+    v_actual jsonb := graph.document #> array[
+        'graph', 'hooks', topic, '0', 'conditions', 'match', '0', 'actual'];
+    v_names text[] := hotmesh._reference_parse(v_actual #>> '{}');
+    v_field text := array_to_string(v_names[array_position(v_names, 'data') + 1:], '.');
 begin
-    perform hotmesh._graph_refuse_unknown(topic, 'hook', (
-        select string_agg(distinct a.about ->> 'topic', ', ')
-        from graphs g
-        cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
-        where g.state = 'active' and a.about ->> 'type' = 'hook'));
+    perform hotmesh._refuse_argument(
+        format('a signal of topic "%s" lacks %s', left(topic, 200),
+            coalesce(format('the field "%s"', nullif(v_field, '')), 'what its hook looks for')),
+        format('The rule of the hook reads %s of its data: %s.',
+            left(v_actual::text, 200), left(data::text, 100)),
+        'Send the value by which the waiting job is to be found.');
 end
 $$;
 
@@ -15396,11 +15497,14 @@ declare
 begin
     select r.graph, r.number into v_rule from hotmesh._errand_rule(topic) r;
     if v_rule.number is null then
-        perform hotmesh._errand_refuse_hook(topic);
+        perform hotmesh._graph_refuse_unknown(topic, 'hook');
     end if;
     v_actual := (hotmesh._walk_ask_step(
         v_rule.graph, v_rule.number, 'actual',
         jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
+    if coalesce(v_actual, 'null') = 'null' then
+        perform hotmesh._errand_refuse_signal(topic, data, v_rule.graph);
+    end if;
     return hotmesh._visit_name(topic, v_actual);
 end
 $$;
@@ -15439,7 +15543,7 @@ declare
 begin
     select (r.graph).* into v_graph from hotmesh._errand_rule(topic) r;
     if v_graph.id is null then
-        perform hotmesh._errand_refuse_hook(topic);
+        perform hotmesh._graph_refuse_unknown(topic, 'hook');
     end if;
     select coalesce(array_agg(w.job_id), '{}'), array_agg(w.name) into v_ids, v_names
     from hotmesh._errand_waiting(topic, hotmesh._stats_jobs(v_graph, query, facets)) w;
@@ -16798,6 +16902,22 @@ language sql
 stable
 as $$
     select to_char(at at time zone 'UTC', 'YYYYMMDDHH24MISS.MS')
+$$;
+
+-- What is known of an instance beside its data; for those activities of which anything reads it.
+create function hotmesh._trail_stamp(
+    self jsonb, part text, about jsonb, d text, code integer)
+returns jsonb
+language sql
+stable
+as $$
+    select self || jsonb_build_object(part, coalesce(self -> part, '{}') || jsonb_build_object(
+        'metadata', coalesce(self #> '{input,metadata}', about || jsonb_build_object(
+            'dad', d, 'ac', n.now)) || jsonb_build_object('au', n.now)
+            || case when part = 'input' then '{}' else jsonb_build_object('code', code) end
+            || case when self ? 'error' then jsonb_build_object('err', self -> 'error')
+                    else '{}' end))
+    from (values (hotmesh._trail_time(hotmesh.now()))) n (now)
 $$;
 
 -- What expressions read of the job.
@@ -18383,6 +18503,20 @@ comment on function hotmesh.hook_start(text, text, text, jsonb, text, jsonb) is
 job''s queue. options: retry_policy. Raises MSH40, MSH42, 22023.';
 
 -- 87_pub.sql
+create function hotmesh._pub_check(data jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(data) <> 'object' then
+        perform hotmesh._refuse_argument(
+            format('the data of a job is no object: %s', left(data::text, 100)),
+            format('It is of type %s; mappings read its fields.', jsonb_typeof(data)),
+            'Wrap it: {"items": […]}; without data leave it out.');
+    end if;
+end
+$$;
+
 create function hotmesh.graph_pub(
     app text, topic text, data jsonb default '{}', key text default null,
     options jsonb default '{}')
@@ -18404,6 +18538,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._pub_check(data);
     v_graph := hotmesh._graph_get(topic);
     v_request.key := key;
     v_request.options := options;
@@ -18419,8 +18554,8 @@ end
 $$;
 comment on function hotmesh.graph_pub(text, text, jsonb, text, jsonb) is
 'Start a job of the graph that answers a topic, in the caller''s transaction; what needs no worker
-is done when it returns. options: on_conflict (reject, existing, replace), expire, search, parent.
-Raises MSH22 if no graph answers, MSH41 for a duplicate key.';
+is done when it returns. data is an object, {} by default. options: on_conflict (reject, existing,
+replace), expire, search, parent. Raises MSH22 if no graph answers, MSH41 for a duplicate key.';
 
 create function hotmesh.graph_signal(
     app text, topic text, data jsonb, status text default null, code integer default 200)
@@ -18992,7 +19127,7 @@ begin
     where e.answer is not null;
 exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
-        or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
+        or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception or sqlstate 'MSH22'
         or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
         or integrity_constraint_violation or raise_exception or lock_not_available
     then

@@ -42,18 +42,47 @@ create unique index graphs_active on hotmesh.graphs (topic) where state = 'activ
 comment on index hotmesh.graphs_active is 'One graph answers a topic.';
 
 --@ behaviour
-create or replace function hotmesh._graph_refuse_unknown(topic text, kind text, known text)
+-- The topics that graphs answer, or that their hooks wait for.
+create or replace function hotmesh._graph_topics(kind text)
+returns table (topic text, state text)
+language plpgsql
+stable
+as $$
+begin
+    return query
+    select t.topic, g.state
+    from graphs g
+    cross join lateral (
+        select g.topic where kind = 'graph'
+        union all
+        select k from jsonb_object_keys(g.document #> '{graph,hooks}') k where kind = 'hook'
+    ) t (topic);
+end
+$$;
+
+create or replace function hotmesh._graph_refuse_unknown(topic text, kind text)
 returns void
 language plpgsql
 as $$
 declare
-    v_deployed boolean := exists (select from graphs g where g.topic = _graph_refuse_unknown.topic);
+    v_known text := (
+        select string_agg(distinct coalesce(nullif(t.topic, ''), '(every topic)'), ', ')
+        from hotmesh._graph_topics(kind) t where t.state = 'active');
+    v_state text := (
+        select min(t.state) from hotmesh._graph_topics(kind) t
+        where t.topic = _graph_refuse_unknown.topic);
 begin
     raise exception 'no % answers topic "%"', kind, left(topic, 200) using
         errcode = 'MSH22',
-        detail = coalesce(format('Active topics: %s.', left(known, 500)), 'None is active.'),
-        hint = case when v_deployed then 'It was deployed; activate its version.'
-                    else 'Deploy a graph that subscribes to it, and activate its version.' end;
+        detail = case
+            when v_known is not null then format('Active topics: %s.', left(v_known, 500))
+            when kind = 'hook' then 'No hook of an active graph waits for a topic.'
+            else 'No graph is active.' end,
+        hint = case
+            when v_state = 'deployed' then 'It was deployed; activate its version.'
+            when v_state = 'retired' then 'The version that had it was replaced by one without it.'
+            when kind = 'hook' then 'Deploy a graph whose hooks have it, and activate its version.'
+            else 'Deploy a graph that subscribes to it, and activate its version.' end;
 end
 $$;
 
@@ -75,15 +104,20 @@ begin
 end
 $$;
 
--- Whether a graph of its own answers a topic.
+-- Whether a graph of its own answers a topic; refused if one did or would, and is not active.
 create or replace function hotmesh._graph_answers(topic text)
 returns boolean
 language plpgsql
 stable
 as $$
+declare
+    v_active boolean := (
+        select bool_or(g.state = 'active') from graphs g where g.topic = _graph_answers.topic);
 begin
-    return exists (
-        select from graphs g where g.state = 'active' and g.topic = _graph_answers.topic);
+    if not v_active then
+        perform hotmesh._graph_refuse_unknown(topic, 'graph');
+    end if;
+    return coalesce(v_active, false);
 end
 $$;
 
@@ -96,9 +130,7 @@ declare
     v_graph hotmesh.graphs := hotmesh._graph_find(topic);
 begin
     if v_graph.id is null then
-        perform hotmesh._graph_refuse_unknown(topic, 'graph', (
-            select string_agg(g.topic, ', ' order by g.topic)
-            from graphs g where g.state = 'active'));
+        perform hotmesh._graph_refuse_unknown(topic, 'graph');
     end if;
     return v_graph;
 end

@@ -38,6 +38,20 @@ as $$
       and split_part(w.word, '=', 1) = _reference_function.name
 $$;
 
+-- What is known of an instance beside its data: its activity, type and topic, where it lies on the
+-- way, when it was created and updated, the code of its answer, its error.
+create or replace function hotmesh._reference_metadata_fault(word text, names text[])
+returns text
+language sql
+immutable
+parallel safe
+as $$
+    select format('%s finds nothing: the metadata of an activity are aid, atp, stp, dad, ac, au, '
+        'code and err', word)
+    where names[1] = 'metadata'
+      and names[2] not in ('aid', 'atp', 'stp', 'dad', 'ac', 'au', 'code', 'err')
+$$;
+
 -- What is wrong with a reference; null: nothing.
 create or replace function hotmesh._reference_fault(word text, scope jsonb)
 returns text
@@ -69,14 +83,18 @@ begin
                         '$job, $hook, $app or $graph', word)
                     when v_root in ('$app', '$graph')
                         and scope #> (substr(v_root, 2) || v_names[2:]) is null
-                    then format('%s finds nothing in the document', word) end;
+                    then format('%s finds nothing in the document', word)
+                    else hotmesh._reference_metadata_fault(
+                        word, v_names[case v_root when '$self' then 3 when '$hook' then 2 end:])
+                    end;
     elsif not scope -> 'activities' ? v_root then
         return format('%s mentions the activity %s, which is not in this graph', word, v_root);
     end if;
     return case when v_names[2] not in ('output', 'input', 'hook')
                     or v_names[3] not in ('data', 'metadata')
                 then format('%s finds nothing: an activity has output, input and hook, and each '
-                    'has data and metadata', word) end;
+                    'has data and metadata', word)
+                else hotmesh._reference_metadata_fault(word, v_names[3:]) end;
 end
 $$;
 

@@ -168,6 +168,29 @@ begin
 end
 $$;
 
+-- Activities whose metadata some expression reads: only they keep them.
+create or replace function hotmesh._plan_stamped(graph jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select coalesce(jsonb_agg(distinct m.id), '[]')
+    from (
+        select a.key as id, w.word
+        from jsonb_each(graph -> 'activities') a
+        cross join lateral jsonb_path_query(
+            jsonb_build_array(a.value, graph -> 'transitions' -> a.key),
+            'strict $.** ? (@ starts with "{")') w (word)
+        union all
+        select null, w.word
+        from jsonb_path_query(graph, 'strict $.** ? (@ starts with "{")') w (word)) w
+    cross join lateral (values (hotmesh._reference_parse(w.word #>> '{}'))) r (names)
+    cross join lateral (values (coalesce(w.id, r.names[1]))) m (id)
+    where w.id is null and r.names[3] = 'metadata' and r.names[1] not like '$%'
+       or r.names[1] = '$self' and r.names[3] = 'metadata' and w.id is not null
+       or r.names[1] = '$hook' and r.names[2] = 'metadata' and w.id is not null
+$$;
+
 -- What expressions may name.
 create or replace function hotmesh._plan_scope(document jsonb)
 returns jsonb
@@ -176,7 +199,8 @@ immutable
 as $$
     select jsonb_build_object(
         'app', document -> 'app', 'graph', document -> 'graph',
-        'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number))
+        'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number),
+        'stamped', hotmesh._plan_stamped(document -> 'graph'))
     from hotmesh._plan_depths(document -> 'graph') d
 $$;
 

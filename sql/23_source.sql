@@ -74,6 +74,22 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
+-- The metadata of an instance, if anything reads them.
+create or replace function hotmesh._source_stamp(graph jsonb, id text, part text, scope jsonb)
+returns text
+language sql
+stable
+as $$
+    select format(
+        E'self := hotmesh._trail_stamp(self, %L, %L, d, codes[1]);\n', part,
+        jsonb_strip_nulls(jsonb_build_object(
+            'aid', id, 'atp', hotmesh._plan_type(a.about), 'stp', case
+            when not hotmesh._field_is_dynamic(a.about -> 'topic') then a.about -> 'topic' end)))
+    from (select graph -> 'activities' -> id as about) a
+    where scope -> 'stamped' ? id
+      and (part <> 'hook' or hotmesh._plan_hook(graph, id) is not null)
+$$;
+
 -- What is evaluated when an activity is entered.
 create or replace function hotmesh._source_enter(graph jsonb, id text, scope jsonb)
 returns text
@@ -94,6 +110,7 @@ begin
             'self := self || jsonb_build_object(''input'', '
             'jsonb_build_object(''data'', coalesce(v, ''{}'')));
 ' end,
+        hotmesh._source_stamp(graph, id, 'input', scope),
         hotmesh._source_about(hotmesh._source_fields(graph, id), scope, v_path));
 end
 $$;
@@ -117,6 +134,8 @@ begin
             'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
 end if;
 ') end,
+        hotmesh._source_stamp(graph, id, 'output', scope),
+        hotmesh._source_stamp(graph, id, 'hook', scope),
         format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
         hotmesh._source_assign(
             'job', v_about #> '{job,maps}', scope, v_path || '.job.maps',

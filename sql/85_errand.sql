@@ -115,16 +115,24 @@ begin
 end
 $$;
 
-create or replace function hotmesh._errand_refuse_hook(topic text)
+-- It has nothing by which its wait could be found.
+create or replace function hotmesh._errand_refuse_signal(
+    topic text, data jsonb, graph hotmesh.graphs)
 returns void
 language plpgsql
 as $$
+declare
+    v_actual jsonb := graph.document #> array[
+        'graph', 'hooks', topic, '0', 'conditions', 'match', '0', 'actual'];
+    v_names text[] := hotmesh._reference_parse(v_actual #>> '{}');
+    v_field text := array_to_string(v_names[array_position(v_names, 'data') + 1:], '.');
 begin
-    perform hotmesh._graph_refuse_unknown(topic, 'hook', (
-        select string_agg(distinct a.about ->> 'topic', ', ')
-        from graphs g
-        cross join lateral jsonb_array_elements(g.plan -> 'activities') a (about)
-        where g.state = 'active' and a.about ->> 'type' = 'hook'));
+    perform hotmesh._refuse_argument(
+        format('a signal of topic "%s" lacks %s', left(topic, 200),
+            coalesce(format('the field "%s"', nullif(v_field, '')), 'what its hook looks for')),
+        format('The rule of the hook reads %s of its data: %s.',
+            left(v_actual::text, 200), left(data::text, 100)),
+        'Send the value by which the waiting job is to be found.');
 end
 $$;
 
@@ -139,11 +147,14 @@ declare
 begin
     select r.graph, r.number into v_rule from hotmesh._errand_rule(topic) r;
     if v_rule.number is null then
-        perform hotmesh._errand_refuse_hook(topic);
+        perform hotmesh._graph_refuse_unknown(topic, 'hook');
     end if;
     v_actual := (hotmesh._walk_ask_step(
         v_rule.graph, v_rule.number, 'actual',
         jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
+    if coalesce(v_actual, 'null') = 'null' then
+        perform hotmesh._errand_refuse_signal(topic, data, v_rule.graph);
+    end if;
     return hotmesh._visit_name(topic, v_actual);
 end
 $$;
@@ -182,7 +193,7 @@ declare
 begin
     select (r.graph).* into v_graph from hotmesh._errand_rule(topic) r;
     if v_graph.id is null then
-        perform hotmesh._errand_refuse_hook(topic);
+        perform hotmesh._graph_refuse_unknown(topic, 'hook');
     end if;
     select coalesce(array_agg(w.job_id), '{}'), array_agg(w.name) into v_ids, v_names
     from hotmesh._errand_waiting(topic, hotmesh._stats_jobs(v_graph, query, facets)) w;

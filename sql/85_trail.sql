@@ -80,6 +80,22 @@ as $$
     select to_char(at at time zone 'UTC', 'YYYYMMDDHH24MISS.MS')
 $$;
 
+-- What is known of an instance beside its data; for those activities of which anything reads it.
+create or replace function hotmesh._trail_stamp(
+    self jsonb, part text, about jsonb, d text, code integer)
+returns jsonb
+language sql
+stable
+as $$
+    select self || jsonb_build_object(part, coalesce(self -> part, '{}') || jsonb_build_object(
+        'metadata', coalesce(self #> '{input,metadata}', about || jsonb_build_object(
+            'dad', d, 'ac', n.now)) || jsonb_build_object('au', n.now)
+            || case when part = 'input' then '{}' else jsonb_build_object('code', code) end
+            || case when self ? 'error' then jsonb_build_object('err', self -> 'error')
+                    else '{}' end))
+    from (values (hotmesh._trail_time(hotmesh.now()))) n (now)
+$$;
+
 -- What expressions read of the job.
 create or replace function hotmesh._trail_job(job hotmesh.jobs, plan jsonb, data jsonb)
 returns jsonb

@@ -5,6 +5,20 @@
 --@ state
 
 --@ behaviour
+create or replace function hotmesh._pub_check(data jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(data) <> 'object' then
+        perform hotmesh._refuse_argument(
+            format('the data of a job is no object: %s', left(data::text, 100)),
+            format('It is of type %s; mappings read its fields.', jsonb_typeof(data)),
+            'Wrap it: {"items": […]}; without data leave it out.');
+    end if;
+end
+$$;
+
 create or replace function hotmesh.graph_pub(
     app text, topic text, data jsonb default '{}', key text default null,
     options jsonb default '{}')
@@ -26,6 +40,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._pub_check(data);
     v_graph := hotmesh._graph_get(topic);
     v_request.key := key;
     v_request.options := options;
@@ -41,8 +56,8 @@ end
 $$;
 comment on function hotmesh.graph_pub(text, text, jsonb, text, jsonb) is
 'Start a job of the graph that answers a topic, in the caller''s transaction; what needs no worker
-is done when it returns. options: on_conflict (reject, existing, replace), expire, search, parent.
-Raises MSH22 if no graph answers, MSH41 for a duplicate key.';
+is done when it returns. data is an object, {} by default. options: on_conflict (reject, existing,
+replace), expire, search, parent. Raises MSH22 if no graph answers, MSH41 for a duplicate key.';
 
 create or replace function hotmesh.graph_signal(
     app text, topic text, data jsonb, status text default null, code integer default 200)

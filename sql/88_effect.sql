@@ -80,7 +80,7 @@ begin
     where e.answer is not null;
 exception
     when sqlstate 'MSH00' or sqlstate 'MSH40' or sqlstate 'MSH41' or sqlstate 'MSH42'
-        or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception
+        or sqlstate 'MSH43' or sqlstate 'MSH44' or data_exception or sqlstate 'MSH22'
         or sqlstate 'MSH80' or sqlstate 'MSH81' or sqlstate 'MSH82' or sqlstate 'MSH83'
         or integrity_constraint_violation or raise_exception or lock_not_available
     then

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import inspect
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from .errors import ConnectionLostError, HotMeshError, InvalidArgumentError
 __all__ = ["Callback", "Subscriptions"]
 
 _LOG = logging.getLogger("hotmesh")
+_PATTERN = re.compile(r"(^|\.)(\*+|#|>)(\.|$)|\*$")
 Callback = Callable[[str, Any], Any]
 
 
@@ -36,6 +38,11 @@ class Subscriptions:
         """Listen from now on; raises :class:`ConnectionLostError` where notifications don't arrive."""
         if not callable(callback):
             raise InvalidArgumentError(f"the callback of {topic!r} is no function")
+        if isinstance(topic, str) and _PATTERN.search(topic):
+            raise InvalidArgumentError(
+                f"{topic!r} is a pattern: nothing is published to it",
+                hint="listen to the topic itself; with '.' and a job's id behind it to one job",
+            )
         mark = _mark(topic)
         async with self._lock:
             if self._listener is None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hotmesh import workflow
-from hotmesh.errors import JobFailedError
+from hotmesh.errors import JobFailedError, TopicNotFoundError
 from support.flows import House, opened
 from support.graphs import Graphs
 
@@ -64,6 +64,21 @@ async def test_code_executes_a_graph_as_its_child(house: House) -> None:
     await house.worker(parent)
     assert await house.run(parent, 1) == [{"r": 2}, {"r": 3}]
     assert house.one("select count(*) from my_app.jobs where graph_version = '1'") == 2
+
+
+async def test_a_child_of_a_graph_that_is_not_active_is_refused(house: House) -> None:
+    async def parent() -> str:
+        try:
+            await workflow.exec_child("adds", args=[{"n": 1}])
+        except TopicNotFoundError as error:
+            return f"{error} {error.hint}"
+        return "nothing was raised"
+
+    Graphs(house.db).check(GRAPH)
+    await house.worker(parent)
+    assert await house.run(parent) == (
+        'no graph answers topic "adds" It was deployed; activate its version.'
+    )
 
 
 async def test_a_graph_that_fails_raises_in_the_code_that_awaits_it(house: House) -> None:

@@ -59,7 +59,7 @@ activities:
   w:
     type: worker
     topic: work
-    job: {maps: {answer: '{w.output.data.answer}', code: '{w.output.metadata.code}'}}
+    job: {maps: {answer: '{w.output.data.answer}'}}
 transitions:
   t: [{to: w}]
 """

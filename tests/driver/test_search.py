@@ -284,6 +284,11 @@ async def test_nothing_is_heard_after_unsub(house: House) -> None:
     assert house.client._events._listener is None
     with pytest.raises(errors.InvalidArgumentError, match="no function"):
         await house.client.sub("a", None)  # type: ignore[arg-type]
+    for pattern in ("*", "a.*", "orders.#", "a.*.done", "orders*", "**"):
+        with pytest.raises(
+            errors.InvalidArgumentError, match="is a pattern: nothing is published to it"
+        ):
+            await house.client.sub(pattern, print)
 
 
 async def test_a_notification_tells_nothing_to_who_has_no_key(house: House) -> None:

@@ -361,6 +361,35 @@ def test_a_topic_that_nobody_answers_is_refused(graphs: Graphs) -> None:
     assert caught.value.diag.message_hint == "It was deployed; activate its version."
 
 
+def test_a_topic_that_no_hook_waits_for_is_refused(graphs: Graphs) -> None:
+    def told() -> tuple[str | None, str | None]:
+        with pytest.raises(psycopg.DatabaseError, match='no hook answers topic "in"') as caught:
+            graphs.signal("in", {})
+        assert caught.value.sqlstate == "MSH22"
+        return caught.value.diag.message_detail, caught.value.diag.message_hint
+
+    hint = "Deploy a graph whose hooks have it, and activate its version."
+    assert told() == ("No hook of an active graph waits for a topic.", hint)
+    graphs.deploy("activities: {t: {type: trigger}}")  # it answers every topic
+    assert told() == ("No hook of an active graph waits for a topic.", hint)
+    graphs.deploy(HOOKED.replace("in:", "other:"))
+    assert told() == ("Active topics: other.", hint)
+    graphs.check(HOOKED.replace("version: '1'", "version: '2'"))
+    assert told()[1] == "It was deployed; activate its version."
+
+
+HOOKED = """
+app:
+  id: my-app
+  version: '1'
+  graphs:
+    - subscribes: hooked
+      activities: {a: {type: trigger}, b: {type: hook}}
+      transitions: {a: [{to: b}]}
+      hooks: {in: [{to: b, conditions: {match: [{expected: 1, actual: '{$self.hook.data.id}'}]}}]}
+"""
+
+
 def test_a_key_is_taken_once(graphs: Graphs) -> None:
     graphs.deploy(LONE)
     assert graphs.pub("lone", key="k") == "k"
@@ -559,6 +588,56 @@ transitions: {t: [{to: a}, {to: w}]}
     assert graphs.pub("inputs", {"id": "mine"}) == "mine"
     assert graphs.work("asked").args[0]["data"] == {"id": "mine"}
     assert graphs.state("mine").data == {"id": "mine", "again": "mine"}
+
+
+METADATA = """
+subscribes: meta
+activities:
+  t: {type: trigger, job: {maps: {began: '{$self.output.metadata.ac}'}}}
+  w: {type: worker, topic: meta.w, job: {maps: {own: '{$self.output.metadata.aid}'}}}
+  h: {type: hook, job: {maps: {
+    w: '{w.output.metadata}', asked: '{w.input.metadata.ac}', n: '{w.output.data.n}'}}}
+  e: {type: hook, job: {maps: {why: '{w.output.metadata.err.code}'}}}
+transitions: {t: [{to: w}], w: [{to: h}, {to: e, conditions: {code: 500}}]}
+"""
+
+
+def test_metadata_of_activities_can_be_read(graphs: Graphs, clock: Clock) -> None:
+    graphs.deploy(METADATA)
+    key = graphs.pub("meta")
+    clock.advance("5 s")
+    graphs.work("meta.w", {"n": 1})
+    data = graphs.state(key).data
+    began, asked, ended = data["began"], data["asked"], data["w"]["au"]
+    assert re.fullmatch(r"\d{14}\.\d{3}", began)
+    assert began <= asked < ended
+    assert data == {"began": began, "own": "w", "n": 1, "asked": asked, "w": {
+        "aid": "w", "atp": "worker", "stp": "meta.w", "dad": ",0,0", "ac": asked, "au": ended,
+        "code": 200,
+    }}  # fmt: skip
+    key = graphs.pub("meta")
+    graphs.work("meta.w", status="error")
+    assert graphs.state(key).data["why"] == 500
+
+
+def test_metadata_that_nobody_reads_are_not_kept(graphs: Graphs, db: Connection) -> None:
+    graphs.deploy(METADATA)
+    graphs.pub("meta")
+    graphs.work("meta.w")
+    kept = db.execute(
+        "select name, value::text like '%metadata%' from my_app.jobs_attributes_all"
+        " where sequence is not null order by name"
+    ).fetchall()
+    assert kept == [("h", False), ("t", True), ("w", True)]
+
+
+@pytest.mark.parametrize(
+    "word", ["{w.output.metadata.l1s}", "{$self.input.metadata.x.y}", "{$hook.metadata.gone}"]
+)
+def test_metadata_that_there_are_not_are_refused(graphs: Graphs, word: str) -> None:
+    told = f"activities.w.job.maps.own: {word} finds nothing: the metadata of an activity are aid"
+    with pytest.raises(psycopg.DatabaseError, match=re.escape(told)):
+        graphs.deploy(METADATA.replace("{$self.output.metadata.aid}", word))
 
 
 def test_an_error_binds_its_code(graphs: Graphs) -> None:

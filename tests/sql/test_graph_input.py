@@ -321,14 +321,35 @@ hooks: {ruled.in: [{to: h, conditions: {match: [{expected: x, actual: {'@pipe': 
 
 
 @pytest.mark.parametrize("data", [None, "null", "5", "[]", '"x"'])
-def test_a_signal_without_data_is_kept(graphs: Graphs, db: Connection, data: str | None) -> None:
+def test_a_signal_without_the_field_of_its_rule_is_refused(
+    graphs: Graphs, db: Connection, data: str | None
+) -> None:
     graphs.deploy(BREAKS % ("x: {type: hook}", ""))
     graphs.pub("breaks")
-    one(db, "select hotmesh.graph_signal('my-app', 'poke', %s)", data)
-    graphs.turn()
-    assert db.execute("select kind, name from my_app.signals where kind = 'signal'").fetchall() == [
-        ("signal", "poke")
-    ]
+    with pytest.raises(psycopg.DatabaseError, match='"poke" lacks the field "id"') as caught:
+        one(db, "select hotmesh.graph_signal('my-app', 'poke', %s)", data)
+    assert caught.value.sqlstate == "22023"
+    assert one(db, "select count(*) from my_app.signals where kind = 'signal'") == 0
+
+
+def test_an_activity_that_signals_without_the_field_fails_its_job(graphs: Graphs) -> None:
+    signal = "{type: signal, subtype: one, topic: poke, signal: {maps: {other: 1}}}"
+    graphs.deploy(BREAKS % (f"x: {signal}", ""))
+    key = graphs.pub("breaks")
+    graphs.work("work")
+    assert graphs.state(key).error["message"] == (
+        'activity x: a signal of topic "poke" lacks the field "id"'
+    )
+
+
+@pytest.mark.parametrize("data", ["null", "5", "[]", '[{"a": 1}]', '"x"', "true"])
+def test_the_data_of_a_job_is_an_object(graphs: Graphs, db: Connection, data: str) -> None:
+    graphs.deploy(ASKS)
+    with pytest.raises(psycopg.DataError, match="the data of a job is no object") as caught:
+        one(db, "select hotmesh.graph_pub('my-app', 'asks', %s::jsonb)", data)
+    assert caught.value.diag.message_hint is not None
+    one(db, "select hotmesh.graph_pub('my-app', 'asks', null)")
+    assert graphs.work("work").args[0]["data"] == {}
 
 
 # --- size, names ----------------------------------------------------------------------------------
