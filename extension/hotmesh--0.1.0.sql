@@ -150,7 +150,8 @@ comment on type hotmesh.blame_scene is
 
 -- 23_plan.sql
 create type hotmesh.plan_step as (
-    self jsonb, about jsonb, job jsonb, go integer[], skip boolean, emit boolean, persist boolean);
+    self jsonb, about jsonb, job jsonb, go integer[], skip boolean, emit boolean, persist boolean,
+    store jsonb);
 comment on type hotmesh.plan_step is 'What the expressions of one activity came to.';
 
 -- 23_source.sql
@@ -848,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-2864897b-0763c00b'
+    select '0.1.0-9dc7343a-ba7df889'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7305,6 +7306,18 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
+-- It waits for nothing and nobody is told: it is entered and left in one piece.
+create function hotmesh._plan_passes(graph jsonb, id text)
+returns boolean
+language sql
+immutable
+as $$
+    select hotmesh._plan_type(a.about) in ('trigger', 'hook')
+        and hotmesh._plan_hook(graph, id) is null
+        and not a.about ?| '{sleep,statusThreshold,emit,persist}'
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
 create function hotmesh._plan_activity(graph jsonb, id text, depth integer,
     merging boolean, numbers jsonb)
 returns jsonb
@@ -7319,6 +7332,7 @@ as $$
         'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
         'ends', case when hotmesh._plan_ends(graph, id) then true end,
+        'passes', case when not merging and hotmesh._plan_passes(graph, id) then true end,
         'function', a.about ->> 'function',
         'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
         'policy', case when a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
@@ -7653,13 +7667,12 @@ declare
 begin
     return concat(
         case when v_about #> '{output,maps}' is not null then concat(
-            E'if leg = ''leave'' then\n',
+            E'if leg in (''leave'', ''pass'') then\n',
             hotmesh._source_assign(
-                'v', v_about #> '{output,maps}', scope, v_path || '.output.maps'),
-            'self := self || jsonb_build_object(''output'', '
-            'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
-end if;
-') end,
+                'self', v_about #> '{output,maps}', scope, v_path || '.output.maps',
+                'self || jsonb_build_object(''output'', coalesce(self -> ''output'', ''{}'') '
+                '|| jsonb_build_object(''data'', %s))'),
+            E'end if;\n') end,
         hotmesh._source_stamp(graph, id, 'output', scope),
         hotmesh._source_stamp(graph, id, 'hook', scope),
         format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
@@ -7715,6 +7728,9 @@ as $$
 declare
     v_path text := format('transitions.%s[%s].conditions', origin, place);
 begin
+    if coalesce(conditions, '{}') = '{}' then
+        return format(E'o.go := o.go || %s;\n', target);
+    end if;
     return format(
         E'-- @ %s\nif %s%s then o.go := o.go || %s; end if;\n', v_path,
         hotmesh._source_code(conditions),
@@ -7759,11 +7775,13 @@ begin
     return concat(
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
-        E'if leg = ''enter'' then\nnull;\n', hotmesh._source_enter(graph, id, scope),
+        E'if leg in (''enter'', ''pass'') then\nnull;\n',
+        hotmesh._source_enter(graph, id, scope), E'end if;\n',
         case when hotmesh._plan_hook(graph, id) is not null or number = 1 then concat(
-            E'elsif leg = ''actual'' then\nnull;\n',
-            hotmesh._source_actual(graph, id, scope)) end,
-        E'else\n', hotmesh._source_leave(graph, id, scope), E'end if;\n');
+            E'if leg = ''actual'' then\nnull;\n',
+            hotmesh._source_actual(graph, id, scope), E'end if;\n') end,
+        E'if leg not in (''enter'', ''actual'') then\n',
+        hotmesh._source_leave(graph, id, scope), E'end if;\n');
 end
 $$;
 
@@ -7792,9 +7810,38 @@ case activity
             from (select hotmesh._plan_scope(graph.document) as scope offset 0) s
             cross join lateral jsonb_each_text(s.scope -> 'numbers') n), 'end case;
 o.self := self;
+o.store := s;
 return o;
 end
 '))
+$$;
+
+-- Activities that wait for nothing, one after the other, as long as the next is such a one.
+create function hotmesh._source_pass(step text)
+returns text
+language sql
+immutable
+as $$
+    select format('
+v_steps := ''{}'';
+loop
+    e := w.todo[1];
+    a := v_plan -> (e.activity - 1);
+    exit when not coalesce(hotmesh._walk_passes(e, a), false) or w.ended or w.moves > 98;
+    w.job := jsonb_set(w.job, ''{metadata,js}'', to_jsonb(w.status));
+    o := %1$s(e.activity, ''pass'', ''{200}'', w.store, e.dimension,
+        hotmesh._walk_self(e.activity, e.answer), w.job);
+    w.moves := w.moves + 2;
+    w.store := o.store;
+    w.job := coalesce(o.job, w.job);
+    w.told := w.told or o.job is not null;
+    w.status := w.status + coalesce(cardinality(o.go), 0) - 1;
+    w.todo := hotmesh._walk_onward(w.todo[2:], o.go, e.dimension);
+    v_steps := v_steps
+        || hotmesh._walk_row(w.job_id, e.dimension, e.activity, a, o.self, ''done'', 0);
+end loop;
+w.steps := w.steps || v_steps;
+', step)
 $$;
 
 -- The most frequent move in one piece: a worker answered with data alone, and from there it goes to
@@ -7806,7 +7853,7 @@ immutable
 as $$
     select format('
 e := w.todo[1];
-a := w.plan -> ''activities'' -> (e.activity - 1);
+a := v_plan -> (e.activity - 1);
 v_self := w.store -> (a ->> ''id'') -> e.dimension;
 if hotmesh._walk_is_plain(e, a, v_self, cardinality(w.todo)) then
     w.activity := e.activity;
@@ -7814,7 +7861,7 @@ if hotmesh._walk_is_plain(e, a, v_self, cardinality(w.todo)) then
     v_self := v_self - ''$'' || jsonb_build_object(
         ''output'', jsonb_build_object(''data'', e.answer #> ''{output,data}''));
     o := %1$s(e.activity, ''leave'', ''{200}'', w.store, e.dimension, v_self, w.job);
-    b := w.plan -> ''activities'' -> (o.go[1] - 1);
+    b := v_plan -> (o.go[1] - 1);
     v_swift := hotmesh._walk_is_next(o, b);
 end if;
 if v_swift then
@@ -7838,6 +7885,45 @@ end if;
 ', step)
 $$;
 
+-- One walk: by the short ways, as far as they go; what fails there goes the long way from the same
+-- start, which says where and why.
+create function hotmesh._source_one(step text)
+returns text
+language sql
+immutable
+as $$
+    select concat('
+foreach v_short in array array[true, false] loop
+    w := walks[i];
+    v_swift := false;
+    begin
+        if v_short then
+            ', hotmesh._source_swift(step), '
+        end if;
+        while not v_swift loop
+            if v_short then
+                ', hotmesh._source_pass(step), '
+            end if;
+            w := hotmesh._walk_next(w);
+            exit when w.leg is null;
+            w := hotmesh._walk_moved(w, ', step, '(
+                w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job));
+        end loop;
+        exit;
+    exception
+        when data_exception or program_limit_exceeded or feature_not_supported
+            or undefined_function or internal_error or sqlstate ''MSH22''
+        then
+            get stacked diagnostics v_state = returned_sqlstate,
+                v_message = message_text, v_context = pg_exception_context;
+    end;
+    if not v_short then
+        w := hotmesh._fail_blame(w, v_state, v_message, v_context);
+    end if;
+end loop;
+')
+$$;
+
 -- The function that walks jobs: each by itself, so that a failure is one job's only.
 create function hotmesh._source_walk(schema text, graph hotmesh.graphs)
 returns text
@@ -7848,42 +7934,25 @@ as $$
         'create or replace function %I.%I(walks hotmesh.walk[])
         returns hotmesh.walk[]
         language plpgsql
-        as %L', schema, hotmesh._graph_name(graph.id), replace(replace('
+        as %L', schema, hotmesh._graph_name(graph.id), concat('
 declare
     w hotmesh.walk;
     e hotmesh.walk_entry;
     o hotmesh.plan_step;
     a jsonb; b jsonb; s jsonb; v_self jsonb;
-    v_swift boolean;
+    v_plan constant jsonb := walks[1].plan -> ''activities'';
+    v_steps hotmesh.jobs_attributes[];
+    v_short boolean; v_swift boolean;
     v_message text; v_state text; v_context text;
 begin
     for i in 1 .. cardinality(walks) loop
-        w := walks[i];
-        v_swift := false;
-        begin
-            <swift>
-            if not v_swift then
-                w := hotmesh._walk_next(w);
-                while w.leg is not null loop
-                    w := hotmesh._walk_next(hotmesh._walk_moved(w, <step>(
-                        w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job)));
-                end loop;
-            end if;
-        exception
-            when data_exception or program_limit_exceeded or feature_not_supported
-                or undefined_function or internal_error or sqlstate ''MSH22''
-            then
-                get stacked diagnostics v_state = returned_sqlstate,
-                    v_message = message_text, v_context = pg_exception_context;
-                w := hotmesh._fail_blame(
-                    hotmesh._fail_short(w, v_swift, v_self, s), v_state, v_message, v_context);
-        end;
+        ', hotmesh._source_one(
+            format('%I.%I', schema, hotmesh._graph_name(graph.id) || '_step')), '
         walks[i] := w;
     end loop;
     return walks;
 end
-', '<swift>', hotmesh._source_swift(f.step)), '<step>', f.step))
-    from (select format('%I.%I', schema, hotmesh._graph_name(graph.id) || '_step') as step) f
+'))
 $$;
 
 -- Where in the document a failure happened: the last `-- @` before the line of the function.
@@ -7899,7 +7968,7 @@ as $$
       and p.proname = hotmesh._graph_name(id) || '_step'
       and l.text like '-- @ %'
       and l.place <= (regexp_match(
-          context, '_graph_' || id || '_step\(.*?\) line (\d+) '))[1]::integer
+          context, '_graph_' || id || '_step\([^)]*\) line (\d+) '))[1]::integer
     order by l.place desc
     limit 1
 $$;
@@ -15848,23 +15917,6 @@ end
 $$;
 
 -- 85_fail.sql
--- A walk that failed on the short way (23), as it would be on the long one.
-create function hotmesh._fail_short(
-    w hotmesh.walk, swift boolean, self jsonb, store jsonb)
-returns hotmesh.walk
-language plpgsql
-immutable
-as $$
-begin
-    if w.leg is null then
-        w.leg := case when swift then 'enter' else 'leave' end;
-        w.self := case when swift then '{}' else self end;
-        w.store := case when swift then _fail_short.store else w.store end;
-    end if;
-    return w;
-end
-$$;
-
 -- Which expression failed: a section of the document, and the place in it.
 create function hotmesh._fail_at(
     w hotmesh.walk, context text, out at text, out value jsonb)
@@ -15877,7 +15929,7 @@ declare
     v_document jsonb := (select g.document from graphs g where g.id = w.graph_id);
 begin
     at := v_place;
-    if v_place is not null and context !~ '_walk_next\(' then
+    if v_place is not null and context !~ 'function \S*_walk_next\(' then
         select f.at, f.value into at, value
         from hotmesh._blame_find(v_place, (
             v_document -> 'graph', hotmesh._plan_scope(v_document),
@@ -15902,7 +15954,7 @@ as $$
 declare
     v_found record := hotmesh._fail_at(w, context);
 begin
-    if context ~ '_walk_next\(' then
+    if context ~ 'function \S*_walk_next\(' then
         w.activity := (w.todo[1]).activity;
         w.dimension := (w.todo[1]).dimension;
     else
@@ -17272,21 +17324,18 @@ language plpgsql
 stable
 as $$
 declare
-    v_about jsonb := hotmesh._walk_about(w);
     v_open boolean := w.pending and o.self ? '$';
 begin
     if o.job is not null then
         w.job := o.job;
         w.told := true;
     end if;
-    w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, o.self);
+    w.store := o.store;
     w := hotmesh._walk_step(
         w, w.dimension, o.self,
         case when v_open then 'open' when w.leg = 'failed' then 'failed' else 'done' end);
     w.status := w.status + coalesce(cardinality(o.go), 0) - case when w.pending then 0 else 1 end;
-    w.todo := w.todo || array(
-        select (g, w.dimension || ',0', 'enter', null)::hotmesh.walk_entry
-        from unnest(o.go) g);
+    w.todo := hotmesh._walk_onward(w.todo, o.go, w.dimension);
     if o.emit or o.persist then
         w := hotmesh._walk_command(w, 'emit', jsonb_build_object('job', w.job));
     end if;
@@ -17488,6 +17537,44 @@ as $$
         'id', about ->> 'id', 'graph_id', graph_id)) end
 $$;
 
+-- Is it an activity that waits for nothing, at its beginning?
+create function hotmesh._walk_passes(entry hotmesh.walk_entry, about jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select about ? 'passes' and entry.leg = 'enter'
+        and (entry.answer is null or entry.activity = 1)
+$$;
+
+-- What an instance begins with. A trigger's input is its output.
+create function hotmesh._walk_self(activity integer, output jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when output is null then '{}'
+        when activity = 1 then jsonb_build_object(
+            'input', jsonb_build_object('data', output),
+            'output', jsonb_build_object('data', output))
+        else jsonb_build_object('output', jsonb_build_object('data', output)) end
+$$;
+
+create function hotmesh._walk_onward(
+    todo hotmesh.walk_entry[], go integer[], dimension text)
+returns hotmesh.walk_entry[]
+language plpgsql
+immutable
+as $$
+begin
+    for i in 1 .. coalesce(cardinality(go), 0) loop
+        todo := todo || (go[i], dimension || ',0', 'enter', null)::hotmesh.walk_entry;
+    end loop;
+    return todo;
+end
+$$;
+
 -- A new instance; `output` is what a cycle gives to the activity that it returns to.
 create function hotmesh._walk_arrive(w hotmesh.walk, output jsonb)
 returns hotmesh.walk
@@ -17501,11 +17588,7 @@ begin
         w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
-    w.self := case when output is null then '{}'::jsonb
-                   else jsonb_build_object('output', jsonb_build_object('data', output)) end;
-    if w.activity = 1 then  -- a trigger's input is its output
-        w.self := w.self || jsonb_build_object('input', w.self -> 'output');
-    end if;
+    w.self := hotmesh._walk_self(w.activity, output);
     w.leg := 'enter';
     return w;
 end

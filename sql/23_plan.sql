@@ -4,7 +4,8 @@
 
 --@ state
 create type hotmesh.plan_step as (
-    self jsonb, about jsonb, job jsonb, go integer[], skip boolean, emit boolean, persist boolean);
+    self jsonb, about jsonb, job jsonb, go integer[], skip boolean, emit boolean, persist boolean,
+    store jsonb);
 comment on type hotmesh.plan_step is 'What the expressions of one activity came to.';
 
 --@ behaviour
@@ -96,6 +97,18 @@ as $$
     from (select graph -> 'activities' -> id as about) a
 $$;
 
+-- It waits for nothing and nobody is told: it is entered and left in one piece.
+create or replace function hotmesh._plan_passes(graph jsonb, id text)
+returns boolean
+language sql
+immutable
+as $$
+    select hotmesh._plan_type(a.about) in ('trigger', 'hook')
+        and hotmesh._plan_hook(graph, id) is null
+        and not a.about ?| '{sleep,statusThreshold,emit,persist}'
+    from (select graph -> 'activities' -> id as about) a
+$$;
+
 create or replace function hotmesh._plan_activity(graph jsonb, id text, depth integer,
     merging boolean, numbers jsonb)
 returns jsonb
@@ -110,6 +123,7 @@ as $$
         'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
         'ends', case when hotmesh._plan_ends(graph, id) then true end,
+        'passes', case when not merging and hotmesh._plan_passes(graph, id) then true end,
         'function', a.about ->> 'function',
         'retry', case when not a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,
         'policy', case when a.about -> 'retry' ? 'maximum_attempts' then a.about -> 'retry' end,

@@ -127,13 +127,12 @@ declare
 begin
     return concat(
         case when v_about #> '{output,maps}' is not null then concat(
-            E'if leg = ''leave'' then\n',
+            E'if leg in (''leave'', ''pass'') then\n',
             hotmesh._source_assign(
-                'v', v_about #> '{output,maps}', scope, v_path || '.output.maps'),
-            'self := self || jsonb_build_object(''output'', '
-            'coalesce(self -> ''output'', ''{}'') || jsonb_build_object(''data'', v));
-end if;
-') end,
+                'self', v_about #> '{output,maps}', scope, v_path || '.output.maps',
+                'self || jsonb_build_object(''output'', coalesce(self -> ''output'', ''{}'') '
+                '|| jsonb_build_object(''data'', %s))'),
+            E'end if;\n') end,
         hotmesh._source_stamp(graph, id, 'output', scope),
         hotmesh._source_stamp(graph, id, 'hook', scope),
         format(E's := hotmesh._plan_put(s, %L, d, self);\n', id),
@@ -189,6 +188,9 @@ as $$
 declare
     v_path text := format('transitions.%s[%s].conditions', origin, place);
 begin
+    if coalesce(conditions, '{}') = '{}' then
+        return format(E'o.go := o.go || %s;\n', target);
+    end if;
     return format(
         E'-- @ %s\nif %s%s then o.go := o.go || %s; end if;\n', v_path,
         hotmesh._source_code(conditions),
@@ -233,11 +235,13 @@ begin
     return concat(
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
-        E'if leg = ''enter'' then\nnull;\n', hotmesh._source_enter(graph, id, scope),
+        E'if leg in (''enter'', ''pass'') then\nnull;\n',
+        hotmesh._source_enter(graph, id, scope), E'end if;\n',
         case when hotmesh._plan_hook(graph, id) is not null or number = 1 then concat(
-            E'elsif leg = ''actual'' then\nnull;\n',
-            hotmesh._source_actual(graph, id, scope)) end,
-        E'else\n', hotmesh._source_leave(graph, id, scope), E'end if;\n');
+            E'if leg = ''actual'' then\nnull;\n',
+            hotmesh._source_actual(graph, id, scope), E'end if;\n') end,
+        E'if leg not in (''enter'', ''actual'') then\n',
+        hotmesh._source_leave(graph, id, scope), E'end if;\n');
 end
 $$;
 
@@ -266,9 +270,38 @@ case activity
             from (select hotmesh._plan_scope(graph.document) as scope offset 0) s
             cross join lateral jsonb_each_text(s.scope -> 'numbers') n), 'end case;
 o.self := self;
+o.store := s;
 return o;
 end
 '))
+$$;
+
+-- Activities that wait for nothing, one after the other, as long as the next is such a one.
+create or replace function hotmesh._source_pass(step text)
+returns text
+language sql
+immutable
+as $$
+    select format('
+v_steps := ''{}'';
+loop
+    e := w.todo[1];
+    a := v_plan -> (e.activity - 1);
+    exit when not coalesce(hotmesh._walk_passes(e, a), false) or w.ended or w.moves > 98;
+    w.job := jsonb_set(w.job, ''{metadata,js}'', to_jsonb(w.status));
+    o := %1$s(e.activity, ''pass'', ''{200}'', w.store, e.dimension,
+        hotmesh._walk_self(e.activity, e.answer), w.job);
+    w.moves := w.moves + 2;
+    w.store := o.store;
+    w.job := coalesce(o.job, w.job);
+    w.told := w.told or o.job is not null;
+    w.status := w.status + coalesce(cardinality(o.go), 0) - 1;
+    w.todo := hotmesh._walk_onward(w.todo[2:], o.go, e.dimension);
+    v_steps := v_steps
+        || hotmesh._walk_row(w.job_id, e.dimension, e.activity, a, o.self, ''done'', 0);
+end loop;
+w.steps := w.steps || v_steps;
+', step)
 $$;
 
 -- The most frequent move in one piece: a worker answered with data alone, and from there it goes to
@@ -280,7 +313,7 @@ immutable
 as $$
     select format('
 e := w.todo[1];
-a := w.plan -> ''activities'' -> (e.activity - 1);
+a := v_plan -> (e.activity - 1);
 v_self := w.store -> (a ->> ''id'') -> e.dimension;
 if hotmesh._walk_is_plain(e, a, v_self, cardinality(w.todo)) then
     w.activity := e.activity;
@@ -288,7 +321,7 @@ if hotmesh._walk_is_plain(e, a, v_self, cardinality(w.todo)) then
     v_self := v_self - ''$'' || jsonb_build_object(
         ''output'', jsonb_build_object(''data'', e.answer #> ''{output,data}''));
     o := %1$s(e.activity, ''leave'', ''{200}'', w.store, e.dimension, v_self, w.job);
-    b := w.plan -> ''activities'' -> (o.go[1] - 1);
+    b := v_plan -> (o.go[1] - 1);
     v_swift := hotmesh._walk_is_next(o, b);
 end if;
 if v_swift then
@@ -312,6 +345,45 @@ end if;
 ', step)
 $$;
 
+-- One walk: by the short ways, as far as they go; what fails there goes the long way from the same
+-- start, which says where and why.
+create or replace function hotmesh._source_one(step text)
+returns text
+language sql
+immutable
+as $$
+    select concat('
+foreach v_short in array array[true, false] loop
+    w := walks[i];
+    v_swift := false;
+    begin
+        if v_short then
+            ', hotmesh._source_swift(step), '
+        end if;
+        while not v_swift loop
+            if v_short then
+                ', hotmesh._source_pass(step), '
+            end if;
+            w := hotmesh._walk_next(w);
+            exit when w.leg is null;
+            w := hotmesh._walk_moved(w, ', step, '(
+                w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job));
+        end loop;
+        exit;
+    exception
+        when data_exception or program_limit_exceeded or feature_not_supported
+            or undefined_function or internal_error or sqlstate ''MSH22''
+        then
+            get stacked diagnostics v_state = returned_sqlstate,
+                v_message = message_text, v_context = pg_exception_context;
+    end;
+    if not v_short then
+        w := hotmesh._fail_blame(w, v_state, v_message, v_context);
+    end if;
+end loop;
+')
+$$;
+
 -- The function that walks jobs: each by itself, so that a failure is one job's only.
 create or replace function hotmesh._source_walk(schema text, graph hotmesh.graphs)
 returns text
@@ -322,42 +394,25 @@ as $$
         'create or replace function %I.%I(walks hotmesh.walk[])
         returns hotmesh.walk[]
         language plpgsql
-        as %L', schema, hotmesh._graph_name(graph.id), replace(replace('
+        as %L', schema, hotmesh._graph_name(graph.id), concat('
 declare
     w hotmesh.walk;
     e hotmesh.walk_entry;
     o hotmesh.plan_step;
     a jsonb; b jsonb; s jsonb; v_self jsonb;
-    v_swift boolean;
+    v_plan constant jsonb := walks[1].plan -> ''activities'';
+    v_steps hotmesh.jobs_attributes[];
+    v_short boolean; v_swift boolean;
     v_message text; v_state text; v_context text;
 begin
     for i in 1 .. cardinality(walks) loop
-        w := walks[i];
-        v_swift := false;
-        begin
-            <swift>
-            if not v_swift then
-                w := hotmesh._walk_next(w);
-                while w.leg is not null loop
-                    w := hotmesh._walk_next(hotmesh._walk_moved(w, <step>(
-                        w.activity, w.leg, w.codes, w.store, w.dimension, w.self, w.job)));
-                end loop;
-            end if;
-        exception
-            when data_exception or program_limit_exceeded or feature_not_supported
-                or undefined_function or internal_error or sqlstate ''MSH22''
-            then
-                get stacked diagnostics v_state = returned_sqlstate,
-                    v_message = message_text, v_context = pg_exception_context;
-                w := hotmesh._fail_blame(
-                    hotmesh._fail_short(w, v_swift, v_self, s), v_state, v_message, v_context);
-        end;
+        ', hotmesh._source_one(
+            format('%I.%I', schema, hotmesh._graph_name(graph.id) || '_step')), '
         walks[i] := w;
     end loop;
     return walks;
 end
-', '<swift>', hotmesh._source_swift(f.step)), '<step>', f.step))
-    from (select format('%I.%I', schema, hotmesh._graph_name(graph.id) || '_step') as step) f
+'))
 $$;
 
 -- Where in the document a failure happened: the last `-- @` before the line of the function.
@@ -373,7 +428,7 @@ as $$
       and p.proname = hotmesh._graph_name(id) || '_step'
       and l.text like '-- @ %'
       and l.place <= (regexp_match(
-          context, '_graph_' || id || '_step\(.*?\) line (\d+) '))[1]::integer
+          context, '_graph_' || id || '_step\([^)]*\) line (\d+) '))[1]::integer
     order by l.place desc
     limit 1
 $$;

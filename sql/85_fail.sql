@@ -4,23 +4,6 @@
 --@ state
 
 --@ behaviour
--- A walk that failed on the short way (23), as it would be on the long one.
-create or replace function hotmesh._fail_short(
-    w hotmesh.walk, swift boolean, self jsonb, store jsonb)
-returns hotmesh.walk
-language plpgsql
-immutable
-as $$
-begin
-    if w.leg is null then
-        w.leg := case when swift then 'enter' else 'leave' end;
-        w.self := case when swift then '{}' else self end;
-        w.store := case when swift then _fail_short.store else w.store end;
-    end if;
-    return w;
-end
-$$;
-
 -- Which expression failed: a section of the document, and the place in it.
 create or replace function hotmesh._fail_at(
     w hotmesh.walk, context text, out at text, out value jsonb)
@@ -33,7 +16,7 @@ declare
     v_document jsonb := (select g.document from graphs g where g.id = w.graph_id);
 begin
     at := v_place;
-    if v_place is not null and context !~ '_walk_next\(' then
+    if v_place is not null and context !~ 'function \S*_walk_next\(' then
         select f.at, f.value into at, value
         from hotmesh._blame_find(v_place, (
             v_document -> 'graph', hotmesh._plan_scope(v_document),
@@ -58,7 +41,7 @@ as $$
 declare
     v_found record := hotmesh._fail_at(w, context);
 begin
-    if context ~ '_walk_next\(' then
+    if context ~ 'function \S*_walk_next\(' then
         w.activity := (w.todo[1]).activity;
         w.dimension := (w.todo[1]).dimension;
     else

@@ -250,21 +250,18 @@ language plpgsql
 stable
 as $$
 declare
-    v_about jsonb := hotmesh._walk_about(w);
     v_open boolean := w.pending and o.self ? '$';
 begin
     if o.job is not null then
         w.job := o.job;
         w.told := true;
     end if;
-    w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, o.self);
+    w.store := o.store;
     w := hotmesh._walk_step(
         w, w.dimension, o.self,
         case when v_open then 'open' when w.leg = 'failed' then 'failed' else 'done' end);
     w.status := w.status + coalesce(cardinality(o.go), 0) - case when w.pending then 0 else 1 end;
-    w.todo := w.todo || array(
-        select (g, w.dimension || ',0', 'enter', null)::hotmesh.walk_entry
-        from unnest(o.go) g);
+    w.todo := hotmesh._walk_onward(w.todo, o.go, w.dimension);
     if o.emit or o.persist then
         w := hotmesh._walk_command(w, 'emit', jsonb_build_object('job', w.job));
     end if;

@@ -206,6 +206,44 @@ as $$
         'id', about ->> 'id', 'graph_id', graph_id)) end
 $$;
 
+-- Is it an activity that waits for nothing, at its beginning?
+create or replace function hotmesh._walk_passes(entry hotmesh.walk_entry, about jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select about ? 'passes' and entry.leg = 'enter'
+        and (entry.answer is null or entry.activity = 1)
+$$;
+
+-- What an instance begins with. A trigger's input is its output.
+create or replace function hotmesh._walk_self(activity integer, output jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case
+        when output is null then '{}'
+        when activity = 1 then jsonb_build_object(
+            'input', jsonb_build_object('data', output),
+            'output', jsonb_build_object('data', output))
+        else jsonb_build_object('output', jsonb_build_object('data', output)) end
+$$;
+
+create or replace function hotmesh._walk_onward(
+    todo hotmesh.walk_entry[], go integer[], dimension text)
+returns hotmesh.walk_entry[]
+language plpgsql
+immutable
+as $$
+begin
+    for i in 1 .. coalesce(cardinality(go), 0) loop
+        todo := todo || (go[i], dimension || ',0', 'enter', null)::hotmesh.walk_entry;
+    end loop;
+    return todo;
+end
+$$;
+
 -- A new instance; `output` is what a cycle gives to the activity that it returns to.
 create or replace function hotmesh._walk_arrive(w hotmesh.walk, output jsonb)
 returns hotmesh.walk
@@ -219,11 +257,7 @@ begin
         w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
-    w.self := case when output is null then '{}'::jsonb
-                   else jsonb_build_object('output', jsonb_build_object('data', output)) end;
-    if w.activity = 1 then  -- a trigger's input is its output
-        w.self := w.self || jsonb_build_object('input', w.self -> 'output');
-    end if;
+    w.self := hotmesh._walk_self(w.activity, output);
     w.leg := 'enter';
     return w;
 end
