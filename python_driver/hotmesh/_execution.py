@@ -21,8 +21,9 @@ from typing import Any
 from . import _codec, _interceptors, _payload, errors
 from ._bounds import Bounds, Pulse
 from ._context import in_attempt, in_run
+from ._lent import Lender
 from ._runner import Runner, Running
-from ._transaction import AsyncTransaction, SyncTransaction, Transactions
+from ._transaction import AsyncTransaction, SyncTransaction
 from .activity import ActivityContext
 from .errors import FatalError, HotMeshError, InvalidArgumentError, TimedOutError
 
@@ -285,6 +286,8 @@ class Execution:
         self._done(self)
 
     def _stop(self) -> None:
+        if self.told:
+            return  # its outcome is committed: it only cleans its connection
         if self._task is not None and self.server.is_async(self.function):
             self._task.cancel()
 
@@ -423,7 +426,7 @@ class Server:
         self.functions: dict[tuple[str, str], Function] = {}
         self.limits: dict[str, bool | None] = {}
         self.runner = Runner()
-        self.transactions: Transactions | None = None
+        self.transactions: Lender | None = None
         self.transactional: set[Function] = set()
         self.policies: dict[tuple[str, str], str] = {}
         self._async: set[Function] = set()
@@ -433,8 +436,10 @@ class Server:
         self.open = True
 
     def close(self) -> None:
-        """Wait for no thread any more."""
+        """Wait for no thread any more, and keep no connection."""
         self.open = False
+        if self.transactions is not None:
+            self.transactions.close()
         for future in list(self.in_threads):
             future.cancel()
         self.threads.shutdown(wait=False, cancel_futures=True)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.errors import (
@@ -26,36 +26,20 @@ from psycopg.errors import (
 
 from . import _calls, errors
 from ._calls import Call
-from ._session import AsyncSession, execute, execute_async
+from ._lent import ActivityConnection, AsyncActivityConnection, Lender
+from ._session import execute, execute_async
 from .errors import ConnectionLostError, FatalError, HotMeshError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from ._execution import Execution
 
-__all__ = ["AsyncTransaction", "SyncTransaction", "Transactions", "open_for"]
-
-AT_ONCE = 10
-"""Transactions that the async activities of one worker have open at a time; its threads likewise."""
+__all__ = ["AsyncTransaction", "SyncTransaction", "open_for"]
 
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to connect."""
 
 ANNOUNCED_WITHIN = 60.0
 """Seconds that a thread waits until its attempt was announced."""
-
-
-class Transactions:
-    """Where the activities of one worker get their connections: one each, closed when it ends."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self.session = session
-        self.loop = asyncio.get_running_loop()
-        self.async_gate = asyncio.Semaphore(AT_ONCE)
-        self.sync_gate = threading.BoundedSemaphore(AT_ONCE)
-
-    def options(self) -> dict[str, Any]:
-        """What such a connection is opened with, next to the DSN."""
-        return {**self.session.options(), "autocommit": False}
 
 
 def open_for(execution: Execution) -> Any:
@@ -72,59 +56,13 @@ def open_for(execution: Execution) -> Any:
     return kind.open()
 
 
-def _refuse(what: str) -> NoReturn:
-    raise InvalidArgumentError(
-        f"{what} is refused on the connection of activity.transaction()",
-        hint="it commits when the activity returns and rolls back when it raises; for a part of it "
-        "use `with conn.transaction():`",
-    )
-
-
-class AsyncActivityConnection(psycopg.AsyncConnection[Any]):
-    """A psycopg connection whose transaction ends with the activity, and only so."""
-
-    async def commit(self) -> NoReturn:
-        _refuse("commit()")
-
-    async def rollback(self) -> NoReturn:
-        _refuse("rollback()")
-
-    async def close(self) -> NoReturn:
-        _refuse("close()")
-
-    async def set_autocommit(self, value: bool) -> NoReturn:
-        _refuse("autocommit")
-
-    async def __aenter__(self) -> NoReturn:
-        _refuse("`async with conn`")
-
-
-class ActivityConnection(psycopg.Connection[Any]):
-    """The blocking twin of :class:`AsyncActivityConnection`."""
-
-    def commit(self) -> NoReturn:
-        _refuse("commit()")
-
-    def rollback(self) -> NoReturn:
-        _refuse("rollback()")
-
-    def close(self) -> NoReturn:
-        _refuse("close()")
-
-    def set_autocommit(self, value: bool) -> NoReturn:
-        _refuse("autocommit")
-
-    def __enter__(self) -> NoReturn:
-        _refuse("`with conn`")
-
-
 # --- the decisions, without I/O -------------------------------------------------------------------
 
 
 class _Transaction:
     """The transaction of one attempt; `locked` while it holds the attempt's message."""
 
-    def __init__(self, execution: Execution, source: Transactions) -> None:
+    def __init__(self, execution: Execution, source: Lender) -> None:
         self.execution = execution
         self.source = source
         self.locked = False
@@ -224,7 +162,7 @@ def _ended_early(name: str) -> FatalError:
 class AsyncTransaction(_Transaction):
     """The transaction of an `async def`."""
 
-    def __init__(self, execution: Execution, source: Transactions) -> None:
+    def __init__(self, execution: Execution, source: Lender) -> None:
         super().__init__(execution, source)
         self._opening = asyncio.Lock()
         self._conn: AsyncActivityConnection | None = None
@@ -244,17 +182,28 @@ class AsyncTransaction(_Transaction):
         gate = self.source.async_gate
         await gate.acquire()
         try:
-            conn = await self._connect()
+            return await self._hold_one()
         except BaseException:
             gate.release()
             raise
+
+    async def _hold_one(self) -> AsyncActivityConnection:
+        kept = self.source.take(AsyncActivityConnection)
+        if kept is not None:
+            try:
+                return await self._begin(kept)
+            except psycopg.Error as error:  # it may have died while nobody used it
+                if not errors.is_lost(error):
+                    raise
+        return await self._begin(await self._connect())
+
+    async def _begin(self, conn: AsyncActivityConnection) -> AsyncActivityConnection:
         try:
             self._check_held(await execute_async(conn, self._hold()))
             self._savepoint = conn.transaction()
             await self._savepoint.__aenter__()
         except BaseException:
             await psycopg.AsyncConnection.close(conn)
-            gate.release()
             raise
         self.locked = True
         return conn
@@ -280,7 +229,15 @@ class AsyncTransaction(_Transaction):
             self._unsettled(error)
         finally:
             self.locked = False
-            await psycopg.AsyncConnection.close(self._conn)
+            await self._let_go(self._conn)
+
+    async def _let_go(self, conn: AsyncActivityConnection) -> None:
+        try:
+            if self.execution.told:
+                await self.source.give_back_async(conn)
+            else:
+                await psycopg.AsyncConnection.close(conn)
+        finally:
             self.source.async_gate.release()
 
     async def _settle(self, conn: AsyncActivityConnection) -> None:
@@ -297,7 +254,7 @@ class AsyncTransaction(_Transaction):
 class SyncTransaction(_Transaction):
     """The transaction of a plain function, in its thread."""
 
-    def __init__(self, execution: Execution, source: Transactions) -> None:
+    def __init__(self, execution: Execution, source: Lender) -> None:
         super().__init__(execution, source)
         self._opening = threading.Lock()
         self._conn: ActivityConnection | None = None
@@ -318,17 +275,28 @@ class SyncTransaction(_Transaction):
         while not gate.acquire(timeout=1.0):
             self._check_open()
         try:
-            conn = self._connect()
+            return self._hold_one()
         except BaseException:
             gate.release()
             raise
+
+    def _hold_one(self) -> ActivityConnection:
+        kept = self.source.take(ActivityConnection)
+        if kept is not None:
+            try:
+                return self._begin(kept)
+            except psycopg.Error as error:  # it may have died while nobody used it
+                if not errors.is_lost(error):
+                    raise
+        return self._begin(self._connect())
+
+    def _begin(self, conn: ActivityConnection) -> ActivityConnection:
         try:
             self._check_held(execute(conn, self._hold()))
             self._savepoint = conn.transaction()
             self._savepoint.__enter__()
         except BaseException:
             psycopg.Connection.close(conn)
-            gate.release()
             raise
         self.locked = True
         return conn
@@ -354,7 +322,15 @@ class SyncTransaction(_Transaction):
             self._unsettled(error)
         finally:
             self.locked = False
-            psycopg.Connection.close(self._conn)
+            self._let_go(self._conn)
+
+    def _let_go(self, conn: ActivityConnection) -> None:
+        try:
+            if self.execution.told:
+                self.source.give_back(conn)
+            else:
+                psycopg.Connection.close(conn)
+        finally:
             self.source.sync_gate.release()
 
     def _settle(self, conn: ActivityConnection) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from . import _codec, durations
 from ._callbacks import Topic
 from ._execution import name_of, named
+from ._lent import Lender
 from ._pump import Pump
 from ._session import AsyncSession
-from ._transaction import Transactions
 from .durations import Duration
 from .errors import InvalidArgumentError
 
@@ -236,7 +236,7 @@ async def _pump(
         activity_slots=_slots(slots[1], "max_concurrent_activities", 0),
         lease=_lease(lease),
     )
-    pump.server.transactions = Transactions(session)
+    pump.server.transactions = Lender(session)
     for queue, functions in activities.items():
         told = policy if isinstance(policy, str) else policy[queue]
         pump.server.add(queue, functions, told)

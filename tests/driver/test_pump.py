@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from hotmesh import _calls, workflow
+from hotmesh import _calls, activity, workflow
 from hotmesh._calls import Call, Delivery
 from hotmesh.errors import ConnectionLostError, HotMeshError, JobFailedError
 from hotmesh.worker import Worker
@@ -210,6 +210,39 @@ async def test_a_turn_whose_answer_is_lost_loses_nothing_and_counts_nothing_twic
     assert [step[0] for step in steps] == [1, 2, 3, 4, 5, 6]
     cursors = [step[5] for step in steps if step[5] is not None]
     assert len(set(cursors)) == len(cursors) == 5
+
+
+async def test_a_run_whose_activity_ends_while_its_report_is_sent_again_is_laid_to_rest(
+    house: House,
+) -> None:
+    """Its own transaction tells the end, whose event is locked when the report is taken at last."""
+    asked, blank = 0, Delivery(*[None] * len(Delivery._fields))
+
+    async def paid() -> str:
+        await activity.transaction()
+        await wait_for(lambda: asked)
+        return "paid"
+
+    async def pays() -> Any:
+        return await here.paid()
+
+    worker = await house.worker(pays, activities=[paid])
+    pump, send = worker._pump, worker._pump.session.run
+
+    async def busy_then_taken(call: Call[Any], conn: object = None) -> Any:
+        nonlocal asked
+        reports = json.loads(call.params["reports"]) if "hotmesh.turn" in call.sql else []
+        news = [r for r in reports if r.get("running") and not r.get("commands")]
+        asked += 1 if news else 0
+        if not news or asked > 2:
+            return await send(call, conn)
+        await wait_for(lambda: not any(held.inline for held in pump._runs.values()))
+        busy = [blank._replace(answer="busy", id=r["id"], token=r["token"]) for r in reports]
+        return busy if asked == 1 else []
+
+    pump.session.run = busy_then_taken  # type: ignore[method-assign,assignment]
+    assert await house.run(pays, timeout=5) == "paid"
+    assert asked >= 2
 
 
 async def test_a_report_that_the_engine_refuses_costs_only_its_own_job(

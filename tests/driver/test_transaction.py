@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from hotmesh import activity, errors, workflow
-from hotmesh._transaction import ActivityConnection, AsyncActivityConnection
+from hotmesh._lent import ActivityConnection, AsyncActivityConnection
 from hotmesh.errors import FatalError, HotMeshError, InvalidArgumentError, JobFailedError
 from support.apart import apart
 from support.flows import FAST, House, opened, wait_for
@@ -469,8 +469,7 @@ async def test_one_whose_time_is_over_rolls_back(house: House, is_async: bool) -
     assert lines(house) == []
     left = "select count(*) from my_app.streams where state <> 'dead'"
     await wait_for(lambda: house.one(left) == 0)
-    open_ones = "select count(*) from pg_stat_activity where state = 'idle in transaction'"
-    assert house.one(open_ones) == 0
+    assert house.one(OPEN) == 0
 
 
 class Cut:
@@ -581,7 +580,7 @@ async def test_a_database_that_has_no_connection_left_is_a_clear_error(
     async def refuse(*args: Any, **more: Any) -> Any:
         raise psycopg.OperationalError("no route to host")
 
-    monkeypatch.setattr("hotmesh._transaction.AsyncActivityConnection.connect", refuse)
+    monkeypatch.setattr("hotmesh._lent.AsyncActivityConnection.connect", refuse)
     error = await failed(house, "pay", "x")
     assert "no route to host" in str(error)
     assert isinstance(error.__cause__, errors.ConnectionLostError)

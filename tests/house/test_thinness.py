@@ -31,6 +31,10 @@ INSTALLERS = {"install.py", "embedded.py", "_health.py"}
 # What has no door and no parameter: the session itself.
 ALSO: dict[str, tuple[type[ast.Node], ...]] = {
     "_listen.py": (ast.ListenStmt, ast.UnlistenStmt, ast.NotifyStmt),
+    "_lent.py": (
+        *(ast.ClosePortalStmt, ast.VariableSetStmt, ast.DeallocateStmt, ast.UnlistenStmt),
+        *(ast.SelectStmt, ast.DiscardStmt),
+    ),
 }
 CONVERSIONS = {"make_interval"}
 SQL_ONLY = {
