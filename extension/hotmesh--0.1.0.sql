@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-ba7df889'
+    select '0.1.0-9dc7343a-20b3e4a4'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -6615,6 +6615,22 @@ as $$
          from unnest(names) with ordinality n (name, n)), depth, prefix)
 $$;
 
+-- The names of a reference. The input of a `twin`, a trigger, is its output; in its own expressions
+-- (`own`) it is $self.
+create function hotmesh._expression_names(word text, scope jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select case
+        when r.names[2] = 'input' and r.names[1] = any (
+            array[scope ->> 'twin', case when scope ? 'own' then '$self' end])
+        then array[r.names[1], 'output'] || r.names[3:]
+        else r.names end
+    from (values (hotmesh._reference_parse(word))) r (names)
+$$;
+
 create function hotmesh._expression_word(word text, scope jsonb)
 returns text
 language plpgsql
@@ -6622,7 +6638,7 @@ stable
 parallel safe
 as $$
 declare
-    v_names constant text[] := hotmesh._reference_parse(word);
+    v_names constant text[] := hotmesh._expression_names(word, scope);
     v_root constant text := v_names[1];
     v_reduce constant text := scope ->> 'reduce';
     v_prefix constant text := coalesce('e' || v_reduce || '.', '');
@@ -7330,6 +7346,7 @@ as $$
         'ancestor', numbers -> (a.about ->> 'ancestor'),
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
         'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
+        'twin', case when hotmesh._plan_is_twin(a.about) then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
         'ends', case when hotmesh._plan_ends(graph, id) then true end,
         'passes', case when not merging and hotmesh._plan_passes(graph, id) then true end,
@@ -7339,6 +7356,15 @@ as $$
         'code', a.about -> 'code', 'status', a.about -> 'status',
         'subtype', a.about ->> 'subtype'))
     from (select graph -> 'activities' -> id as about) a
+$$;
+
+-- A trigger whose input is its output: it is kept once.
+create function hotmesh._plan_is_twin(about jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select about ->> 'type' = 'trigger' and about #> '{input,maps}' is null
 $$;
 
 -- Whether some activity gets the trigger's data because it says nothing else.
@@ -7424,7 +7450,20 @@ as $$
         'app', document -> 'app', 'graph', document -> 'graph',
         'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number),
         'stamped', hotmesh._plan_stamped(document -> 'graph'))
+        || coalesce((
+            select jsonb_build_object('twin', a.key)
+            from jsonb_each(document #> '{graph,activities}') a
+            where hotmesh._plan_is_twin(a.value)), '{}')
     from hotmesh._plan_depths(document -> 'graph') d
+$$;
+
+-- What the expressions of one activity may name.
+create function hotmesh._plan_own(scope jsonb, id text)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when scope ->> 'twin' = id then scope || '{"own": true}' else scope end
 $$;
 
 -- What compiled expressions call.
@@ -7805,7 +7844,8 @@ begin
 case activity
 ', (
             select string_agg(hotmesh._source_case(
-                graph.document -> 'graph', n.key, n.value::integer, s.scope), ''
+                graph.document -> 'graph', n.key, n.value::integer,
+                hotmesh._plan_own(s.scope, n.key)), ''
                 order by n.value::integer)
             from (select hotmesh._plan_scope(graph.document) as scope offset 0) s
             cross join lateral jsonb_each_text(s.scope -> 'numbers') n), 'end case;
@@ -7830,7 +7870,7 @@ loop
     exit when not coalesce(hotmesh._walk_passes(e, a), false) or w.ended or w.moves > 98;
     w.job := jsonb_set(w.job, ''{metadata,js}'', to_jsonb(w.status));
     o := %1$s(e.activity, ''pass'', ''{200}'', w.store, e.dimension,
-        hotmesh._walk_self(e.activity, e.answer), w.job);
+        hotmesh._walk_self(a, e.answer), w.job);
     w.moves := w.moves + 2;
     w.store := o.store;
     w.job := coalesce(o.job, w.job);
@@ -15932,7 +15972,8 @@ begin
     if v_place is not null and context !~ 'function \S*_walk_next\(' then
         select f.at, f.value into at, value
         from hotmesh._blame_find(v_place, (
-            v_document -> 'graph', hotmesh._plan_scope(v_document),
+            v_document -> 'graph', hotmesh._plan_own(
+                hotmesh._plan_scope(v_document), hotmesh._walk_about(w) ->> 'id'),
             hotmesh._walk_about(w) ->> 'id', w.leg, w.store, w.dimension,
             coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
     end if;
@@ -17547,15 +17588,16 @@ as $$
         and (entry.answer is null or entry.activity = 1)
 $$;
 
--- What an instance begins with. A trigger's input is its output.
-create function hotmesh._walk_self(activity integer, output jsonb)
+-- What an instance begins with. A trigger's input is its output; it is kept twice only where maps
+-- may part them.
+create function hotmesh._walk_self(about jsonb, output jsonb)
 returns jsonb
 language sql
 immutable
 as $$
     select case
         when output is null then '{}'
-        when activity = 1 then jsonb_build_object(
+        when about ->> 'type' = 'trigger' and not about ? 'twin' then jsonb_build_object(
             'input', jsonb_build_object('data', output),
             'output', jsonb_build_object('data', output))
         else jsonb_build_object('output', jsonb_build_object('data', output)) end
@@ -17588,7 +17630,7 @@ begin
         w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
-    w.self := hotmesh._walk_self(w.activity, output);
+    w.self := hotmesh._walk_self(v_about, output);
     w.leg := 'enter';
     return w;
 end
@@ -18821,35 +18863,9 @@ begin
 end
 $$;
 
--- A start that is refused (by a code of ours, MS000 is their class; by a constraint or trigger that
--- the owner put on a table) pauses its schedule, so that it costs nobody else anything.
-create function hotmesh._tick_try(schedule hotmesh.schedules, ticks timestamptz[])
-returns hotmesh.schedules
-language plpgsql
-as $$
-declare
-    v_state text;
-    v_message text;
-    v_detail text;
-    v_hint text;
-begin
-    return hotmesh._tick_serve(schedule, ticks);
-exception
-    when sqlstate 'MS000' or data_exception or integrity_constraint_violation or plpgsql_error
-        or syntax_error_or_access_rule_violation or program_limit_exceeded
-    then
-        get stacked diagnostics
-            v_state = returned_sqlstate, v_message = message_text,
-            v_detail = pg_exception_detail, v_hint = pg_exception_hint;
-        schedule.paused_at := hotmesh.now();
-        schedule.error := jsonb_build_object(
-            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint);
-        return schedule;
-end
-$$;
-
--- What a turn does with a schedule that it holds.
-create function hotmesh._tick_move(schedule hotmesh.schedules)
+-- What a turn does with a schedule that it holds. A start that failed (93) pauses it, so that it
+-- costs nobody else anything.
+create function hotmesh._tick_move(schedule hotmesh.schedules, error jsonb)
 returns void
 language plpgsql
 as $$
@@ -18867,7 +18883,12 @@ begin
     v_due := v_due[:cardinality(v_due) - 1];
     schedule.running := array(
         select j.key from jobs j where j.key = any (schedule.running) and j.closed_at is null);
-    schedule := hotmesh._tick_try(schedule, hotmesh._tick_fresh(schedule.name, v_due));
+    if error is null then
+        schedule := hotmesh._tick_serve(schedule, hotmesh._tick_fresh(schedule.name, v_due));
+    else
+        schedule.paused_at := v_now;
+        schedule.error := error;
+    end if;
     schedule.last_tick := coalesce(v_due[cardinality(v_due)], schedule.last_tick);
     perform hotmesh._schedule_save(hotmesh._schedule_plan(schedule, v_next));
 end
@@ -18892,34 +18913,31 @@ begin
 end
 $$;
 
-create function hotmesh._tick_fire(take integer)
-returns void
+-- Takes schedules for which something is to be done, and that nobody holds.
+create function hotmesh._tick_take(take integer)
+returns hotmesh.schedules[]
 language plpgsql
 as $$
 declare
     v_now constant timestamptz := hotmesh.now();
     v_names text[];
-    v_schedule hotmesh.schedules;
 begin
     if not exists (select from schedules s where s.due_at <= v_now)
         and not exists (
             select from schedules s
             where s.due_at is not null and s.planned_at > v_now + interval '1 minute')
     then
-        return;
+        return '{}';
     end if;
     v_names := hotmesh._tick_names(v_now, take);
-    foreach v_schedule in array array(
+    return array(
         select (s::hotmesh.schedules)
         from schedules s
         where s.name = any (v_names)
           and (s.due_at <= v_now
                or s.due_at is not null and s.planned_at > v_now + interval '1 minute')
         order by s.due_at
-        for update skip locked)
-    loop
-        perform hotmesh._tick_move(v_schedule);
-    end loop;
+        for update skip locked);
 end
 $$;
 
@@ -20655,6 +20673,32 @@ as $$
     select state in ('40001', '40P01') or left(state, 2) in ('53', '57')
 $$;
 
+-- A schedule that is due. Whatever its start fails of pauses it, and is kept there: a refusal, what
+-- an owner's trigger raises.
+create function hotmesh._isolate(schedule hotmesh.schedules)
+returns void
+language plpgsql
+as $$
+declare
+    v_state text;
+    v_message text;
+    v_detail text;
+    v_hint text;
+begin
+    perform hotmesh._tick_move(schedule, null);
+exception
+    when others then
+        get stacked diagnostics
+            v_state = returned_sqlstate, v_message = message_text,
+            v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+        if hotmesh._turn_passes(v_state) then
+            raise;
+        end if;
+        perform hotmesh._tick_move(schedule, jsonb_build_object(
+            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint));
+end
+$$;
+
 -- Jobs that walk, all at once or, if that fails, each by itself: one that fails alone is ended with
 -- its error, so that it stops nobody's turns.
 create function hotmesh._isolate(job_ids bigint[])
@@ -20842,7 +20886,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._lease_sweep(200);
-    perform hotmesh._tick_fire(10);
+    perform hotmesh._isolate(s) from unnest(hotmesh._tick_take(10)) s;
     perform hotmesh._signal_sweep(200, false);
     perform hotmesh._turn_route();
 end

@@ -98,6 +98,22 @@ as $$
          from unnest(names) with ordinality n (name, n)), depth, prefix)
 $$;
 
+-- The names of a reference. The input of a `twin`, a trigger, is its output; in its own expressions
+-- (`own`) it is $self.
+create or replace function hotmesh._expression_names(word text, scope jsonb)
+returns text[]
+language sql
+immutable
+parallel safe
+as $$
+    select case
+        when r.names[2] = 'input' and r.names[1] = any (
+            array[scope ->> 'twin', case when scope ? 'own' then '$self' end])
+        then array[r.names[1], 'output'] || r.names[3:]
+        else r.names end
+    from (values (hotmesh._reference_parse(word))) r (names)
+$$;
+
 create or replace function hotmesh._expression_word(word text, scope jsonb)
 returns text
 language plpgsql
@@ -105,7 +121,7 @@ stable
 parallel safe
 as $$
 declare
-    v_names constant text[] := hotmesh._reference_parse(word);
+    v_names constant text[] := hotmesh._expression_names(word, scope);
     v_root constant text := v_names[1];
     v_reduce constant text := scope ->> 'reduce';
     v_prefix constant text := coalesce('e' || v_reduce || '.', '');

@@ -121,6 +121,7 @@ as $$
         'ancestor', numbers -> (a.about ->> 'ancestor'),
         'topic', hotmesh._plan_hook(graph, id) ->> 'topic',
         'computed', case when hotmesh._field_is_dynamic(a.about -> 'topic') then true end,
+        'twin', case when hotmesh._plan_is_twin(a.about) then true end,
         'sleeps', case when a.about ? 'sleep' then true end,
         'ends', case when hotmesh._plan_ends(graph, id) then true end,
         'passes', case when not merging and hotmesh._plan_passes(graph, id) then true end,
@@ -130,6 +131,15 @@ as $$
         'code', a.about -> 'code', 'status', a.about -> 'status',
         'subtype', a.about ->> 'subtype'))
     from (select graph -> 'activities' -> id as about) a
+$$;
+
+-- A trigger whose input is its output: it is kept once.
+create or replace function hotmesh._plan_is_twin(about jsonb)
+returns boolean
+language sql
+immutable
+as $$
+    select about ->> 'type' = 'trigger' and about #> '{input,maps}' is null
 $$;
 
 -- Whether some activity gets the trigger's data because it says nothing else.
@@ -215,7 +225,20 @@ as $$
         'app', document -> 'app', 'graph', document -> 'graph',
         'activities', jsonb_object_agg(d.id, d.depth), 'numbers', jsonb_object_agg(d.id, d.number),
         'stamped', hotmesh._plan_stamped(document -> 'graph'))
+        || coalesce((
+            select jsonb_build_object('twin', a.key)
+            from jsonb_each(document #> '{graph,activities}') a
+            where hotmesh._plan_is_twin(a.value)), '{}')
     from hotmesh._plan_depths(document -> 'graph') d
+$$;
+
+-- What the expressions of one activity may name.
+create or replace function hotmesh._plan_own(scope jsonb, id text)
+returns jsonb
+language sql
+immutable
+as $$
+    select case when scope ->> 'twin' = id then scope || '{"own": true}' else scope end
 $$;
 
 -- What compiled expressions call.

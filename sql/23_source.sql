@@ -265,7 +265,8 @@ begin
 case activity
 ', (
             select string_agg(hotmesh._source_case(
-                graph.document -> 'graph', n.key, n.value::integer, s.scope), ''
+                graph.document -> 'graph', n.key, n.value::integer,
+                hotmesh._plan_own(s.scope, n.key)), ''
                 order by n.value::integer)
             from (select hotmesh._plan_scope(graph.document) as scope offset 0) s
             cross join lateral jsonb_each_text(s.scope -> 'numbers') n), 'end case;
@@ -290,7 +291,7 @@ loop
     exit when not coalesce(hotmesh._walk_passes(e, a), false) or w.ended or w.moves > 98;
     w.job := jsonb_set(w.job, ''{metadata,js}'', to_jsonb(w.status));
     o := %1$s(e.activity, ''pass'', ''{200}'', w.store, e.dimension,
-        hotmesh._walk_self(e.activity, e.answer), w.job);
+        hotmesh._walk_self(a, e.answer), w.job);
     w.moves := w.moves + 2;
     w.store := o.store;
     w.job := coalesce(o.job, w.job);

@@ -19,7 +19,8 @@ begin
     if v_place is not null and context !~ 'function \S*_walk_next\(' then
         select f.at, f.value into at, value
         from hotmesh._blame_find(v_place, (
-            v_document -> 'graph', hotmesh._plan_scope(v_document),
+            v_document -> 'graph', hotmesh._plan_own(
+                hotmesh._plan_scope(v_document), hotmesh._walk_about(w) ->> 'id'),
             hotmesh._walk_about(w) ->> 'id', w.leg, w.store, w.dimension,
             coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
     end if;

@@ -216,15 +216,16 @@ as $$
         and (entry.answer is null or entry.activity = 1)
 $$;
 
--- What an instance begins with. A trigger's input is its output.
-create or replace function hotmesh._walk_self(activity integer, output jsonb)
+-- What an instance begins with. A trigger's input is its output; it is kept twice only where maps
+-- may part them.
+create or replace function hotmesh._walk_self(about jsonb, output jsonb)
 returns jsonb
 language sql
 immutable
 as $$
     select case
         when output is null then '{}'
-        when activity = 1 then jsonb_build_object(
+        when about ->> 'type' = 'trigger' and not about ? 'twin' then jsonb_build_object(
             'input', jsonb_build_object('data', output),
             'output', jsonb_build_object('data', output))
         else jsonb_build_object('output', jsonb_build_object('data', output)) end
@@ -257,7 +258,7 @@ begin
         w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
-    w.self := hotmesh._walk_self(w.activity, output);
+    w.self := hotmesh._walk_self(v_about, output);
     w.leg := 'enter';
     return w;
 end

@@ -113,35 +113,9 @@ begin
 end
 $$;
 
--- A start that is refused (by a code of ours, MS000 is their class; by a constraint or trigger that
--- the owner put on a table) pauses its schedule, so that it costs nobody else anything.
-create or replace function hotmesh._tick_try(schedule hotmesh.schedules, ticks timestamptz[])
-returns hotmesh.schedules
-language plpgsql
-as $$
-declare
-    v_state text;
-    v_message text;
-    v_detail text;
-    v_hint text;
-begin
-    return hotmesh._tick_serve(schedule, ticks);
-exception
-    when sqlstate 'MS000' or data_exception or integrity_constraint_violation or plpgsql_error
-        or syntax_error_or_access_rule_violation or program_limit_exceeded
-    then
-        get stacked diagnostics
-            v_state = returned_sqlstate, v_message = message_text,
-            v_detail = pg_exception_detail, v_hint = pg_exception_hint;
-        schedule.paused_at := hotmesh.now();
-        schedule.error := jsonb_build_object(
-            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint);
-        return schedule;
-end
-$$;
-
--- What a turn does with a schedule that it holds.
-create or replace function hotmesh._tick_move(schedule hotmesh.schedules)
+-- What a turn does with a schedule that it holds. A start that failed (93) pauses it, so that it
+-- costs nobody else anything.
+create or replace function hotmesh._tick_move(schedule hotmesh.schedules, error jsonb)
 returns void
 language plpgsql
 as $$
@@ -159,7 +133,12 @@ begin
     v_due := v_due[:cardinality(v_due) - 1];
     schedule.running := array(
         select j.key from jobs j where j.key = any (schedule.running) and j.closed_at is null);
-    schedule := hotmesh._tick_try(schedule, hotmesh._tick_fresh(schedule.name, v_due));
+    if error is null then
+        schedule := hotmesh._tick_serve(schedule, hotmesh._tick_fresh(schedule.name, v_due));
+    else
+        schedule.paused_at := v_now;
+        schedule.error := error;
+    end if;
     schedule.last_tick := coalesce(v_due[cardinality(v_due)], schedule.last_tick);
     perform hotmesh._schedule_save(hotmesh._schedule_plan(schedule, v_next));
 end
@@ -184,34 +163,31 @@ begin
 end
 $$;
 
-create or replace function hotmesh._tick_fire(take integer)
-returns void
+-- Takes schedules for which something is to be done, and that nobody holds.
+create or replace function hotmesh._tick_take(take integer)
+returns hotmesh.schedules[]
 language plpgsql
 as $$
 declare
     v_now constant timestamptz := hotmesh.now();
     v_names text[];
-    v_schedule hotmesh.schedules;
 begin
     if not exists (select from schedules s where s.due_at <= v_now)
         and not exists (
             select from schedules s
             where s.due_at is not null and s.planned_at > v_now + interval '1 minute')
     then
-        return;
+        return '{}';
     end if;
     v_names := hotmesh._tick_names(v_now, take);
-    foreach v_schedule in array array(
+    return array(
         select (s::hotmesh.schedules)
         from schedules s
         where s.name = any (v_names)
           and (s.due_at <= v_now
                or s.due_at is not null and s.planned_at > v_now + interval '1 minute')
         order by s.due_at
-        for update skip locked)
-    loop
-        perform hotmesh._tick_move(v_schedule);
-    end loop;
+        for update skip locked);
 end
 $$;
 

@@ -36,6 +36,32 @@ as $$
     select state in ('40001', '40P01') or left(state, 2) in ('53', '57')
 $$;
 
+-- A schedule that is due. Whatever its start fails of pauses it, and is kept there: a refusal, what
+-- an owner's trigger raises.
+create or replace function hotmesh._isolate(schedule hotmesh.schedules)
+returns void
+language plpgsql
+as $$
+declare
+    v_state text;
+    v_message text;
+    v_detail text;
+    v_hint text;
+begin
+    perform hotmesh._tick_move(schedule, null);
+exception
+    when others then
+        get stacked diagnostics
+            v_state = returned_sqlstate, v_message = message_text,
+            v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+        if hotmesh._turn_passes(v_state) then
+            raise;
+        end if;
+        perform hotmesh._tick_move(schedule, jsonb_build_object(
+            'sqlstate', v_state, 'message', v_message, 'detail', v_detail, 'hint', v_hint));
+end
+$$;
+
 -- Jobs that walk, all at once or, if that fails, each by itself: one that fails alone is ended with
 -- its error, so that it stops nobody's turns.
 create or replace function hotmesh._isolate(job_ids bigint[])
@@ -223,7 +249,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._lease_sweep(200);
-    perform hotmesh._tick_fire(10);
+    perform hotmesh._isolate(s) from unnest(hotmesh._tick_take(10)) s;
     perform hotmesh._signal_sweep(200, false);
     perform hotmesh._turn_route();
 end

@@ -588,6 +588,21 @@ transitions: {t: [{to: a}, {to: w}]}
     assert graphs.pub("inputs", {"id": "mine"}) == "mine"
     assert graphs.work("asked").args[0]["data"] == {"id": "mine"}
     assert graphs.state("mine").data == {"id": "mine", "again": "mine"}
+    kept = graphs.connection.execute(
+        "select value from my_app.jobs_attributes_all where name = 't' and sequence is not null"
+    ).fetchone()
+    assert kept == ({"output": {"data": {"id": "mine"}}},)  # once
+
+
+def test_a_trigger_with_maps_has_an_input_of_its_own(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: both
+activities:
+  t: {type: trigger, input: {maps: {id: changed}}}
+  a: {type: hook, job: {maps: {in: '{t.input.data.id}', out: '{t.output.data.id}'}}}
+transitions: {t: [{to: a}]}
+""")
+    assert graphs.run("both", {"id": "mine"}).data == {"in": "changed", "out": "mine"}
 
 
 METADATA = """

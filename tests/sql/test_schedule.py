@@ -465,6 +465,36 @@ def test_a_start_that_is_refused_pauses_its_schedule_and_nothing_else(
     assert schedule(caller).started == 1
 
 
+@pytest.mark.parametrize("state", ["UE001", "08006", "55P03", "P0001", "0A000", "XX001"])
+def test_whatever_a_trigger_of_the_owner_raises_pauses_one_schedule(
+    db: Connection, caller: Connection, time: Clock, state: str
+) -> None:
+    create(caller)
+    create(caller, "t", overlap="allow_all")
+    db.execute(
+        f"""
+create function public.odd() returns trigger language plpgsql as $$ begin
+    if new.key like 's-%' then
+        raise exception 'no such luck' using errcode = '{state}', hint = 'Wait.';
+    end if;
+    return new;
+end $$"""
+    )
+    db.execute("create trigger odd before insert on my_app.jobs for each row"
+               " execute function public.odd()")  # fmt: skip
+    time.advance("1 minute")
+    turn(caller)
+    assert [key[:2] for (key,) in db.execute("select key from my_app.jobs")] == ["t-"]
+    paused = schedule(caller)
+    assert paused.paused_at == time.now()
+    assert paused.error == {
+        "sqlstate": state, "message": "no such luck", "detail": "", "hint": "Wait."
+    }  # fmt: skip
+    time.advance("1 minute")
+    turn(caller)
+    assert (schedule(caller).started, schedule(caller, "t").started) == (0, 2)
+
+
 def test_a_turn_that_dies_starts_nothing_and_the_next_one_does(
     db: Connection, caller: Connection, time: Clock
 ) -> None:
