@@ -105,10 +105,15 @@ class Held:
                 self._tell_unhandled()
 
     def _tell_unhandled(self) -> None:
-        """Log what asyncio would have logged, such as a failed task that nobody awaited."""
+        """Log what asyncio would have logged, such as a failed task that nobody awaited.
+
+        Code that awaits in a `finally` block, to clean up, can't when it is forgotten; it may.
+        """
         told, self.run.loop.unhandled = self.run.loop.unhandled, []
         for context in told:
             error, name = context.get("exception"), self.run.info.workflow_id
+            if isinstance(error, RuntimeError) and str(error).endswith("ignored GeneratorExit"):
+                continue
             _LOG.warning('workflow "%s": %s', name, context.get("message"), exc_info=error)
 
     def report(self, watch: Watch) -> Report:

@@ -519,6 +519,5 @@ def reader(workflow: object, result_type: object = None) -> Callable[[Any], Any]
 
 
 def wait_over(key: str, timeout: Duration | None) -> TimedOutError:
-    return TimedOutError(
-        f'job "{key}" did not end within {timeout!r}; it goes on', code=504, job_id=key
-    )
+    said = f"{timeout:g} s" if isinstance(timeout, int | float) else str(timeout)
+    return TimedOutError(f'job "{key}" did not end within {said}; it goes on', code=504, job_id=key)

@@ -172,13 +172,14 @@ class _Session:
         """What an own connection is opened with, next to the DSN."""
         named = conninfo_to_dict(self.dsn)
         extra = {"connect_timeout": CONNECT_SECONDS, "application_name": "hotmesh"}
+        extra["client_encoding"] = "UTF8"  # else a database in SQL_ASCII answers in bytes
         options: dict[str, Any] = {k: v for k, v in extra.items() if k not in named}
         return {**options, "autocommit": True, "prepare_threshold": self.prepare_threshold}
 
     def install(self) -> None:
         """Put the engine into the database. Blocks."""
         install = importlib.import_module("hotmesh.install")
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
+        with psycopg.connect(self.dsn, **self.options()) as conn:
             install.install(conn)
             if self.embedded:
                 install.refresh(conn)
@@ -213,8 +214,7 @@ class _Session:
                 return  # an older key: nothing can be said
             except ProtocolError:
                 built = None  # an engine from before there were builds
-            number = built.partition("-")[0] if built else (yield _calls.version())
-            if install.fits(number, built):
+            if install.fits(built or (yield _calls.version())):
                 return
             if not (self.embedded and self.provision and attempt == 1):
                 break

@@ -244,7 +244,7 @@ def _check() -> Steps[Installed]:
             else "Install a newer hotmesh with pip.",
         )
     if found.tells_build is not False:
-        fits(installed.version, installed.build)
+        fits(installed.build or installed.version)
     return installed
 
 
@@ -317,7 +317,7 @@ def _upgrade() -> Steps[Installed]:
     if before.protocol > PROTOCOL:
         return (yield from _check())
     if found.tells_build is not False:
-        fits(before.version, before.build)
+        fits(before.build or before.version)
     if not found.extension:
         for script in _deltas(before.version):
             yield Step(script)
@@ -333,27 +333,34 @@ def _upgrade() -> Steps[Installed]:
 OTHER_BUILD = "the engine is another build than this driver's: %s, not %s; run: hotmesh upgrade"
 
 
-def same_tables(number: str, built: str | None) -> bool:
-    """Whether an engine has the tables of ours, or a script leads from its version to ours.
+def _number(told: str) -> str:
+    return told.partition("-")[0]
 
-    An engine without a build was made before engines told it, from other tables.
+
+def same_tables(told: str) -> bool:
+    """Whether an engine has the tables of ours, or a script leads from its version to ours."""
+    ours = build()
+    return _number(told) != version() or told.rpartition("-")[0] == ours.rpartition("-")[0]
+
+
+def fits(told: str) -> bool:
+    """Whether an engine is of our build, by its own; or by its version, where it knows no build.
+
+    An engine of another version is taken as it is. One of ours that knows no build was made before
+    there were builds, from other tables. Raises ProtocolError for other tables, InvalidArgumentError
+    for a connection that has no encoding.
     """
-    if number != version():
-        return True
-    return built is not None and built.rpartition("-")[0] == build().rpartition("-")[0]
-
-
-def fits(number: str, built: str | None) -> bool:
-    """Whether an engine of our version is of our build.
-
-    Raises ProtocolError if its tables are neither ours nor can be made so.
-    """
-    if same_tables(number, built):
-        return number != version() or built == build()
+    if not isinstance(told, str):
+        raise InvalidArgumentError(
+            "the connection's client_encoding is SQL_ASCII, in which text cannot be read",
+            hint="open it with client_encoding=UTF8, in its DSN or by PGCLIENTENCODING",
+        )
+    if same_tables(told):
+        return _number(told) != version() or told == build()
     raise ProtocolError(
-        f"the engine of this database is another build of {number}, with other tables than "
+        f"the engine of this database is another build of {_number(told)}, with other tables than "
         "this driver needs",
-        detail=f"It is {built or 'a build without a name'}, the driver brings {build()}.",
+        detail=f"It is {told}, the driver brings {build()}.",
         hint="Its data was left as it is. Use the checkout or package that made it, or another "
         "database; for the embedded server, another directory: HOTMESH_HOME.",
     )
@@ -384,7 +391,7 @@ def _refresh() -> Steps[bool]:
     before = yield from _installed(found)
     if before.build == build() or before.protocol > PROTOCOL:
         return True
-    if found.tells_build is False or not same_tables(before.version, before.build):
+    if found.tells_build is False or not same_tables(before.build or before.version):
         return False
     yield from _upgrade()
     for (app,) in (yield Step("select name from hotmesh.apps order by name")):
@@ -396,10 +403,15 @@ def _refresh() -> Steps[bool]:
 
 
 def provide_database(conn: psycopg.Connection[Any], name: str) -> None:
-    """Make a database and the ordinary role that owns it, both of this name."""
+    """Make a database and the ordinary role that owns it, both of this name.
+
+    By default a role's tables go into a schema of its name: here that would be the engine's.
+    """
     with _translated():
         _provide(conn, "pg_roles", "rolname", "create role {} login", name)
         _provide(conn, "pg_database", "datname", "create database {0} owner {0}", name)
+        path = sql.SQL("alter database {} set search_path = public")
+        conn.execute(path.format(sql.Identifier(name)))
 
 
 def _provide(

@@ -131,8 +131,8 @@ class Reader:
 
     def _psql_command(self, line: str, words: list[str]) -> str:
         """Each installation goes into an empty database; the last one is used from then on."""
-        database, option, what = words
-        assert database == "mydb"
+        database, *variables, option, what = words
+        assert (database, variables) in (("mydb", []), ("mydb", ["-v", "ON_ERROR_STOP=1"]))
         if option == "-f":
             assert (ROOT / what).exists()
             what = plain_sql()

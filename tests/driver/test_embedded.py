@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from hotmesh import _binaries, embedded
+from hotmesh import _binaries, embedded, install
 from hotmesh.embedded import Server, ephemeral
 from hotmesh.errors import EmbeddedError
 from support.crash import python_path
@@ -96,6 +96,17 @@ def test_the_role_is_no_superuser_and_owns_the_database(home: Path) -> None:
         )
         assert ask(server.dsn, "show listen_addresses") == ""
         assert ask(server.admin_dsn, "select usesuper from pg_user where usename = current_user")
+
+
+def test_a_table_of_the_user_s_goes_into_public_and_not_among_the_engine_s(home: Path) -> None:
+    with Server() as server, psycopg.connect(server.dsn, autocommit=True) as connection:
+        install.install(connection)
+        connection.execute("create table orders (id text)")
+        connection.execute("select hotmesh.app_create('memflow')")
+        found = connection.execute(
+            "select relnamespace::regnamespace::text from pg_class where relname = 'orders'"
+        )
+        assert found.fetchall() == [("public",)]
 
 
 def test_data_is_kept_between_runs(home: Path) -> None:

@@ -16,10 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg_pool
 import pytest
 
-from hotmesh import SyncClient, _binaries, embedded, install
-from hotmesh.errors import HotMeshError, NotAllowedError, NotInstalledError, ProtocolError
+from hotmesh import MemFlow, SyncClient, _binaries, embedded, install
+from hotmesh.errors import (
+    HotMeshError,
+    InvalidArgumentError,
+    NotAllowedError,
+    NotInstalledError,
+    ProtocolError,
+)
 from support.cluster import ROOT
 from support.engine import OWNER, STRANGER, Server
 
@@ -393,3 +400,38 @@ def test_an_embedded_engine_of_another_build_is_brought_up_to_date(
         client.workflow.start(workflow_name="w", task_queue="q", workflow_id="a")
     assert install.check(conn).build == install.build()
     assert "hotmesh upgrade" not in caplog.text
+
+
+# --- encodings ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ascii_database(server: Server) -> Iterator[str]:
+    """A database as initdb makes them where no language is set."""
+    with server.connect() as admin:
+        admin.execute(
+            "create database hm_ascii template template0 encoding 'SQL_ASCII' "
+            f"lc_collate 'C' lc_ctype 'C' owner {OWNER}".encode()
+        )
+        try:
+            yield server.conninfo("hm_ascii", OWNER)
+        finally:
+            admin.execute("drop database hm_ascii with (force)")
+
+
+async def test_a_database_without_an_encoding_is_used_in_utf_8(ascii_database: str) -> None:
+    async def greet(name: str) -> str:
+        return f"Grüß Gott, {name} 🙂"
+
+    async with await MemFlow.Worker.create(ascii_database, workflow=greet):
+        async with MemFlow.Client(ascii_database) as client:
+            handle = await client.workflow.start(workflow_name="greet", args=["Übü"])
+            assert await handle.result(timeout=20) == "Grüß Gott, Übü 🙂"
+
+
+def test_a_connection_without_an_encoding_is_refused_with_what_to_do(ascii_database: str) -> None:
+    with psycopg_pool.ConnectionPool(ascii_database, min_size=1, open=True) as pool:
+        with SyncClient(pool) as client, pytest.raises(InvalidArgumentError) as caught:
+            client.workflow.start(workflow_name="w", task_queue="q")
+    assert "client_encoding" in str(caught.value)
+    assert "PGCLIENTENCODING" in str(caught.value.hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import sys
@@ -460,6 +461,29 @@ async def test_code_that_raises_while_it_is_forgotten_is_logged(
         await worker.shutdown()
     assert 'workflow "o-1": a task raised while its workflow was evicted' in caplog.text
     assert "in its finally block" in caplog.text
+
+
+async def test_code_that_cleans_up_is_forgotten_without_a_word(
+    house: House, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[str] = []
+
+    async def tidy() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("tidy")
+            await acts.echo("clean")
+
+    worker = await house.worker(tidy)
+    await house.start(tidy, key="o-1")
+    timers = "select count(*) from my_app.streams where kind = 'timer'"
+    await wait_for(lambda: house.one(timers) == 1)
+    with caplog.at_level(logging.WARNING, "hotmesh"):
+        await worker.shutdown()
+    gc.collect()
+    assert ended == ["tidy"]
+    assert (caplog.text, capsys.readouterr().err) == ("", "")
 
 
 async def test_wrong_arguments_fail_the_job_as_a_type_error(house: House) -> None:
