@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-20b3e4a4'
+    select '0.1.0-9dc7343a-9d43a7b6'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7191,7 +7191,9 @@ begin
     if scene.leg = 'enter' or place = v_own || '.output.maps' then
         return scene;
     end if;
-    if scene.leg = 'leave' and v_about #> '{output,maps}' is not null then
+    if scene.leg = 'leave' and v_about #> '{output,maps}' is not null
+        and v_about ->> 'type' <> 'trigger'
+    then
         scene.self := scene.self || jsonb_build_object('output', jsonb_build_object(
             'data', hotmesh._blame_value(v_about #> '{output,maps}', scene)));
     end if;
@@ -7398,7 +7400,8 @@ begin
             when not hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end,
         'publishes', graph -> 'publishes',
         'merging', (
-            select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+            select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d
+            where d.merging and d.id = any (v_refs)),
         'pivots', (
             select jsonb_agg(jsonb_build_array(d.number, d.depth, d.id))
             from hotmesh._plan_depths(graph) d
@@ -7412,7 +7415,8 @@ begin
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
-                order by d.number)
+                || case when d.merging and d.id <> all (v_refs) then '{"unread": true}'
+                        else '{}'::jsonb end order by d.number)
             from hotmesh._plan_depths(graph) d)));
 end
 $$;
@@ -7705,7 +7709,8 @@ declare
     v_path text := 'activities.' || id;
 begin
     return concat(
-        case when v_about #> '{output,maps}' is not null then concat(
+        case when v_about #> '{output,maps}' is not null and v_about ->> 'type' <> 'trigger'
+             then concat(
             E'if leg in (''leave'', ''pass'') then\n',
             hotmesh._source_assign(
                 'self', v_about #> '{output,maps}', scope, v_path || '.output.maps',
@@ -11274,6 +11279,18 @@ comment on function hotmesh.job_list(text, text, text, text, integer, bigint) is
 after which the next page goes on.';
 
 -- 50_attribute.sql
+create function hotmesh._attribute_exists(job_id bigint, field text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return exists (
+        select from jobs_attributes a
+        where a.job_id = _attribute_exists.job_id and a.field = _attribute_exists.field);
+end
+$$;
+
 create function hotmesh._attribute_field(dimension text, sequence integer)
 returns text
 language sql
@@ -17038,6 +17055,53 @@ as $$
         false, false, 0, null, null, null, null, null, null)::hotmesh.walk
 $$;
 
+-- Has an instance this dimension: in memory or, where a job is given, among its rows?
+create function hotmesh._trail_taken(
+    instances jsonb, dimension text, job_id bigint, activity integer)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return coalesce(instances ? dimension, false)
+        or job_id is not null and hotmesh._attribute_exists(
+            job_id, hotmesh._attribute_field(dimension, activity));
+end
+$$;
+
+-- A dimension that no instance has, this one or a later. They are taken one after the other: it
+-- takes a few looks, however many there are.
+create function hotmesh._trail_free(
+    instances jsonb, dimension text, job_id bigint, activity integer)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_taken integer := -1;
+    v_free integer := 0;
+    v_at integer;
+begin
+    while hotmesh._trail_taken(
+        instances, hotmesh._walk_dimension(dimension, v_free), job_id, activity)
+    loop
+        v_taken := v_free;
+        v_free := 2 * v_free + 1;
+    end loop;
+    while v_free - v_taken > 1 loop
+        v_at := (v_free + v_taken) / 2;
+        if hotmesh._trail_taken(
+            instances, hotmesh._walk_dimension(dimension, v_at), job_id, activity)
+        then
+            v_taken := v_at;
+        else
+            v_free := v_at;
+        end if;
+    end loop;
+    return hotmesh._walk_dimension(dimension, v_free);
+end
+$$;
+
 -- The instances that a walk may need, by activity and dimension. Most walks need one of each.
 create function hotmesh._trail_store(job_id bigint, fields text[], merging text[])
 returns jsonb
@@ -17407,19 +17471,6 @@ as $$
                     (regexp_match(dimension, '\d+$'))[1]::integer + turn) end
 $$;
 
-create function hotmesh._walk_free(w hotmesh.walk, id text, dimension text)
-returns text
-language plpgsql
-immutable
-as $$
-begin
-    while w.store -> id ? dimension loop
-        dimension := hotmesh._walk_dimension(dimension, 1);
-    end loop;
-    return dimension;
-end
-$$;
-
 -- A step of the journal, to be written.
 create function hotmesh._walk_step(
     w hotmesh.walk, dimension text, self jsonb, state text)
@@ -17627,7 +17678,9 @@ declare
     v_about jsonb := hotmesh._walk_about(w);
 begin
     if v_about ? 'merging' or output is not null then
-        w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+        w.dimension := hotmesh._trail_free(
+            w.store -> (v_about ->> 'id'), w.dimension,
+            case when v_about ? 'unread' then w.job_id end, w.activity);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
     w.self := hotmesh._walk_self(v_about, output);
@@ -17756,7 +17809,9 @@ begin
         w.store := hotmesh._plan_put(w.store, v_about ->> 'id', v_base, w.self);
         w.dimension := hotmesh._walk_dimension(v_base, v_turn);
         if v_about ? 'merging' then
-            w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+            w.dimension := hotmesh._trail_free(
+            w.store -> (v_about ->> 'id'), w.dimension,
+            case when v_about ? 'unread' then w.job_id end, w.activity);
         end if;
         w.self := w.self - '$';
     end if;

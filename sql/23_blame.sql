@@ -167,7 +167,9 @@ begin
     if scene.leg = 'enter' or place = v_own || '.output.maps' then
         return scene;
     end if;
-    if scene.leg = 'leave' and v_about #> '{output,maps}' is not null then
+    if scene.leg = 'leave' and v_about #> '{output,maps}' is not null
+        and v_about ->> 'type' <> 'trigger'
+    then
         scene.self := scene.self || jsonb_build_object('output', jsonb_build_object(
             'data', hotmesh._blame_value(v_about #> '{output,maps}', scene)));
     end if;

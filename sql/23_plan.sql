@@ -173,7 +173,8 @@ begin
             when not hotmesh._field_is_dynamic(graph -> 'expire') then graph -> 'expire' end,
         'publishes', graph -> 'publishes',
         'merging', (
-            select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d where d.merging),
+            select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d
+            where d.merging and d.id = any (v_refs)),
         'pivots', (
             select jsonb_agg(jsonb_build_array(d.number, d.depth, d.id))
             from hotmesh._plan_depths(graph) d
@@ -187,7 +188,8 @@ begin
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
-                order by d.number)
+                || case when d.merging and d.id <> all (v_refs) then '{"unread": true}'
+                        else '{}'::jsonb end order by d.number)
             from hotmesh._plan_depths(graph) d)));
 end
 $$;

@@ -126,7 +126,8 @@ declare
     v_path text := 'activities.' || id;
 begin
     return concat(
-        case when v_about #> '{output,maps}' is not null then concat(
+        case when v_about #> '{output,maps}' is not null and v_about ->> 'type' <> 'trigger'
+             then concat(
             E'if leg in (''leave'', ''pass'') then\n',
             hotmesh._source_assign(
                 'self', v_about #> '{output,maps}', scope, v_path || '.output.maps',

@@ -54,6 +54,18 @@ comment on column hotmesh.jobs_attributes.updated_at is
 'When it was last changed; for a step: the time that the code saw.';
 
 --@ behaviour
+create or replace function hotmesh._attribute_exists(job_id bigint, field text)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return exists (
+        select from jobs_attributes a
+        where a.job_id = _attribute_exists.job_id and a.field = _attribute_exists.field);
+end
+$$;
+
 create or replace function hotmesh._attribute_field(dimension text, sequence integer)
 returns text
 language sql

@@ -121,6 +121,53 @@ as $$
         false, false, 0, null, null, null, null, null, null)::hotmesh.walk
 $$;
 
+-- Has an instance this dimension: in memory or, where a job is given, among its rows?
+create or replace function hotmesh._trail_taken(
+    instances jsonb, dimension text, job_id bigint, activity integer)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return coalesce(instances ? dimension, false)
+        or job_id is not null and hotmesh._attribute_exists(
+            job_id, hotmesh._attribute_field(dimension, activity));
+end
+$$;
+
+-- A dimension that no instance has, this one or a later. They are taken one after the other: it
+-- takes a few looks, however many there are.
+create or replace function hotmesh._trail_free(
+    instances jsonb, dimension text, job_id bigint, activity integer)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_taken integer := -1;
+    v_free integer := 0;
+    v_at integer;
+begin
+    while hotmesh._trail_taken(
+        instances, hotmesh._walk_dimension(dimension, v_free), job_id, activity)
+    loop
+        v_taken := v_free;
+        v_free := 2 * v_free + 1;
+    end loop;
+    while v_free - v_taken > 1 loop
+        v_at := (v_free + v_taken) / 2;
+        if hotmesh._trail_taken(
+            instances, hotmesh._walk_dimension(dimension, v_at), job_id, activity)
+        then
+            v_taken := v_at;
+        else
+            v_free := v_at;
+        end if;
+    end loop;
+    return hotmesh._walk_dimension(dimension, v_free);
+end
+$$;
+
 -- The instances that a walk may need, by activity and dimension. Most walks need one of each.
 create or replace function hotmesh._trail_store(job_id bigint, fields text[], merging text[])
 returns jsonb

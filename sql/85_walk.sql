@@ -35,19 +35,6 @@ as $$
                     (regexp_match(dimension, '\d+$'))[1]::integer + turn) end
 $$;
 
-create or replace function hotmesh._walk_free(w hotmesh.walk, id text, dimension text)
-returns text
-language plpgsql
-immutable
-as $$
-begin
-    while w.store -> id ? dimension loop
-        dimension := hotmesh._walk_dimension(dimension, 1);
-    end loop;
-    return dimension;
-end
-$$;
-
 -- A step of the journal, to be written.
 create or replace function hotmesh._walk_step(
     w hotmesh.walk, dimension text, self jsonb, state text)
@@ -255,7 +242,9 @@ declare
     v_about jsonb := hotmesh._walk_about(w);
 begin
     if v_about ? 'merging' or output is not null then
-        w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+        w.dimension := hotmesh._trail_free(
+            w.store -> (v_about ->> 'id'), w.dimension,
+            case when v_about ? 'unread' then w.job_id end, w.activity);
     end if;
     w.job := jsonb_set(w.job, '{metadata,js}', to_jsonb(w.status));
     w.self := hotmesh._walk_self(v_about, output);
@@ -384,7 +373,9 @@ begin
         w.store := hotmesh._plan_put(w.store, v_about ->> 'id', v_base, w.self);
         w.dimension := hotmesh._walk_dimension(v_base, v_turn);
         if v_about ? 'merging' then
-            w.dimension := hotmesh._walk_free(w, v_about ->> 'id', w.dimension);
+            w.dimension := hotmesh._trail_free(
+            w.store -> (v_about ->> 'id'), w.dimension,
+            case when v_about ? 'unread' then w.job_id end, w.activity);
         end if;
         w.self := w.self - '$';
     end if;

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import psycopg
 import pytest
+import yaml
+from psycopg.types.json import Jsonb
 
 from support.clock import Clock
 from support.graphs import Connection, Graphs
@@ -603,6 +606,49 @@ activities:
 transitions: {t: [{to: a}]}
 """)
     assert graphs.run("both", {"id": "mine"}).data == {"in": "changed", "out": "mine"}
+
+
+@pytest.mark.parametrize("emit", ["", ", emit: true"])  # that is no short way
+def test_a_triggers_output_is_what_it_was_given(graphs: Graphs, emit: str) -> None:
+    graphs.deploy(f"""
+subscribes: given
+activities:
+  t: {{type: trigger, output: {{maps: {{id: changed}}}}{emit}}}
+  a: {{type: hook, job: {{maps: {{in: '{{t.input.data.id}}', out: '{{t.output.data.id}}'}}}}}}
+transitions: {{t: [{{to: a}}]}}
+""")
+    assert graphs.run("given", {"id": "mine"}).data == {"in": "mine", "out": "mine"}
+
+
+@pytest.mark.parametrize("reads", ["", ", seen: '{j.output.data.n}'"])
+def test_ways_that_meet_each_have_an_instance_of_their_own(graphs: Graphs, reads: str) -> None:
+    """Of an activity that nothing reads the instances are counted, of another they are read."""
+    graphs.deploy(json.dumps({
+        "subscribes": "meet",
+        "activities": {
+            "t": {"type": "trigger"},
+            "j": {"type": "worker", "topic": "met"},
+            "k": yaml.safe_load(f"{{type: hook, job: {{maps: {{n: 1{reads}}}}}}}"),
+        } | {f"b{n}": {"type": "hook"} for n in range(25)}
+          | {f"w{n}": {"type": "worker", "topic": "way"} for n in range(25)},
+        "transitions": {"t": [{"to": f"{x}{n}"} for n in range(25) for x in "bw"], "j": ["k"]}
+        | {f"{x}{n}": [{"to": "j"}] for n in range(25) for x in "bw"},
+    }))  # fmt: skip
+    key = graphs.pub("meet")
+    for task in graphs.claim("way", 100):
+        graphs.answer(task)
+    graphs.turn()
+    tasks = graphs.claim("met", 100)
+    for n, task in enumerate(tasks):
+        graphs.answer(task, {"n": n}, code=202)
+    for task in tasks:  # each once more: further instances beside those
+        response = {"metadata": task.args[0]["metadata"], "data": {"n": 1}}
+        one(graphs.connection, "select hotmesh.graph_add('my-app', %s)", Jsonb(response))
+    for _ in range(5):
+        graphs.turn()
+    assert graphs.state(key).status == 0
+    steps = [step[:2] for step in graphs.steps(key)]
+    assert len(steps) == len(set(steps)) == 1 + 50 + 2 * 100
 
 
 METADATA = """
