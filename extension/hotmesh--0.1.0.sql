@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-9d43a7b6'
+    select '0.1.0-9dc7343a-8e4278a6'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1355,7 +1355,9 @@ begin
     if v_name is not null then
         raise exception 'app "%" already exists', app using
             errcode = 'MSH01',
-            detail = format('"%s" folds to the schema "%s", that of "%s".', app, v_schema, v_name),
+            detail = format('The schema of app "%s" is "%s"%s.', v_name, v_schema,
+                            case when v_name <> app then ', and this name would have it, too'
+                                 else '' end),
             hint = 'Use that app, or a name that differs in more than case and punctuation.';
     elsif to_regnamespace(quote_ident(v_schema)) is not null then
         raise exception 'the schema "%" of app "%" is taken', v_schema, app using
@@ -13050,7 +13052,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('cron: %s', coalesce(left(line, 100), 'null')),
+        format('cron: %s is no line of a crontab', coalesce('"' || left(line, 100) || '"', 'null')),
         format('%s: %s', field, fault),
         'Five fields, for instance "30 2 * * mon-fri" or "*/15 9-17 * * *", or @hourly, @daily, '
         || '@weekly, @monthly, @yearly.');

@@ -186,7 +186,9 @@ begin
     if v_name is not null then
         raise exception 'app "%" already exists', app using
             errcode = 'MSH01',
-            detail = format('"%s" folds to the schema "%s", that of "%s".', app, v_schema, v_name),
+            detail = format('The schema of app "%s" is "%s"%s.', v_name, v_schema,
+                            case when v_name <> app then ', and this name would have it, too'
+                                 else '' end),
             hint = 'Use that app, or a name that differs in more than case and punctuation.';
     elsif to_regnamespace(quote_ident(v_schema)) is not null then
         raise exception 'the schema "%" of app "%" is taken', v_schema, app using

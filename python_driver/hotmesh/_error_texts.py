@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "LEADS",
     "clean",
     "code_of",
     "faults_of",
@@ -23,6 +24,12 @@ __all__ = [
 ]
 
 FAULTS_TOLD = 20
+
+LEADS = {
+    "NotInstalledError": "this database has no engine of HotMesh: ",
+    "ProtocolError": "the engine is not the one that this driver was made for: ",
+}
+"""What stands before the words of the database, by class, where they alone would be a riddle."""
 
 
 def text_of(error: BaseException) -> str:

@@ -61,6 +61,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from ._error_texts import (
+    LEADS,
     clean,
     code_of,
     faults_of,
@@ -393,10 +394,8 @@ def from_sql(error: psycopg.Error, job_id: str | None = None) -> HotMeshError:
         job_id = _quoted(message)
     if kind is DuplicateJobError and job_id is not None:
         message = f"Duplicate job: {job_id}"
-    elif kind is ProtocolError:
-        message = f"the engine is not the one that this driver was made for: {message}"
     found = kind(
-        message,
+        LEADS.get(kind.__name__, "") + message,
         detail=diag.message_detail,
         hint=diag.message_hint or _hint_for(kind),
         job_id=job_id,
