@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-9dc7343a-8e4278a6
+-- build 0.1.0-9dc7343a-a9ae7cf3
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -862,7 +862,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-8e4278a6'
+    select '0.1.0-9dc7343a-a9ae7cf3'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -2738,10 +2738,12 @@ declare
     v_numbers double precision[] := '{}';
 begin
     foreach v_item in array items loop
-        v_numbers := v_numbers || case
-            when jsonb_typeof(v_item) = 'array'
-            then hotmesh._math_operands(array(select e from jsonb_array_elements(v_item) e))
-            else array[hotmesh._value_number(v_item)] end;
+        if jsonb_typeof(v_item) = 'array' then
+            v_numbers := v_numbers || hotmesh._math_operands(
+                array(select e from jsonb_array_elements(v_item) e));
+        else
+            v_numbers := v_numbers || hotmesh._value_number(v_item);
+        end if;
     end loop;
     return v_numbers;
 end
@@ -3029,8 +3031,7 @@ as $$
              else hotmesh._value_float(coalesce(sqrt(sum(
                  case when abs(v.x) < 'Infinity'
                       then v.x::text::numeric * v.x::text::numeric end)), 0)) end)
-    from unnest(numbers) e (item)
-    cross join lateral (values (hotmesh._value_number(e.item))) v (x)
+    from unnest(numbers) e (item) cross join lateral (values (hotmesh._value_number(e.item))) v (x)
 $$;
 
 create or replace function hotmesh._math_imul(a jsonb, b jsonb)
@@ -5292,7 +5293,7 @@ $$;
 create or replace function hotmesh._graph_name(id bigint)
 returns text
 language sql
-immutable
+stable
 as $$
     select '_graph_' || id
 $$;
@@ -9377,7 +9378,7 @@ create or replace function hotmesh._inbox_event(
     name text, job_id bigint, dimension text, sequence integer, args jsonb)
 returns hotmesh.streams
 language sql
-immutable
+stable
 as $$
     select jsonb_populate_record(null::hotmesh.streams, jsonb_build_object(
         'name', name, 'job_id', job_id, 'dimension', dimension, 'sequence', sequence,
@@ -11220,11 +11221,14 @@ do $$
 begin
     if not exists (
         select from pg_trigger t
-        where t.tgrelid = 'hotmesh.jobs'::regclass and t.tgname = 'wake_worker')
+        where t.tgrelid = 'hotmesh.jobs'::regclass and t.tgname = 'wake_worker'
+          and pg_get_triggerdef(t.oid) like '%graph_id%')
     then
+        drop trigger if exists wake_worker on hotmesh.jobs;
         create constraint trigger wake_worker after insert on hotmesh.jobs
         deferrable initially deferred
-        for each row when (hotmesh._job_first_told(new.queue, new.topic))
+        for each row when (
+            new.graph_id is null and hotmesh._job_first_told(new.queue, new.topic))
         execute function hotmesh._job_wake();
     end if;
 end
@@ -11376,7 +11380,7 @@ begin
 end
 $$;
 
--- The steps of a graph, as they came to be; of two that are one row the later counts.
+-- Steps and facts of a graph, as they came to be; of two that are one row the later counts.
 create or replace function hotmesh._attribute_lay(steps hotmesh.jobs_attributes[])
 returns void
 language plpgsql
@@ -14626,13 +14630,18 @@ begin
 end
 $$;
 
--- Takes away what was waiting for jobs that have closed. What is locked this instant is left to a
--- later turn, by a piece of news that brings it back here.
+-- Takes away what was waiting for jobs that have closed; mostly there is nothing. What is locked
+-- this instant is left to a later turn, by a piece of news that brings it back here.
 create or replace function hotmesh._close_clear(ids bigint[])
 returns void
 language plpgsql
 as $$
 begin
+    if not exists (select from streams m where m.job_id = any (ids))
+        and not exists (select from signals s where s.job_id = any (ids))
+    then
+        return;
+    end if;
     perform hotmesh._signal_forget(ids);
     perform hotmesh._stream_drop(ids);
     perform hotmesh._inbox_put(w.job_id, '', 'result', '{}')
@@ -15726,7 +15735,7 @@ $$;
 create or replace function hotmesh._errand_answer(data jsonb, status text, code integer)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select jsonb_strip_nulls(jsonb_build_object('status', status, 'code', code))
         || jsonb_build_object('output', coalesce(data, '{}'))
@@ -15856,7 +15865,10 @@ declare
 begin
     perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
     perform hotmesh._attribute_lay(array(
-        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+        select s from unnest(walks) w cross join lateral unnest(w.steps) s
+        union all
+        select hotmesh._walk_fact(w.job_id, 'output', w.job -> 'data') from unnest(walks) w
+        where w.told or w.status = 0 or w.ended));
     if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
     end if;
@@ -15884,11 +15896,6 @@ returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._attribute_facts(
-        array_agg(w.job_id), array_agg('output'::text), array_agg(w.job -> 'data'))
-    from unnest(walks) w
-    where w.told or w.status = 0 or w.ended
-    having count(*) > 0;
     if exists (
         select from unnest(walks) w
         where w.error is not null or w.plan ? 'publishes' and (w.status = 0 or w.ended))
@@ -16795,25 +16802,26 @@ language plpgsql
 as $$
 declare
     v_job hotmesh.jobs;
-    v_ids bigint[] := hotmesh._job_open(array[request]);
+    v_walk hotmesh.walk;
 begin
-    if v_ids = '{}' then
+    if hotmesh._job_open(array[request]) = '{}' then
         return hotmesh._subflow_conflict(graph, request);
     end if;
-    perform hotmesh._attribute_facts(
-        array[request.id], array['input'], array[request.args -> 0]);
-    perform hotmesh._attribute_facts(
-        array_agg(request.id), array_agg('_' || s.key), array_agg(s.value))
-    from jsonb_each(request.options -> 'search') s
-    having count(*) > 0;
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = request.id;
     if graph.plan ? 'counted' then
         perform hotmesh._measure_lay(
             v_job, graph.plan -> 'measures', request.options -> 'stats');
     end if;
-    return hotmesh._trail_of(
+    v_walk := hotmesh._trail_of(
         v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
         '{}');
+    v_walk.steps := array[hotmesh._walk_fact(v_job.id, 'input', request.args -> 0)];
+    if request.options ? 'search' then
+        v_walk.steps := v_walk.steps || array(
+            select hotmesh._walk_fact(v_job.id, '_' || s.key, s.value)
+            from jsonb_each(request.options -> 'search') s);
+    end if;
+    return v_walk;
 end
 $$;
 
@@ -17619,6 +17627,16 @@ as $$
         null, null)::hotmesh.jobs_attributes
 $$;
 
+-- A fact about a job, to be written with its steps.
+create or replace function hotmesh._walk_fact(job_id bigint, field text, value jsonb)
+returns hotmesh.jobs_attributes
+language sql
+immutable
+as $$
+    select (job_id, field, value, 'fact', null, 'done', '', null, null, 0, null, null
+           )::hotmesh.jobs_attributes
+$$;
+
 -- A worker that was asked, and the command by which it is; nothing if it is skipped.
 create or replace function hotmesh._walk_asked(o hotmesh.plan_step)
 returns jsonb
@@ -17659,7 +17677,7 @@ $$;
 create or replace function hotmesh._walk_self(about jsonb, output jsonb)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select case
         when output is null then '{}'
@@ -17708,7 +17726,7 @@ $$;
 create or replace function hotmesh._walk_response(output jsonb, kind text)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select case
         when kind in ('worker', 'signal') and jsonb_typeof(output) = 'object'
@@ -17731,7 +17749,7 @@ $$;
 create or replace function hotmesh._walk_miscoded(response jsonb)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select jsonb_build_object(
         'type', 'WorkerError', 'code', 598,
@@ -17867,13 +17885,26 @@ begin
 end
 $$;
 
+create or replace function hotmesh._walk_graphs(walks hotmesh.walk[])
+returns bigint[]
+language plpgsql
+immutable
+as $$
+begin
+    if cardinality(walks) = 1 then
+        return array[walks[1].graph_id];
+    end if;
+    return array(select distinct w.graph_id from unnest(walks) w);
+end
+$$;
+
 -- Calls what each graph was compiled into, once for all its jobs.
 create or replace function hotmesh._walk_run(walks hotmesh.walk[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_graphs constant bigint[] := array(select distinct w.graph_id from unnest(walks) w);
+    v_graphs constant bigint[] := hotmesh._walk_graphs(walks);
     v_graph bigint;
     v_name text;
     v_part hotmesh.walk[] := walks;

@@ -15,10 +15,12 @@ declare
     v_numbers double precision[] := '{}';
 begin
     foreach v_item in array items loop
-        v_numbers := v_numbers || case
-            when jsonb_typeof(v_item) = 'array'
-            then hotmesh._math_operands(array(select e from jsonb_array_elements(v_item) e))
-            else array[hotmesh._value_number(v_item)] end;
+        if jsonb_typeof(v_item) = 'array' then
+            v_numbers := v_numbers || hotmesh._math_operands(
+                array(select e from jsonb_array_elements(v_item) e));
+        else
+            v_numbers := v_numbers || hotmesh._value_number(v_item);
+        end if;
     end loop;
     return v_numbers;
 end
@@ -306,8 +308,7 @@ as $$
              else hotmesh._value_float(coalesce(sqrt(sum(
                  case when abs(v.x) < 'Infinity'
                       then v.x::text::numeric * v.x::text::numeric end)), 0)) end)
-    from unnest(numbers) e (item)
-    cross join lateral (values (hotmesh._value_number(e.item))) v (x)
+    from unnest(numbers) e (item) cross join lateral (values (hotmesh._value_number(e.item))) v (x)
 $$;
 
 create or replace function hotmesh._math_imul(a jsonb, b jsonb)

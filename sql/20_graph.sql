@@ -157,7 +157,7 @@ $$;
 create or replace function hotmesh._graph_name(id bigint)
 returns text
 language sql
-immutable
+stable
 as $$
     select '_graph_' || id
 $$;

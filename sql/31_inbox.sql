@@ -250,7 +250,7 @@ create or replace function hotmesh._inbox_event(
     name text, job_id bigint, dimension text, sequence integer, args jsonb)
 returns hotmesh.streams
 language sql
-immutable
+stable
 as $$
     select jsonb_populate_record(null::hotmesh.streams, jsonb_build_object(
         'name', name, 'job_id', job_id, 'dimension', dimension, 'sequence', sequence,

@@ -379,11 +379,14 @@ do $$
 begin
     if not exists (
         select from pg_trigger t
-        where t.tgrelid = 'hotmesh.jobs'::regclass and t.tgname = 'wake_worker')
+        where t.tgrelid = 'hotmesh.jobs'::regclass and t.tgname = 'wake_worker'
+          and pg_get_triggerdef(t.oid) like '%graph_id%')
     then
+        drop trigger if exists wake_worker on hotmesh.jobs;
         create constraint trigger wake_worker after insert on hotmesh.jobs
         deferrable initially deferred
-        for each row when (hotmesh._job_first_told(new.queue, new.topic))
+        for each row when (
+            new.graph_id is null and hotmesh._job_first_told(new.queue, new.topic))
         execute function hotmesh._job_wake();
     end if;
 end

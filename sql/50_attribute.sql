@@ -136,7 +136,7 @@ begin
 end
 $$;
 
--- The steps of a graph, as they came to be; of two that are one row the later counts.
+-- Steps and facts of a graph, as they came to be; of two that are one row the later counts.
 create or replace function hotmesh._attribute_lay(steps hotmesh.jobs_attributes[])
 returns void
 language plpgsql

@@ -49,13 +49,18 @@ begin
 end
 $$;
 
--- Takes away what was waiting for jobs that have closed. What is locked this instant is left to a
--- later turn, by a piece of news that brings it back here.
+-- Takes away what was waiting for jobs that have closed; mostly there is nothing. What is locked
+-- this instant is left to a later turn, by a piece of news that brings it back here.
 create or replace function hotmesh._close_clear(ids bigint[])
 returns void
 language plpgsql
 as $$
 begin
+    if not exists (select from streams m where m.job_id = any (ids))
+        and not exists (select from signals s where s.job_id = any (ids))
+    then
+        return;
+    end if;
     perform hotmesh._signal_forget(ids);
     perform hotmesh._stream_drop(ids);
     perform hotmesh._inbox_put(w.job_id, '', 'result', '{}')

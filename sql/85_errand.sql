@@ -235,7 +235,7 @@ $$;
 create or replace function hotmesh._errand_answer(data jsonb, status text, code integer)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select jsonb_strip_nulls(jsonb_build_object('status', status, 'code', code))
         || jsonb_build_object('output', coalesce(data, '{}'))
@@ -365,7 +365,10 @@ declare
 begin
     perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
     perform hotmesh._attribute_lay(array(
-        select s from unnest(walks) w cross join lateral unnest(w.steps) s));
+        select s from unnest(walks) w cross join lateral unnest(w.steps) s
+        union all
+        select hotmesh._walk_fact(w.job_id, 'output', w.job -> 'data') from unnest(walks) w
+        where w.told or w.status = 0 or w.ended));
     if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
     end if;
@@ -393,11 +396,6 @@ returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._attribute_facts(
-        array_agg(w.job_id), array_agg('output'::text), array_agg(w.job -> 'data'))
-    from unnest(walks) w
-    where w.told or w.status = 0 or w.ended
-    having count(*) > 0;
     if exists (
         select from unnest(walks) w
         where w.error is not null or w.plan ? 'publishes' and (w.status = 0 or w.ended))

@@ -103,25 +103,26 @@ language plpgsql
 as $$
 declare
     v_job hotmesh.jobs;
-    v_ids bigint[] := hotmesh._job_open(array[request]);
+    v_walk hotmesh.walk;
 begin
-    if v_ids = '{}' then
+    if hotmesh._job_open(array[request]) = '{}' then
         return hotmesh._subflow_conflict(graph, request);
     end if;
-    perform hotmesh._attribute_facts(
-        array[request.id], array['input'], array[request.args -> 0]);
-    perform hotmesh._attribute_facts(
-        array_agg(request.id), array_agg('_' || s.key), array_agg(s.value))
-    from jsonb_each(request.options -> 'search') s
-    having count(*) > 0;
     select (j::hotmesh.jobs).* into v_job from jobs j where j.id = request.id;
     if graph.plan ? 'counted' then
         perform hotmesh._measure_lay(
             v_job, graph.plan -> 'measures', request.options -> 'stats');
     end if;
-    return hotmesh._trail_of(
+    v_walk := hotmesh._trail_of(
         v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
         '{}');
+    v_walk.steps := array[hotmesh._walk_fact(v_job.id, 'input', request.args -> 0)];
+    if request.options ? 'search' then
+        v_walk.steps := v_walk.steps || array(
+            select hotmesh._walk_fact(v_job.id, '_' || s.key, s.value)
+            from jsonb_each(request.options -> 'search') s);
+    end if;
+    return v_walk;
 end
 $$;
 

@@ -168,6 +168,16 @@ as $$
         null, null)::hotmesh.jobs_attributes
 $$;
 
+-- A fact about a job, to be written with its steps.
+create or replace function hotmesh._walk_fact(job_id bigint, field text, value jsonb)
+returns hotmesh.jobs_attributes
+language sql
+immutable
+as $$
+    select (job_id, field, value, 'fact', null, 'done', '', null, null, 0, null, null
+           )::hotmesh.jobs_attributes
+$$;
+
 -- A worker that was asked, and the command by which it is; nothing if it is skipped.
 create or replace function hotmesh._walk_asked(o hotmesh.plan_step)
 returns jsonb
@@ -208,7 +218,7 @@ $$;
 create or replace function hotmesh._walk_self(about jsonb, output jsonb)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select case
         when output is null then '{}'
@@ -257,7 +267,7 @@ $$;
 create or replace function hotmesh._walk_response(output jsonb, kind text)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select case
         when kind in ('worker', 'signal') and jsonb_typeof(output) = 'object'
@@ -280,7 +290,7 @@ $$;
 create or replace function hotmesh._walk_miscoded(response jsonb)
 returns jsonb
 language sql
-immutable
+stable
 as $$
     select jsonb_build_object(
         'type', 'WorkerError', 'code', 598,
@@ -416,13 +426,26 @@ begin
 end
 $$;
 
+create or replace function hotmesh._walk_graphs(walks hotmesh.walk[])
+returns bigint[]
+language plpgsql
+immutable
+as $$
+begin
+    if cardinality(walks) = 1 then
+        return array[walks[1].graph_id];
+    end if;
+    return array(select distinct w.graph_id from unnest(walks) w);
+end
+$$;
+
 -- Calls what each graph was compiled into, once for all its jobs.
 create or replace function hotmesh._walk_run(walks hotmesh.walk[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
 declare
-    v_graphs constant bigint[] := array(select distinct w.graph_id from unnest(walks) w);
+    v_graphs constant bigint[] := hotmesh._walk_graphs(walks);
     v_graph bigint;
     v_name text;
     v_part hotmesh.walk[] := walks;
