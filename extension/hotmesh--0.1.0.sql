@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-a9ae7cf3'
+    select '0.1.0-9dc7343a-7dd72002'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -16898,6 +16898,29 @@ begin
 end
 $$;
 
+-- It would have had to wait for somebody's lock: it is tried again, less and less often, for some
+-- three minutes.
+create function hotmesh._subflow_later(c jsonb, state text, message text)
+returns void
+language plpgsql
+as $$
+declare
+    v_tries integer := coalesce((c ->> 'tries')::integer, 0);
+begin
+    if v_tries >= 20 then
+        perform hotmesh._subflow_refused(c, state, message);
+        return;
+    end if;
+    perform hotmesh._stream_enqueue(array[(
+        null, 'timer', 'delayed', '', 'effect', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+        (c ->> 'sequence')::integer, null,
+        jsonb_build_object('errand', c || jsonb_build_object('tries', v_tries + 1)), null, 0, 0,
+        hotmesh.now() + make_interval(secs => least(0.5 * 2 ^ v_tries, 10)),
+        null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
+-- A turn carries the work of others: nothing in it waits long for a lock.
 create function hotmesh._subflow_try(c jsonb)
 returns hotmesh.walk
 language plpgsql
@@ -16906,7 +16929,9 @@ declare
     v_patience text := current_setting('lock_timeout');
     v_walk hotmesh.walk;
 begin
-    perform set_config('lock_timeout', '40ms', true);
+    if current_setting('hotmesh.turning', true) = 'on' then
+        perform set_config('lock_timeout', '40ms', true);
+    end if;
     if c ->> 'do' = 'sql' then
         perform hotmesh._errand_sql(c);
     else
@@ -16915,16 +16940,34 @@ begin
     perform set_config('lock_timeout', v_patience, true);
     return v_walk;
 exception
+    when lock_not_available then
+        perform set_config('lock_timeout', v_patience, true);
+        perform hotmesh._subflow_later(c, sqlstate, sqlerrm);
+        return null;
     when sqlstate 'MSH22' or sqlstate 'MSH41' or sqlstate 'MSH43' or sqlstate 'MSH44'
-        or data_exception or integrity_constraint_violation or lock_not_available
+        or data_exception or integrity_constraint_violation or object_not_in_prerequisite_state
         or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
-        or program_limit_exceeded or object_not_in_prerequisite_state or feature_not_supported
+        or program_limit_exceeded or feature_not_supported
         or external_routine_exception or triggered_action_exception
         or with_check_option_violation
     then
         perform set_config('lock_timeout', v_patience, true);
         perform hotmesh._subflow_refused(c, sqlstate, sqlerrm);
         return null;
+end
+$$;
+
+-- What had to wait is tried again, in the turn that holds its job.
+create function hotmesh._subflow_again(c jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_walk hotmesh.walk := hotmesh._subflow_try(c);
+begin
+    if v_walk.job_id is not null then
+        perform hotmesh._errand_go('{}', array[v_walk]);
+    end if;
 end
 $$;
 
@@ -19336,20 +19379,28 @@ exception
 end
 $$;
 
--- Effects of jobs whose locks the caller holds that are to be tried again.
+-- Effects and errands of jobs whose locks the caller holds that are to be tried again.
 create function hotmesh._effect_resume(job_ids bigint[])
 returns void
 language plpgsql
 as $$
+declare
+    v_orders hotmesh.streams[] := hotmesh._inbox_orders(job_ids, '{effect}');
 begin
-    perform hotmesh._effect_apply(array[a.step])
-    from (
-        select jsonb_populate_record(null::hotmesh.jobs_attributes, o.args) as step
-        from unnest(hotmesh._inbox_orders(job_ids, '{effect}')) o) a
-    where exists (
-        select from jobs_attributes s
-        where s.job_id = (a.step).job_id and s.state = 'open'
-          and s.field = hotmesh._attribute_field((a.step).dimension, (a.step).sequence));
+    v_orders := array(
+        select o
+        from unnest(v_orders) o
+        where exists (
+            select from jobs_attributes s
+            where s.job_id = o.job_id and s.state = 'open'
+              and s.field = hotmesh._attribute_field(o.dimension, o.sequence)));
+    perform hotmesh._effect_apply(
+        array[jsonb_populate_record(null::hotmesh.jobs_attributes, o.args)])
+    from unnest(v_orders) o
+    where not o.args ? 'errand';
+    perform hotmesh._subflow_again(o.args -> 'errand')
+    from unnest(v_orders) o
+    where o.args ? 'errand';
 end
 $$;
 

@@ -100,19 +100,27 @@ exception
 end
 $$;
 
--- Effects of jobs whose locks the caller holds that are to be tried again.
+-- Effects and errands of jobs whose locks the caller holds that are to be tried again.
 create or replace function hotmesh._effect_resume(job_ids bigint[])
 returns void
 language plpgsql
 as $$
+declare
+    v_orders hotmesh.streams[] := hotmesh._inbox_orders(job_ids, '{effect}');
 begin
-    perform hotmesh._effect_apply(array[a.step])
-    from (
-        select jsonb_populate_record(null::hotmesh.jobs_attributes, o.args) as step
-        from unnest(hotmesh._inbox_orders(job_ids, '{effect}')) o) a
-    where exists (
-        select from jobs_attributes s
-        where s.job_id = (a.step).job_id and s.state = 'open'
-          and s.field = hotmesh._attribute_field((a.step).dimension, (a.step).sequence));
+    v_orders := array(
+        select o
+        from unnest(v_orders) o
+        where exists (
+            select from jobs_attributes s
+            where s.job_id = o.job_id and s.state = 'open'
+              and s.field = hotmesh._attribute_field(o.dimension, o.sequence)));
+    perform hotmesh._effect_apply(
+        array[jsonb_populate_record(null::hotmesh.jobs_attributes, o.args)])
+    from unnest(v_orders) o
+    where not o.args ? 'errand';
+    perform hotmesh._subflow_again(o.args -> 'errand')
+    from unnest(v_orders) o
+    where o.args ? 'errand';
 end
 $$;

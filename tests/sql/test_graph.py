@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -13,6 +14,9 @@ from psycopg.types.json import Jsonb
 from support.clock import Clock
 from support.graphs import Connection, Graphs
 from support.hand import messages, one
+from support.sessions import Session
+
+Sessions = Callable[..., tuple[Session, ...]]
 
 
 @pytest.fixture
@@ -562,6 +566,64 @@ transitions: {t: [{to: h}], h: [{to: s}]}
     states = [graphs.state(key) for key in keys]
     assert [state.status == 0 for state in states] == [True, False, True]
     assert states[1].error["message"] == "odd (UE001)"
+
+
+STOCK = """
+create table public.stock (n int);
+insert into public.stock values (5);
+grant all on public.stock to public;
+create function public.take(data jsonb) returns jsonb language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+declare v int;
+begin
+    update public.stock set n = n - (data ->> 'n')::int returning n into v;
+    return jsonb_build_object('left', v);
+end $$"""
+TAKES = """
+subscribes: takes
+activities:
+  t: {type: trigger}
+  h: {type: hook, sleep: '{t.output.data.sleep}'}
+  s: {type: sql, function: public.take, input: {maps: {n: '{t.output.data.n}'}},
+      job: {maps: {left: '{s.output.data.left}'}}}
+transitions: {t: [{to: h}], h: [{to: s}]}
+"""
+
+
+def test_a_function_of_sql_that_meets_a_lock_in_a_turn_is_called_again(
+    graphs: Graphs, db: Connection, clock: Clock, sessions: Sessions
+) -> None:
+    db.execute(STOCK)
+    graphs.deploy(TAKES)
+    key = graphs.pub("takes", {"n": 2, "sleep": 60})
+    (a,) = sessions("a")
+    a.begin()
+    a.run("update public.stock set n = n")
+    clock.advance("61 s")
+    graphs.turn()
+    clock.advance("1 s")
+    graphs.turn()
+    assert graphs.state(key).status == 1  # it is not failed, and the turn did not wait
+    a.rollback()
+    clock.advance("2 s")
+    graphs.turn()
+    assert graphs.state(key) == (0, {"left": 3}, None)
+    assert messages(db) == []
+
+
+def test_a_function_of_sql_waits_for_a_lock_in_the_callers_own_transaction(
+    graphs: Graphs, db: Connection, sessions: Sessions
+) -> None:
+    db.execute(STOCK)
+    graphs.deploy(TAKES)
+    a, b = sessions("a", "b")
+    a.begin()
+    a.run("update public.stock set n = 10")
+    pub = b.run_async("select key from hotmesh.graph_pub('my-app', 'takes', '{\"n\": 1}', 'own')")
+    b.wait_blocked()
+    a.commit()
+    assert pub.result(30) == [("own",)]
+    assert graphs.state("own") == (0, {"left": 9}, None)
 
 
 def test_a_worker_without_maps_gets_the_triggers_data_however_late(graphs: Graphs) -> None:
