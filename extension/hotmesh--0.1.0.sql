@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-7dd72002'
+    select '0.1.0-9dc7343a-2806c415'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -13056,7 +13056,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('cron: %s is no line of a crontab', coalesce('"' || left(line, 100) || '"', 'null')),
+        format('cron: %s is no line of a crontab', coalesce(left(line, 100), 'null')),
         format('%s: %s', field, fault),
         'Five fields, for instance "30 2 * * mon-fri" or "*/15 9-17 * * *", or @hourly, @daily, '
         || '@weekly, @monthly, @yearly.');

@@ -19,7 +19,7 @@ language plpgsql
 as $$
 begin
     perform hotmesh._refuse_argument(
-        format('cron: %s is no line of a crontab', coalesce('"' || left(line, 100) || '"', 'null')),
+        format('cron: %s is no line of a crontab', coalesce(left(line, 100), 'null')),
         format('%s: %s', field, fault),
         'Five fields, for instance "30 2 * * mon-fri" or "*/15 9-17 * * *", or @hourly, @daily, '
         || '@weekly, @monthly, @yearly.');

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "HINTS",
     "LEADS",
     "clean",
     "code_of",
@@ -30,6 +31,13 @@ LEADS = {
     "ProtocolError": "the engine is not the one that this driver was made for: ",
 }
 """What stands before the words of the database, by class, where they alone would be a riddle."""
+
+HINTS = {
+    "NotInstalledError": "install the engine: hotmesh install",
+    "NotAllowedError": "ask the engine's owner for a key: hotmesh.app_grant(app, role, kind)",
+    "ProtocolError": "bring the engine up to the driver's version: hotmesh upgrade",
+}
+"""What to do, by class, where the database does not say it."""
 
 
 def text_of(error: BaseException) -> str:

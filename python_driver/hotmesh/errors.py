@@ -61,6 +61,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from ._error_texts import (
+    HINTS,
     LEADS,
     clean,
     code_of,
@@ -397,7 +398,7 @@ def from_sql(error: psycopg.Error, job_id: str | None = None) -> HotMeshError:
     found = kind(
         LEADS.get(kind.__name__, "") + message,
         detail=diag.message_detail,
-        hint=diag.message_hint or _hint_for(kind),
+        hint=diag.message_hint or HINTS.get(kind.__name__),
         job_id=job_id,
         sqlstate=error.sqlstate,
     )
@@ -430,12 +431,6 @@ def _class_of(error: psycopg.Error, message: str) -> type[HotMeshError]:
 def _quoted(message: str) -> str | None:
     found = re.search(r'"(.*)"', message) or re.search(r"[Dd]uplicate job: (.+)", message)
     return found.group(1) if found else None
-
-
-def _hint_for(kind: type[HotMeshError]) -> str | None:
-    if kind is ProtocolError:
-        return "bring the engine up to the driver's version: hotmesh upgrade"
-    return "install the engine: hotmesh install" if kind is NotInstalledError else None
 
 
 # --- through the database -------------------------------------------------------------------------

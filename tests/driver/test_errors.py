@@ -125,7 +125,14 @@ def test_a_database_without_the_engine_is_named(server: object) -> None:
     with server.database() as name, psycopg.connect(server.conninfo(name)) as bare:  # type: ignore[attr-defined]
         found = from_sql(database_error(bare, "select hotmesh.protocol()"))
     assert isinstance(found, errors.NotInstalledError)
+    assert str(found).startswith("this database has no engine")
     assert "hotmesh install" in (found.hint or "")
+
+
+def test_who_has_no_key_is_told_how_one_is_given(stranger: psycopg.Connection) -> None:
+    found = from_sql(database_error(stranger, "select hotmesh.job_start('my-app', 'f')"))
+    assert isinstance(found, errors.NotAllowedError)
+    assert "app_grant" in (found.hint or "")
 
 
 def test_a_missing_door_means_another_protocol(db: psycopg.Connection) -> None:

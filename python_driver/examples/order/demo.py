@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import json
 import os
 import shlex
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,12 +78,18 @@ def read_stock() -> dict[str, int]:
 def postgres(dsn: str | None) -> Iterator[str]:
     """The database that was named; else one in a server of the demo's own, empty whatever was in it.
 
-    So it does not matter what an earlier version left there, and nothing of the user's is touched.
+    So it does not matter what an earlier version left there, and nothing of the user's is touched. A
+    second demo waits until the first is over.
     """
     if dsn is not None:
         yield dsn
         return
-    with embedded.Server(embedded.default_home() / "demo") as server:
+    server = embedded.Server(embedded.default_home() / "demo")
+    with ExitStack() as stack:
+        lock = os.open(server.home, os.O_RDONLY)
+        stack.callback(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stack.enter_context(server)
         with psycopg.connect(server.admin_dsn, autocommit=True) as admin:
             admin.execute(f"drop database {embedded.DATABASE} with (force)".encode())
         yield server.start().dsn
