@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-2806c415'
+    select '0.1.0-9dc7343a-36e9a4cd'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -10570,6 +10570,21 @@ begin
 end
 $$;
 
+-- Is there one that serves a queue?
+create function hotmesh._worker_serves(kind text, queue text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from workers w
+        where w.seen_at > hotmesh.now() - interval '1 minute'
+          and exists (
+              select from unnest(w.kinds, w.queues) t (kind, queue)
+              where t.kind = _worker_serves.kind and t.queue = _worker_serves.queue));
+end
+$$;
+
 create function hotmesh._worker_gone(worker text)
 returns void
 language plpgsql
@@ -15786,8 +15801,8 @@ $$;
 
 -- A function of SQL: jsonb in, jsonb out. It runs with the rights of its own owner, and only while
 -- it still is what it was when the graph was deployed.
-create function hotmesh._errand_sql(c jsonb)
-returns void
+create function hotmesh._errand_call(c jsonb)
+returns jsonb
 language plpgsql
 as $$
 declare
@@ -15803,9 +15818,7 @@ begin
     execute format('select to_jsonb(%s($1))', to_regprocedure(
         (c ->> 'function') || '(jsonb)')::oid::regproc) into v_output
     using c -> 'data';
-    perform hotmesh._inbox_told(
-        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
-        jsonb_build_object('output', v_output), 'waiting');
+    return v_output;
 end
 $$;
 
@@ -16883,18 +16896,36 @@ begin
 end
 $$;
 
+create function hotmesh._subflow_error(state text, message text)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
+        'code', case state when 'MSH41' then 409 else 598 end,
+        'sqlstate', state, 'message', message)
+$$;
+
+create function hotmesh._subflow_told(c jsonb, answer jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer, answer,
+        'waiting');
+end
+$$;
+
 -- What an errand refuses is the answer of its step.
 create function hotmesh._subflow_refused(c jsonb, state text, message text)
 returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._inbox_told(
-        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
-        jsonb_build_object('error', jsonb_build_object(
-            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
-            'code', case state when 'MSH41' then 409 else 598 end,
-            'sqlstate', state, 'message', message)), 'waiting');
+    perform hotmesh._subflow_told(
+        c, jsonb_build_object('error', hotmesh._subflow_error(state, message)));
 end
 $$;
 
@@ -16920,7 +16951,28 @@ begin
 end
 $$;
 
--- A turn carries the work of others: nothing in it waits long for a lock.
+-- A turn carries the work of others. A function of SQL is not called in it, if there is a worker
+-- that calls them (87): in a transaction of its own, for a bounded time.
+create function hotmesh._subflow_defer(c jsonb)
+returns boolean
+language plpgsql
+as $$
+begin
+    if c ->> 'do' <> 'sql' or current_setting('hotmesh.turning', true) is distinct from 'on'
+        or not hotmesh._worker_serves('activity', '@sql')
+    then
+        return false;
+    end if;
+    perform hotmesh._stream_enqueue(array[(
+        null, 'activity', 'ready', '@sql', '@sql', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+        (c ->> 'sequence')::integer, null, jsonb_build_array(c),
+        hotmesh._retry_policy(coalesce(nullif(c -> 'policy', 'null'), '{"maximum_attempts": 1}')),
+        0, 0, hotmesh.now(), null, null, null, null, null, null)::hotmesh.streams]);
+    return true;
+end
+$$;
+
+-- Without one nothing in it waits long for a lock.
 create function hotmesh._subflow_try(c jsonb)
 returns hotmesh.walk
 language plpgsql
@@ -16929,11 +16981,14 @@ declare
     v_patience text := current_setting('lock_timeout');
     v_walk hotmesh.walk;
 begin
-    if current_setting('hotmesh.turning', true) = 'on' then
+    if hotmesh._subflow_defer(c) then
+        return null;
+    elsif current_setting('hotmesh.turning', true) = 'on' then
         perform set_config('lock_timeout', '40ms', true);
     end if;
     if c ->> 'do' = 'sql' then
-        perform hotmesh._errand_sql(c);
+        perform hotmesh._subflow_told(
+            c, jsonb_build_object('output', hotmesh._errand_call(c)));
     else
         v_walk := hotmesh._subflow_child(c);
     end if;
@@ -16954,6 +17009,24 @@ exception
         perform set_config('lock_timeout', v_patience, true);
         perform hotmesh._subflow_refused(c, sqlstate, sqlerrm);
         return null;
+end
+$$;
+
+-- What a function of SQL answered, to whoever called it for the engine.
+create function hotmesh._subflow_call(c jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return jsonb_build_object('output', hotmesh._errand_call(c));
+exception
+    when data_exception or integrity_constraint_violation or object_not_in_prerequisite_state
+        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
+        or program_limit_exceeded or feature_not_supported
+        or external_routine_exception or triggered_action_exception
+        or with_check_option_violation
+    then
+        return jsonb_build_object('error', hotmesh._subflow_error(sqlstate, sqlerrm));
 end
 $$;
 
@@ -17229,7 +17302,8 @@ as $$
     select v.job_id, array_agg(
                (v.sequence, v.dimension,
                 case when v.args ? 'enter' then 'enter' else 'answer' end,
-                case when v.args ? 'enter' then v.args -> 'answer' else v.args end
+                case when v.args ? 'enter' then v.args -> 'answer'
+                     else coalesce(v.args #> '{output,$called}', v.args) end
                )::hotmesh.walk_entry order by v.ordinality)
     from unnest(events) with ordinality v
     group by v.job_id
@@ -18856,6 +18930,34 @@ comment on function hotmesh.graph_signal_all(text, text, jsonb, jsonb, text[]) i
 'Send to every job that waits for a topic; with a query or facets only to those that they find, as
 graph_ids does, of all time unless the query says otherwise. Returns to how many. Raises MSH22 if no
 active graph has such a hook, 22023 for a query or a facet that makes no sense.';
+
+create function hotmesh.graph_call(app text, id bigint, token integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_asked jsonb;
+begin
+    perform hotmesh._enter(app);
+    select s.args -> 0 into v_asked
+    from streams s
+    where s.id = graph_call.id and s.token = graph_call.token and s.queue = '@sql'
+      and s.kind = 'activity' and s.state = 'leased';
+    if v_asked is null then
+        perform hotmesh._refuse_argument(
+            'that is no call of a function, or it is another worker''s',
+            format('The message is %s, its token %s.', id, token),
+            'Claim from the queue "@sql"; give the id and the token of the message.');
+    end if;
+    return jsonb_build_object('$called', hotmesh._subflow_call(v_asked));
+end
+$$;
+comment on function hotmesh.graph_call(text, bigint, integer) is
+'Call the function of an activity of type sql, for a message that was claimed from the queue @sql.
+Complete the message with what it answers, in the same transaction; bound that by a
+statement_timeout.';
 
 create function hotmesh.graph_add(app text, response jsonb)
 returns text
@@ -21487,7 +21589,7 @@ as $$
         ('client', 'entity_apply entity_fork entity_watch'),
         ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
-        ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
+        ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend graph_call'),
         ('operator', 'job_archive job_prune job_scrub entity_prune stream_revive'),
         ('operator', 'queue_limit queue_unlimit queue_throttle')
     ) k (kind, doors)

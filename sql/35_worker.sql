@@ -193,6 +193,21 @@ begin
 end
 $$;
 
+-- Is there one that serves a queue?
+create or replace function hotmesh._worker_serves(kind text, queue text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from workers w
+        where w.seen_at > hotmesh.now() - interval '1 minute'
+          and exists (
+              select from unnest(w.kinds, w.queues) t (kind, queue)
+              where t.kind = _worker_serves.kind and t.queue = _worker_serves.queue));
+end
+$$;
+
 create or replace function hotmesh._worker_gone(worker text)
 returns void
 language plpgsql

@@ -299,8 +299,8 @@ $$;
 
 -- A function of SQL: jsonb in, jsonb out. It runs with the rights of its own owner, and only while
 -- it still is what it was when the graph was deployed.
-create or replace function hotmesh._errand_sql(c jsonb)
-returns void
+create or replace function hotmesh._errand_call(c jsonb)
+returns jsonb
 language plpgsql
 as $$
 declare
@@ -316,9 +316,7 @@ begin
     execute format('select to_jsonb(%s($1))', to_regprocedure(
         (c ->> 'function') || '(jsonb)')::oid::regproc) into v_output
     using c -> 'data';
-    perform hotmesh._inbox_told(
-        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
-        jsonb_build_object('output', v_output), 'waiting');
+    return v_output;
 end
 $$;
 

@@ -197,18 +197,36 @@ begin
 end
 $$;
 
+create or replace function hotmesh._subflow_error(state text, message text)
+returns jsonb
+language sql
+immutable
+as $$
+    select jsonb_build_object(
+        'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
+        'code', case state when 'MSH41' then 409 else 598 end,
+        'sqlstate', state, 'message', message)
+$$;
+
+create or replace function hotmesh._subflow_told(c jsonb, answer jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._inbox_told(
+        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer, answer,
+        'waiting');
+end
+$$;
+
 -- What an errand refuses is the answer of its step.
 create or replace function hotmesh._subflow_refused(c jsonb, state text, message text)
 returns void
 language plpgsql
 as $$
 begin
-    perform hotmesh._inbox_told(
-        (c ->> 'job_id')::bigint, c ->> 'dimension', (c ->> 'sequence')::integer,
-        jsonb_build_object('error', jsonb_build_object(
-            'type', case state when 'MSH41' then 'DuplicateJobError' else 'EngineError' end,
-            'code', case state when 'MSH41' then 409 else 598 end,
-            'sqlstate', state, 'message', message)), 'waiting');
+    perform hotmesh._subflow_told(
+        c, jsonb_build_object('error', hotmesh._subflow_error(state, message)));
 end
 $$;
 
@@ -234,7 +252,28 @@ begin
 end
 $$;
 
--- A turn carries the work of others: nothing in it waits long for a lock.
+-- A turn carries the work of others. A function of SQL is not called in it, if there is a worker
+-- that calls them (87): in a transaction of its own, for a bounded time.
+create or replace function hotmesh._subflow_defer(c jsonb)
+returns boolean
+language plpgsql
+as $$
+begin
+    if c ->> 'do' <> 'sql' or current_setting('hotmesh.turning', true) is distinct from 'on'
+        or not hotmesh._worker_serves('activity', '@sql')
+    then
+        return false;
+    end if;
+    perform hotmesh._stream_enqueue(array[(
+        null, 'activity', 'ready', '@sql', '@sql', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+        (c ->> 'sequence')::integer, null, jsonb_build_array(c),
+        hotmesh._retry_policy(coalesce(nullif(c -> 'policy', 'null'), '{"maximum_attempts": 1}')),
+        0, 0, hotmesh.now(), null, null, null, null, null, null)::hotmesh.streams]);
+    return true;
+end
+$$;
+
+-- Without one nothing in it waits long for a lock.
 create or replace function hotmesh._subflow_try(c jsonb)
 returns hotmesh.walk
 language plpgsql
@@ -243,11 +282,14 @@ declare
     v_patience text := current_setting('lock_timeout');
     v_walk hotmesh.walk;
 begin
-    if current_setting('hotmesh.turning', true) = 'on' then
+    if hotmesh._subflow_defer(c) then
+        return null;
+    elsif current_setting('hotmesh.turning', true) = 'on' then
         perform set_config('lock_timeout', '40ms', true);
     end if;
     if c ->> 'do' = 'sql' then
-        perform hotmesh._errand_sql(c);
+        perform hotmesh._subflow_told(
+            c, jsonb_build_object('output', hotmesh._errand_call(c)));
     else
         v_walk := hotmesh._subflow_child(c);
     end if;
@@ -268,6 +310,24 @@ exception
         perform set_config('lock_timeout', v_patience, true);
         perform hotmesh._subflow_refused(c, sqlstate, sqlerrm);
         return null;
+end
+$$;
+
+-- What a function of SQL answered, to whoever called it for the engine.
+create or replace function hotmesh._subflow_call(c jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return jsonb_build_object('output', hotmesh._errand_call(c));
+exception
+    when data_exception or integrity_constraint_violation or object_not_in_prerequisite_state
+        or raise_exception or syntax_error_or_access_rule_violation or plpgsql_error
+        or program_limit_exceeded or feature_not_supported
+        or external_routine_exception or triggered_action_exception
+        or with_check_option_violation
+    then
+        return jsonb_build_object('error', hotmesh._subflow_error(sqlstate, sqlerrm));
 end
 $$;
 

@@ -242,7 +242,8 @@ as $$
     select v.job_id, array_agg(
                (v.sequence, v.dimension,
                 case when v.args ? 'enter' then 'enter' else 'answer' end,
-                case when v.args ? 'enter' then v.args -> 'answer' else v.args end
+                case when v.args ? 'enter' then v.args -> 'answer'
+                     else coalesce(v.args #> '{output,$called}', v.args) end
                )::hotmesh.walk_entry order by v.ordinality)
     from unnest(events) with ordinality v
     group by v.job_id

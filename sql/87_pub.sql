@@ -103,6 +103,34 @@ comment on function hotmesh.graph_signal_all(text, text, jsonb, jsonb, text[]) i
 graph_ids does, of all time unless the query says otherwise. Returns to how many. Raises MSH22 if no
 active graph has such a hook, 22023 for a query or a facet that makes no sense.';
 
+create or replace function hotmesh.graph_call(app text, id bigint, token integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_asked jsonb;
+begin
+    perform hotmesh._enter(app);
+    select s.args -> 0 into v_asked
+    from streams s
+    where s.id = graph_call.id and s.token = graph_call.token and s.queue = '@sql'
+      and s.kind = 'activity' and s.state = 'leased';
+    if v_asked is null then
+        perform hotmesh._refuse_argument(
+            'that is no call of a function, or it is another worker''s',
+            format('The message is %s, its token %s.', id, token),
+            'Claim from the queue "@sql"; give the id and the token of the message.');
+    end if;
+    return jsonb_build_object('$called', hotmesh._subflow_call(v_asked));
+end
+$$;
+comment on function hotmesh.graph_call(text, bigint, integer) is
+'Call the function of an activity of type sql, for a message that was claimed from the queue @sql.
+Complete the message with what it answers, in the same transaction; bound that by a
+statement_timeout.';
+
 create or replace function hotmesh.graph_add(app text, response jsonb)
 returns text
 language plpgsql

@@ -34,7 +34,7 @@ as $$
         ('client', 'entity_apply entity_fork entity_watch'),
         ('worker', 'query_answer'),
         ('worker', 'turn worker_extend worker_heartbeat worker_stop'),
-        ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend'),
+        ('worker', 'stream_claim stream_hold stream_complete stream_fail stream_extend graph_call'),
         ('operator', 'job_archive job_prune job_scrub entity_prune stream_revive'),
         ('operator', 'queue_limit queue_unlimit queue_throttle')
     ) k (kind, doors)

@@ -11,6 +11,7 @@ __all__ = [
     "GraphVersion",
     "graph_activate",
     "graph_add",
+    "graph_call",
     "graph_deploy",
     "graph_explain",
     "graph_ids",
@@ -121,6 +122,16 @@ def graph_add(app: str, response: str) -> Call[str]:
         "select graph_add from hotmesh.graph_add("
         "app => %(app)s::text, response => %(response)s::jsonb)",
         {"app": app, "response": response},
+        _one,
+    )
+
+
+def graph_call(app: str, id: int, token: int) -> Call[Any]:
+    """Call the function of SQL that a claimed message asks for; its answer completes the message."""
+    return Call(
+        "select graph_call from hotmesh.graph_call("
+        "app => %(app)s::text, id => %(id)s::bigint, token => %(token)s::integer)",
+        {"app": app, "id": id, "token": token},
         _one,
     )
 

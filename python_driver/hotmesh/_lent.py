@@ -37,6 +37,10 @@ CLEAN = (
 """What DISCARD ALL does but for the plans: those of the engine's functions are worth keeping."""
 
 
+BOUNDED = "set local statement_timeout = '30s'"
+"""Within it a function of SQL that a graph calls has to answer."""
+
+
 def _refuse(what: str) -> NoReturn:
     raise InvalidArgumentError(
         f"{what} is refused on the connection of activity.transaction()",

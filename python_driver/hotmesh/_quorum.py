@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import _calls, _calls_view, _queues
+from . import _calls, _calls_view, _functions, _queues
 from ._calls import Call
 from ._calls_view import QueueLimit, QueueStats, WorkerSeen
 from .errors import InvalidArgumentError
@@ -66,7 +66,7 @@ def profiles(
             "system": {"host": worker.host, "pid": worker.pid},
         }
         for worker in workers
-        for queue in sorted({served["queue"] for served in worker.serves})
+        for queue in sorted({served["queue"] for served in worker.serves} - {_functions.QUEUE})
     ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import _codec, durations
+from . import _codec, _functions, durations
 from ._callbacks import Topic
 from ._execution import name_of, named
 from ._lent import Lender
@@ -198,8 +198,8 @@ async def answering(
 ) -> Worker:
     """Start a worker for the callbacks of a `HotMesh`: each topic is a queue with one activity."""
     served = list(topics)
-    queues = {topic.name: {topic.name: topic.function} for topic in served}
-    policies = {topic.name: topic.policy for topic in served}
+    queues = {topic.name: {topic.name: topic.function} for topic in served} | _functions.SERVED
+    policies = {topic.name: topic.policy for topic in served} | {_functions.QUEUE: ""}
     slots = (0, max_concurrent)
     return Worker(await _pump(connection, app_id, {}, queues, policies, slots, lease))
 

@@ -51,7 +51,7 @@ WRITES_ELSEWHERE = {
 }
 MAY_EXECUTE = {
     "_app_run",  # tenants, keys, partitions and users' indexes; never on a hot path
-    "_errand_sql",  # a function that the graph names, looked up and checked; the value is bound
+    "_errand_call",  # a function that the graph names, looked up and checked; the value is bound
     "_blame_value",  # an expression of a document, compiled; what it reads is bound
     "_walk_run",  # what a graph was compiled into, once per graph and turn
     "_walk_ask_step",  # the same, for one expression
