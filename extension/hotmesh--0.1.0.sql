@@ -849,7 +849,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-36e9a4cd'
+    select '0.1.0-9dc7343a-912401dd'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5966,7 +5966,7 @@ begin
         then 'the name of an app: letters, digits, - and _'
         when kind = 'version' and jsonb_typeof(value) = 'number'
         then 'a text: put it in quotes, as 1.10 is read as 1.1'
-        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,9}([.][0-9]{1,9})?$', true)
+        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,18}([.][0-9]{1,18})?$', true)
         then 'a number in quotes, such as "1" or "2.5"'
         when v_text <> all (hotmesh._field_choices(kind))
             or v_text is null and hotmesh._field_choices(kind) is not null
@@ -8045,7 +8045,7 @@ as $$
 begin
     raise exception 'version "%" %', left(version, 60), message using
         errcode = 'MSH21',
-        detail = coalesce(format('Versions: %s.', known), 'No version was deployed.'),
+        detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
         hint = 'Versions only go forward: deploy the document under a higher number.';
 end
 $$;
@@ -20315,6 +20315,23 @@ as $$
     from jsonb_array_elements(steps) with ordinality s (step, place)
 $$;
 
+create function hotmesh._engine_check_parts(allow text[], block text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_parts text[] := '{data,state,status,timeline,transitions,process,dependencies}';
+    v_unknown text := (select min(p) from unnest(allow || block) p where p <> all (v_parts));
+begin
+    if v_unknown is not null then
+        perform hotmesh._refuse_argument(
+            format('an export has no part "%s"', v_unknown),
+            format('Its parts are %s.', array_to_string(v_parts, ', ')),
+            'Leave allow and block out for all of them.');
+    end if;
+end
+$$;
+
 create function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)
 returns jsonb
@@ -20328,6 +20345,7 @@ declare
     v_steps jsonb;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._engine_check_parts(allow, block);
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
     v_steps := hotmesh._engine_timeline(v_job);
@@ -20356,7 +20374,7 @@ $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
 'A job as one document: data (the user''s), state, status, timeline and transitions; of a graph also
 process (what each activity came to, by dimension) and dependencies (the keys of its children).
-allow and block choose among them. Raises MSH40.';
+allow and block choose among them. Raises MSH40, and 22023 for a part that there is not.';
 
 create function hotmesh.job_history(
     app text, key text, dimension text default '', after integer default -2147483648)

@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-9dc7343a-36e9a4cd
+-- build 0.1.0-9dc7343a-912401dd
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -862,7 +862,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-36e9a4cd'
+    select '0.1.0-9dc7343a-912401dd'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5979,7 +5979,7 @@ begin
         then 'the name of an app: letters, digits, - and _'
         when kind = 'version' and jsonb_typeof(value) = 'number'
         then 'a text: put it in quotes, as 1.10 is read as 1.1'
-        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,9}([.][0-9]{1,9})?$', true)
+        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,18}([.][0-9]{1,18})?$', true)
         then 'a number in quotes, such as "1" or "2.5"'
         when v_text <> all (hotmesh._field_choices(kind))
             or v_text is null and hotmesh._field_choices(kind) is not null
@@ -8058,7 +8058,7 @@ as $$
 begin
     raise exception 'version "%" %', left(version, 60), message using
         errcode = 'MSH21',
-        detail = coalesce(format('Versions: %s.', known), 'No version was deployed.'),
+        detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
         hint = 'Versions only go forward: deploy the document under a higher number.';
 end
 $$;
@@ -20328,6 +20328,23 @@ as $$
     from jsonb_array_elements(steps) with ordinality s (step, place)
 $$;
 
+create or replace function hotmesh._engine_check_parts(allow text[], block text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_parts text[] := '{data,state,status,timeline,transitions,process,dependencies}';
+    v_unknown text := (select min(p) from unnest(allow || block) p where p <> all (v_parts));
+begin
+    if v_unknown is not null then
+        perform hotmesh._refuse_argument(
+            format('an export has no part "%s"', v_unknown),
+            format('Its parts are %s.', array_to_string(v_parts, ', ')),
+            'Leave allow and block out for all of them.');
+    end if;
+end
+$$;
+
 create or replace function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)
 returns jsonb
@@ -20341,6 +20358,7 @@ declare
     v_steps jsonb;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._engine_check_parts(allow, block);
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
     v_steps := hotmesh._engine_timeline(v_job);
@@ -20369,7 +20387,7 @@ $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
 'A job as one document: data (the user''s), state, status, timeline and transitions; of a graph also
 process (what each activity came to, by dimension) and dependencies (the keys of its children).
-allow and block choose among them. Raises MSH40.';
+allow and block choose among them. Raises MSH40, and 22023 for a part that there is not.';
 
 create or replace function hotmesh.job_history(
     app text, key text, dimension text default '', after integer default -2147483648)

@@ -140,7 +140,7 @@ begin
         then 'the name of an app: letters, digits, - and _'
         when kind = 'version' and jsonb_typeof(value) = 'number'
         then 'a text: put it in quotes, as 1.10 is read as 1.1'
-        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,9}([.][0-9]{1,9})?$', true)
+        when kind = 'version' and coalesce(v_text !~ '^[0-9]{1,18}([.][0-9]{1,18})?$', true)
         then 'a number in quotes, such as "1" or "2.5"'
         when v_text <> all (hotmesh._field_choices(kind))
             or v_text is null and hotmesh._field_choices(kind) is not null

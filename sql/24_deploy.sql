@@ -28,7 +28,7 @@ as $$
 begin
     raise exception 'version "%" %', left(version, 60), message using
         errcode = 'MSH21',
-        detail = coalesce(format('Versions: %s.', known), 'No version was deployed.'),
+        detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
         hint = 'Versions only go forward: deploy the document under a higher number.';
 end
 $$;

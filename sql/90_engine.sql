@@ -326,6 +326,23 @@ as $$
     from jsonb_array_elements(steps) with ordinality s (step, place)
 $$;
 
+create or replace function hotmesh._engine_check_parts(allow text[], block text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_parts text[] := '{data,state,status,timeline,transitions,process,dependencies}';
+    v_unknown text := (select min(p) from unnest(allow || block) p where p <> all (v_parts));
+begin
+    if v_unknown is not null then
+        perform hotmesh._refuse_argument(
+            format('an export has no part "%s"', v_unknown),
+            format('Its parts are %s.', array_to_string(v_parts, ', ')),
+            'Leave allow and block out for all of them.');
+    end if;
+end
+$$;
+
 create or replace function hotmesh.job_export(
     app text, key text, allow text[] default null, block text[] default null)
 returns jsonb
@@ -339,6 +356,7 @@ declare
     v_steps jsonb;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._engine_check_parts(allow, block);
     v_job := hotmesh._engine_job(key);
     v_facts := hotmesh._engine_facts(v_job);
     v_steps := hotmesh._engine_timeline(v_job);
@@ -367,7 +385,7 @@ $$;
 comment on function hotmesh.job_export(text, text, text[], text[]) is
 'A job as one document: data (the user''s), state, status, timeline and transitions; of a graph also
 process (what each activity came to, by dimension) and dependencies (the keys of its children).
-allow and block choose among them. Raises MSH40.';
+allow and block choose among them. Raises MSH40, and 22023 for a part that there is not.';
 
 create or replace function hotmesh.job_history(
     app text, key text, dimension text default '', after integer default -2147483648)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import activity, errors, workflow
+from . import activity, embedded, errors, testing, workflow
 from ._logger import set_level as _set_level
 from .client import Client, SyncClient
 from .entity import Entity, SyncEntity
@@ -27,7 +27,9 @@ __all__ = [
     "Worker",
     "__version__",
     "activity",
+    "embedded",
     "errors",
     "register_activity_worker",
+    "testing",
     "workflow",
 ]

@@ -43,7 +43,12 @@ Function = Callable[..., Any]
 
 def name_of(function: object) -> str:
     """The name under which a function, or its name, is known to the engine."""
-    name = function if isinstance(function, str) else getattr(function, "__name__", "")
+    name = function if isinstance(function, str) else getattr(function, "__name__", None)
+    if name is None:
+        raise InvalidArgumentError(
+            f"{_codec.kind(function)} is no function and no name of one",
+            hint="what has no name of its own goes into a dict: {name: function}",
+        )
     return _codec.text(name, "the name of a function")
 
 
@@ -61,10 +66,12 @@ def named(functions: object, what: str) -> dict[str, Function]:
             and value.__module__ == functions.__name__
             and not name.startswith("_")
         }
-    elif inspect.isfunction(functions) or inspect.ismethod(functions):
+    elif inspect.isroutine(functions):
         found = {name_of(functions): functions}
     elif isinstance(functions, Iterable) and not isinstance(functions, str | bytes):
         found = {name_of(function): function for function in functions}
+    elif type(functions).__module__ == "builtins" and not isinstance(functions, type):
+        found = {}
     else:
         found = {
             name: value

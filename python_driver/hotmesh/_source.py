@@ -87,6 +87,10 @@ def _from_mapping(connection: Mapping[Any, Any]) -> str:
             return str(options[name])
     named = {_OPTION_NAMES.get(str(name), str(name)): value for name, value in options.items()}
     named.pop("class", None)
+    if not named:
+        raise InvalidArgumentError(
+            "connection is a dict that names no database", hint=_CONNECTION_HINT
+        )
     try:
         return make_conninfo("", **{name: str(value) for name, value in named.items()})
     except psycopg.Error as error:

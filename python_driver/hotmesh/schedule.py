@@ -49,11 +49,15 @@ class ScheduleRequest(TypedDict, total=False):
     until it ends, `allow_all`, `cancel_other` (and start when it has ended) or `terminate_other`
     (and start at once). `paused`, `note`. `on_conflict`, when there is a schedule of this name:
     reject, existing (leaves it as it is), replace (changes it).
+
+    `workflow`, `queue` and `options`, a dict of the rest, are the door's own names for these.
     """
 
     workflow_name: Workflow
+    workflow: Workflow
     args: Sequence[Any]
     task_queue: str | None
+    queue: str | None
     cron: str | None
     every: Duration | None
     timezone: str | None
@@ -71,14 +75,33 @@ class ScheduleRequest(TypedDict, total=False):
     priority: int | None
     delay: Duration | None
     on_conflict: _requests.OnConflict | None
+    options: Mapping[str, Any] | None
 
 
 # --- requests -------------------------------------------------------------------------------------
 
 _KNOWN = frozenset(ScheduleRequest.__annotations__)
+_DOOR_NAMES = {"workflow": "workflow_name", "queue": "task_queue"}
+
+
+def _as_in_a_start(request: ScheduleRequest) -> ScheduleRequest:
+    """The request with a start's names for what it says in the door's."""
+    options = request.get("options")
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        raise InvalidArgumentError(f"options must be a dict, not {_codec.kind(options)}")
+    told: dict[str, Any] = {}
+    for name, value in [*options.items(), *request.items()]:
+        ours = _DOOR_NAMES.get(name, name)
+        if ours in told:
+            raise InvalidArgumentError(f"a schedule says {ours} twice")
+        if name != "options":
+            told[ours] = value
+    return cast(ScheduleRequest, told)
 
 
 def _create(app: str, name: str, request: ScheduleRequest) -> Call[Schedule]:
+    request = _as_in_a_start(request)
     if unknown := sorted(request.keys() - _KNOWN):
         raise InvalidArgumentError(
             f"a schedule takes no {unknown[0]}", hint=f"it takes {', '.join(sorted(_KNOWN))}"

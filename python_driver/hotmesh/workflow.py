@@ -339,14 +339,14 @@ def wait_for(
     return run.wait(_codec.text(signal_id, "signal_id"), seconds, late, read)
 
 
-def signal(signal_id: str, data: Any = None) -> Awaitable[None]:
+def signal(id: str, data: Any = None) -> Awaitable[None]:
     """Send a signal once, however often the code is replayed.
 
     It goes to a wait of this job, else to the oldest wait in the app, and is kept until there is one.
     """
     run = _context.current_run("workflow.signal()")
-    args = f'{{"data":{_payload.dumps(data, f"data of signal {signal_id}")}}}'
-    return run.effect("signal", _codec.text(signal_id, "signal_id"), args)
+    args = f'{{"data":{_payload.dumps(data, f"data of signal {id}")}}}'
+    return run.effect("signal", _codec.text(id, "signal"), args)
 
 
 def entity() -> EntityContext:

@@ -388,7 +388,8 @@ async def test_a_signal_is_taken_by_an_open_job_only(client: Client, dsn: str) -
 
 
 @pytest.mark.parametrize(
-    "connection", ["", "  ", 7, b"x", "postgres://[", {"options": "x"}, {"a": 1}]
+    "connection",
+    ["", "  ", 7, b"x", "postgres://[", {"options": "x"}, {"a": 1}, {"class": psycopg}],
 )
 def test_what_names_no_database_is_refused(connection: Any) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=r"^connection"):

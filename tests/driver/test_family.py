@@ -88,7 +88,7 @@ async def test_a_child_s_result_may_be_asked_for_again_after_a_timeout(house: Ho
         child = await workflow.start_child(slow, workflow_id="slow")
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(child.result(), 0.05)
-        await workflow.signal("gave-up")
+        await workflow.signal(id="gave-up", data=None)
         return await child.result()
 
     await house.worker(impatient, slow)

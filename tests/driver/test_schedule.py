@@ -76,6 +76,17 @@ def ended(db: Connection) -> list[str]:
     return [key for (key,) in found]
 
 
+async def test_the_names_of_the_door_do_as_well(client: Client) -> None:
+    made = await client.schedule.create(
+        "s", workflow="w", queue="q", every="1h", options={"priority": 3, "note": "n"}
+    )
+    assert (made.workflow, made.queue, made.note) == ("w", "q", "n")
+    assert made.options["priority"] == 3
+    for twice in ({"workflow_name": "w"}, {"options": {"workflow": "v"}}, {"options": []}):
+        with pytest.raises(errors.InvalidArgumentError, match=r"twice|options must"):
+            await client.schedule.create("t", workflow="w", every="1h", **twice)  # type: ignore[misc]
+
+
 async def test_workers_start_each_tick_once_and_serve_it(
     dsn: str, db: Connection, client: Client
 ) -> None:

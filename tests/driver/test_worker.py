@@ -68,7 +68,10 @@ REFUSED: dict[str, dict[str, Any]] = {
     "lease   ": {"workflow": call, "lease": 0},
     "nothing to serve ": {"workflows": [], "activities": []},
     "names no function": {"activities": types.ModuleType("empty")},
-    "name of a function": {"activities": [1]},
+    "activities names no function": {"activities": 5},
+    "activities names no function ": {"activities": "echo"},
+    "an int is no function": {"activities": [1]},
+    "an int is no function ": {"workflow": 5},
     "connection": {"workflow": call, "connection": ""},
     "connection ": {"workflow": call, "connection": 7},
 }

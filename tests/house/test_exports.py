@@ -93,3 +93,14 @@ def test_importing_the_package_loads_psycopg_and_the_standard_library_only() -> 
     found = loaded("import hotmesh") - loaded("") - set(sys.stdlib_module_names)
     assert {name for name in found - LIGHT if not name.startswith(LIGHT_TOO)} == set()
     assert "hotmesh" in found
+
+
+def test_the_modules_that_the_contract_names_come_with_the_package() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import hotmesh; hotmesh.embedded.dsn, hotmesh.testing.replay"],
+        env={"PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -615,6 +615,10 @@ def test_an_export_is_of_what_is_allowed_and_not_blocked(caller: Connection) -> 
         "transitions",
     }
     assert one(caller, export, ["data"], ["data"]) == {}
+    assert one(caller, export, ["process"], None) == {}  # of a graph only
+    for allow, block in (["status", "tate"], None), (None, ["tate"]):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match='has no part "tate"'):
+            one(caller, export, allow, block)
 
 
 def test_reading_changes_nothing(db: Connection, caller: Connection) -> None:

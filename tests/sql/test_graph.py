@@ -343,12 +343,12 @@ app:
 """
 
     keys = []
-    for number in range(1, 10):
+    for number in [*range(1, 9), 1795298263123]:  # a time will do for a version
         graphs.deploy(version(number), version=str(number))
         keys.append(graphs.pub("grows"))
     for task in graphs.claim("works"):
         assert graphs.answer(task) == "ok"
-    assert [graphs.state(key).data["v"] for key in keys] == list(range(1, 10))
+    assert [graphs.state(key).data["v"] for key in keys] == [*range(1, 9), 1795298263123]
     with pytest.raises(psycopg.DatabaseError, match="goes backwards") as caught:
         graphs.check(version(8))
     assert caught.value.sqlstate == "MSH21"
@@ -358,6 +358,7 @@ def test_a_version_that_was_not_deployed_is_refused(graphs: Graphs) -> None:
     with pytest.raises(psycopg.DatabaseError, match="was not deployed") as caught:
         one(graphs.connection, "select hotmesh.graph_activate('my-app', '7')")
     assert caught.value.sqlstate == "MSH21"
+    assert caught.value.diag.message_detail == "No version was deployed."
 
 
 def test_a_topic_that_nobody_answers_is_refused(graphs: Graphs) -> None:
