@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-9dc7343a-912401dd
+-- build 0.1.0-9dc7343a-813af80b
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -862,7 +862,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-912401dd'
+    select '0.1.0-9dc7343a-813af80b'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1301,31 +1301,31 @@ end
 $$;
 
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
--- the app's settings. Each expression counts here, as every door begins with it; the path is
--- assigned to a variable, for `perform` would cost a query.
+-- the app's settings. One statement, as every door begins with it: the path is set if the app is
+-- there and the caller may use it. What else there is, the other two say.
 create or replace function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
 as $$
 declare
     v_app hotmesh.apps;
-    v_schema text;
     v_settings jsonb;
     v_path text;
 begin
-    select a.schema_name, a.settings into v_schema, v_settings
+    select a.settings,
+           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true)
+    into v_settings, v_path
     from hotmesh.apps a
-    where a.name = app;
-    if has_schema_privilege(
-        coalesce(nullif(current_setting('role'), 'none')::name, session_user), v_schema, 'usage')
-        is not true
-    then
+    where a.name = app and has_schema_privilege(
+        coalesce(nullif(current_setting('role'), 'none')::name, session_user), a.schema_name,
+        'usage');
+    if not found then
         v_app := hotmesh._app_admit(
             app, coalesce(nullif(current_setting('role'), 'none')::name, session_user));
-        v_schema := v_app.schema_name;
         v_settings := v_app.settings;
+        v_path := set_config(
+            'search_path', 'pg_catalog, ' || v_app.schema_name || ', hotmesh, pg_temp', true);
     end if;
-    v_path := set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
     return v_settings;
 end
 $$;
@@ -13859,17 +13859,30 @@ language sql
 stable
 as $$
     select case
-        when jsonb_typeof(document) <> 'object'
-            then hotmesh._patch_apply(document, operation, path, argument)
         when operation = 'increment' and jsonb_typeof(argument) = 'number'
-            and jsonb_typeof(document #> path) = 'number'
+            and jsonb_typeof(document #> path) = 'number' and jsonb_typeof(document) = 'object'
             then jsonb_set(document, path,
                            to_jsonb((document #> path)::numeric + argument::numeric))
-        when operation = 'merge' and path = '{}' and jsonb_typeof(argument) = 'object'
-            and pg_column_size(argument) < 1000
-            and not jsonb_path_exists(argument, '$.* ? (@.type() == "object")')
-            then document || argument
         else hotmesh._patch_apply(document, operation, path, argument) end
+$$;
+
+-- Whether this surely is a small object in which there is no other. (A brace in a text may be one.)
+create or replace function hotmesh._patch_is_flat(argument jsonb)
+returns boolean
+language sql
+stable
+as $$
+    select pg_column_size(argument) < 1000 and argument::text ~ '^\{[^{]*$'
+$$;
+
+-- The merge of such a one into the whole document, as a part of the statement, too.
+create or replace function hotmesh._patch_lay(document jsonb, argument jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select case when jsonb_typeof(document) = 'object' then document || argument
+                else hotmesh._patch_apply(document, 'merge', '{}', argument) end
 $$;
 
 -- What a command answers: the document, or what is now at its path.
@@ -13986,7 +13999,7 @@ $$;
 
 -- What there is to do after a change that made the versions from `first` on; mostly nothing.
 create or replace function hotmesh._entity_changed(
-    settings jsonb, key text, job_id bigint, first bigint, size bigint)
+    settings jsonb, job_id bigint, first bigint, size bigint)
 returns void
 language plpgsql
 as $$
@@ -13996,9 +14009,7 @@ declare
     v_watched boolean;
     v_full boolean;
 begin
-    if job_id is null then
-        perform hotmesh._entity_refuse_missing(key);
-    elsif size > v_limit then
+    if size > v_limit then
         perform hotmesh._entity_refuse_large(size, v_limit);
     end if;
     select j.watched_until > j.updated_at, hotmesh._log_is_full(settings, first, j.entity_version)
@@ -14014,7 +14025,31 @@ begin
 end
 $$;
 
--- One command, in one statement: the document, its row of the log, and the answer.
+-- What follows a command where it is not only its row of the log: there is no such job, the app
+-- says how entities are kept, the document is large, or somebody watches.
+create or replace function hotmesh._entity_done(
+    settings jsonb, key text, entry hotmesh.entity_log)
+returns void
+language plpgsql
+as $$
+declare
+    v_size bigint := pg_column_size(entry.document);
+begin
+    if entry.job_id is null then
+        perform hotmesh._entity_refuse_missing(key);
+    end if;
+    if not hotmesh._log_is_full(settings, entry.version, entry.version) then
+        entry.document := null;
+    end if;
+    if hotmesh._log_is_on(settings) then
+        perform hotmesh._log_write(array[entry]);
+    end if;
+    perform hotmesh._entity_changed(settings, entry.job_id, entry.version, v_size);
+end
+$$;
+
+-- One command: the document, its row of the log, and the answer. All expressions of a statement are
+-- prepared anew in each transaction, used or not, and took half of the time: so there are few.
 create or replace function hotmesh._entity_do(
     settings jsonb, key text, operation text, path text, argument jsonb, request text,
     dimension text default null, sequence integer default null)
@@ -14022,44 +14057,44 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_names text[] := hotmesh._path_parse(path);
+    v_names text[];
     v_id bigint;
     v_version bigint;
-    v_size bigint;
-    v_watched boolean;
-    v_answer jsonb;
+    v_at timestamptz;
+    v_document jsonb;
+    v_watched timestamptz;
 begin
     if request is not null then
-        return hotmesh._entity_apply(
-            settings, key, array[(operation, path, argument)::hotmesh.entity_command],
-            request) -> 0;
+        return hotmesh._entity_once(settings, key, operation, path, argument, request);
     end if;
-    with changed as (
-        update jobs j
-        set context = hotmesh._patch(j.context, operation, v_names, argument),
+    if operation = 'merge' and path is null and hotmesh._patch_is_flat(argument) then
+        update jobs j set context = hotmesh._patch_lay(j.context, argument),
             entity_version = j.entity_version + 1, updated_at = hotmesh.now()
         where j.key = _entity_do.key
-        returning j.id, j.entity_version as version, j.updated_at as at, j.context as document,
-                  hotmesh._patch_answer(j.context, operation, v_names) as answer,
-                  coalesce(j.watched_until > j.updated_at, false) as watched),
-    logged as (
-        insert into entity_log (
-            job_id, version, operation, path, argument, role,
-            dimension, sequence, at, document)
-        select c.id, c.version, operation, _entity_do.path, argument, hotmesh._entity_role(),
-               dimension, sequence, c.at,
-               case when hotmesh._log_is_full(settings, c.version, c.version) then c.document end
-        from changed c
-        where hotmesh._log_is_on(settings))
-    select c.id, c.version, pg_column_size(c.document), c.watched, c.answer
-    into v_id, v_version, v_size, v_watched, v_answer
-    from changed c;
-    if v_id is null or v_watched or v_size > 67108864
-        or settings ?| '{entity_log_keep,entity_limit}'
-    then
-        perform hotmesh._entity_changed(settings, key, v_id, v_version, v_size);
+        returning j.id, j.entity_version, j.updated_at, j.context, j.watched_until
+        into v_id, v_version, v_at, v_document, v_watched;
+    else
+        v_names := hotmesh._path_parse(path);
+        update jobs j set context = hotmesh._patch(j.context, operation, v_names, argument),
+            entity_version = j.entity_version + 1, updated_at = hotmesh.now()
+        where j.key = _entity_do.key
+        returning j.id, j.entity_version, j.updated_at, j.context, j.watched_until
+        into v_id, v_version, v_at, v_document, v_watched;
     end if;
-    return v_answer;
+    if (v_watched is null or v_watched <= v_at) and pg_column_size(v_document) <= 67108864
+        and not settings ?| '{entity_log_keep,entity_limit,entity_snapshot}'
+    then
+        insert into entity_log (
+            job_id, version, operation, path, argument, role, dimension, sequence, at, document)
+        values (v_id, v_version, operation, path, argument, hotmesh._entity_role(), dimension,
+                sequence, v_at,
+                case when hotmesh._log_is_full('{}', v_version, v_version) then v_document end);
+    else
+        perform hotmesh._entity_done(settings, key, (
+            v_id, v_version, operation, path, argument, hotmesh._entity_role(), dimension, sequence,
+            v_at, null, null, v_document)::hotmesh.entity_log);
+    end if;
+    return hotmesh._patch_answer(v_document, operation, v_names);
 end
 $$;
 
@@ -14083,7 +14118,7 @@ begin
         perform hotmesh._log_write(entries);
     end if;
     perform hotmesh._entity_changed(
-        settings, null, v_last.job_id, v_first, pg_column_size(document));
+        settings, v_last.job_id, v_first, pg_column_size(document));
 end
 $$;
 
@@ -14150,6 +14185,18 @@ begin
         v_answers := hotmesh._log_answer(v_entry.job_id, request);
     end if;
     return coalesce(v_answers, hotmesh._entity_change(settings, v_entry, commands, request));
+end
+$$;
+
+-- One command with an idempotency key.
+create or replace function hotmesh._entity_once(
+    settings jsonb, key text, operation text, path text, argument jsonb, request text)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return hotmesh._entity_apply(
+        settings, key, array[(operation, path, argument)::hotmesh.entity_command], request) -> 0;
 end
 $$;
 

@@ -119,31 +119,31 @@ end
 $$;
 
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
--- the app's settings. Each expression counts here, as every door begins with it; the path is
--- assigned to a variable, for `perform` would cost a query.
+-- the app's settings. One statement, as every door begins with it: the path is set if the app is
+-- there and the caller may use it. What else there is, the other two say.
 create or replace function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
 as $$
 declare
     v_app hotmesh.apps;
-    v_schema text;
     v_settings jsonb;
     v_path text;
 begin
-    select a.schema_name, a.settings into v_schema, v_settings
+    select a.settings,
+           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true)
+    into v_settings, v_path
     from hotmesh.apps a
-    where a.name = app;
-    if has_schema_privilege(
-        coalesce(nullif(current_setting('role'), 'none')::name, session_user), v_schema, 'usage')
-        is not true
-    then
+    where a.name = app and has_schema_privilege(
+        coalesce(nullif(current_setting('role'), 'none')::name, session_user), a.schema_name,
+        'usage');
+    if not found then
         v_app := hotmesh._app_admit(
             app, coalesce(nullif(current_setting('role'), 'none')::name, session_user));
-        v_schema := v_app.schema_name;
         v_settings := v_app.settings;
+        v_path := set_config(
+            'search_path', 'pg_catalog, ' || v_app.schema_name || ', hotmesh, pg_temp', true);
     end if;
-    v_path := set_config('search_path', 'pg_catalog, ' || v_schema || ', hotmesh, pg_temp', true);
     return v_settings;
 end
 $$;

@@ -292,17 +292,30 @@ language sql
 stable
 as $$
     select case
-        when jsonb_typeof(document) <> 'object'
-            then hotmesh._patch_apply(document, operation, path, argument)
         when operation = 'increment' and jsonb_typeof(argument) = 'number'
-            and jsonb_typeof(document #> path) = 'number'
+            and jsonb_typeof(document #> path) = 'number' and jsonb_typeof(document) = 'object'
             then jsonb_set(document, path,
                            to_jsonb((document #> path)::numeric + argument::numeric))
-        when operation = 'merge' and path = '{}' and jsonb_typeof(argument) = 'object'
-            and pg_column_size(argument) < 1000
-            and not jsonb_path_exists(argument, '$.* ? (@.type() == "object")')
-            then document || argument
         else hotmesh._patch_apply(document, operation, path, argument) end
+$$;
+
+-- Whether this surely is a small object in which there is no other. (A brace in a text may be one.)
+create or replace function hotmesh._patch_is_flat(argument jsonb)
+returns boolean
+language sql
+stable
+as $$
+    select pg_column_size(argument) < 1000 and argument::text ~ '^\{[^{]*$'
+$$;
+
+-- The merge of such a one into the whole document, as a part of the statement, too.
+create or replace function hotmesh._patch_lay(document jsonb, argument jsonb)
+returns jsonb
+language sql
+stable
+as $$
+    select case when jsonb_typeof(document) = 'object' then document || argument
+                else hotmesh._patch_apply(document, 'merge', '{}', argument) end
 $$;
 
 -- What a command answers: the document, or what is now at its path.

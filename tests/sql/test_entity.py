@@ -186,7 +186,7 @@ def test_an_archived_one_can_only_be_read(db: Connection, caller: Connection) ->
 
 
 def test_an_unknown_job_is_not_found(caller: Connection) -> None:
-    for command in (("get",), ("set", {}), ("toggle", "x")):
+    for command in (("get",), ("set", {}), ("toggle", "x"), ("merge", {})):
         with pytest.raises(psycopg.Error) as caught:
             call(caller, *command)
         assert caught.value.diag.sqlstate == "MSH40"
@@ -215,6 +215,21 @@ def test_plain_commands_make_what_the_long_way_makes(db: Connection, operation: 
             for argument in documents:
                 args = (document, operation, path, argument)
                 assert made(db, "_patch", *args) == made(db, "_patch_apply", *args), args
+
+
+def test_what_is_flat_merges_as_the_long_way_does(db: Connection) -> None:
+    texts = ({"x": "{y}"}, {"x": "y", "n": [1, "z"]}, {"n": [{}]})
+    values = [json.dumps(value, default=float) for value in (*VALUES, *texts)]
+    flat = [text for text in values if one(db, "select hotmesh._patch_is_flat(%s)", text)]
+    assert flat == ["{}", '{"n": 1}', '{"x": "y", "n": [1, "z"]}']
+    for document in values:
+        for argument in flat:
+            plain = made(db, "_patch_apply", document, "merge", [], argument)
+            try:
+                laid = one(db, "select hotmesh._patch_lay(%s, %s)::text", document, argument)
+            except psycopg.Error as error:
+                laid = (error.diag.sqlstate, error.diag.message_primary)
+            assert laid == plain, (document, argument)
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -60,6 +60,26 @@ def test_every_version_can_be_had_again(db: Connection, caller: Connection, snap
     assert [at(caller, version) for version in range(61)] == documents
 
 
+def test_an_app_that_says_how_entities_are_kept_logs_as_one_that_does_not(
+    db: Connection, caller: Connection
+) -> None:
+    """The latter goes a shorter way; the default is a snapshot each 16 versions."""
+    log = (
+        "select version, operation, path, argument, role, dimension, request, document"
+        " from my_app.entity_log l join my_app.jobs j on j.id = l.job_id and j.key = %s order by 1"
+    )
+    start(caller, KEY)
+    documents = some_changes(caller, 40)
+    assert [at(caller, version) for version in range(41)] == documents
+    plain = db.execute(log, [KEY]).fetchall()
+    assert [row[0] for row in plain if row[-1] is not None] == [16, 32]
+    db.execute("update my_app.jobs set key = 'other' where key = %s", [KEY])
+    setting(db, entity_snapshot=16)
+    start(caller, KEY)
+    some_changes(caller, 40)
+    assert db.execute(log, [KEY]).fetchall() == plain
+
+
 def test_a_batch_is_as_many_versions_as_it_has_commands(caller: Connection) -> None:
     start(caller, KEY)
     call(caller, "apply", [{"operation": "increment", "path": "n"}] * 40)
