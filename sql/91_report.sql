@@ -164,18 +164,15 @@ begin
 end
 $$;
 
-create or replace function hotmesh._report_activities(
-    reports hotmesh.report[], told bigint[], relay hotmesh.relay, number integer)
+-- Activities of code, and whatever failed.
+create or replace function hotmesh._report_streamed(reports hotmesh.report[], told bigint[])
 returns void
 language plpgsql
 as $$
-declare
-    v_graphs bigint[] := array(
-        select j.id from jobs j where j.id = any (told) and j.graph_id is not null);
 begin
     perform hotmesh._stream_complete(array_agg(r.id), array_agg(coalesce(r.output, 'null')), told)
     from unnest(reports) r
-    where r.error is null and r.job_id <> all (v_graphs)
+    where r.error is null
     having count(*) > 0;
     perform hotmesh._stream_note(
         array_agg(r.id), array_agg(hotmesh._retry_policy(r.retry_policy)), array_agg(r.output))
@@ -186,8 +183,31 @@ begin
     from unnest(reports) r
     where r.error is not null
     having count(*) > 0;
+end
+$$;
+
+create or replace function hotmesh._report_activities(
+    reports hotmesh.report[], told bigint[], want jsonb, lease interval)
+returns void
+language plpgsql
+as $$
+declare
+    v_graphs bigint[] := array(
+        select j.id from jobs j where j.id = any (told) and j.graph_id is not null);
+    v_streamed hotmesh.report[] := reports;
+begin
     if v_graphs <> '{}' then
-        perform hotmesh._report_graphs(reports, v_graphs, relay, number);
+        v_streamed := array(
+            select r from unnest(reports) r
+            where r.error is not null or (r.job_id = any (v_graphs)) is not true);
+    end if;
+    if cardinality(v_streamed) > 0 then
+        perform hotmesh._report_streamed(v_streamed, told);
+    end if;
+    if v_graphs <> '{}' then
+        perform hotmesh._report_graphs(
+            reports, v_graphs, hotmesh._report_relay(want, lease),
+            coalesce((want ->> 'activity')::integer, 0));
     end if;
     if cardinality(told) > cardinality(v_graphs) then
         perform hotmesh._worker_wake(hotmesh._inbox_route(told));
@@ -260,6 +280,10 @@ begin
     if 'ok' = all (v_verdicts) then
         return query select (p).* from hotmesh._progress_apply(v_reports, worker, lease) p;
         return;
+    elsif 'told' = all (v_verdicts) then
+        perform hotmesh._report_activities(
+            v_reports, array(select r.job_id from unnest(v_reports) r), want, lease);
+        return;
     end if;
     for i in 1 .. cardinality(v_reports) loop
         v_reports[i].verdict := v_verdicts[i];
@@ -268,12 +292,10 @@ begin
                 v_reports[i].job_id, v_reports[i].dimension, 'report', to_jsonb(v_reports[i]));
         end if;
     end loop;
-    if v_verdicts && '{told,untold}' then
-        perform hotmesh._report_activities(
-            array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
-            array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'),
-            hotmesh._report_relay(want, lease), coalesce((want ->> 'activity')::integer, 0));
-    end if;
+    perform hotmesh._report_activities(
+        array(select r from unnest(v_reports) r where r.verdict in ('told', 'untold')),
+        array(select r.job_id from unnest(v_reports) r where r.verdict = 'told'), want, lease)
+    where v_verdicts && '{told,untold}';
     if 'ok' = any (v_verdicts) then
         return query
         select (p).*

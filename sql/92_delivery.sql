@@ -24,6 +24,7 @@ language plpgsql
 as $$
 declare
     v_fit bigint[] := hotmesh._delivery_fit(ids);
+    v_given integer;
 begin
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
@@ -34,11 +35,14 @@ begin
     from streams s
     left join jobs j on j.id = s.job_id
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
-    perform hotmesh._stream_drop(array(
-        select s.job_id
-        from streams s
-        where s.id = any (v_fit) and s.job_id is not null
-          and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+    get diagnostics v_given = row_count;
+    if v_given < cardinality(v_fit) then
+        perform hotmesh._stream_drop(array(
+            select s.job_id
+            from streams s
+            where s.id = any (v_fit) and s.job_id is not null
+              and not exists (select from jobs j where j.id = s.job_id and j.closed_at is null)));
+    end if;
 end
 $$;
 

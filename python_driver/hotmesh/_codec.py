@@ -73,6 +73,9 @@ def loads(written: str | bytes) -> Any:
     return json.loads(written)
 
 
+_decode = json.JSONDecoder().raw_decode
+
+
 class Unreadable:
     """Stands for a value that Postgres took and Python can't read; `reason` says why."""
 
@@ -81,14 +84,11 @@ class Unreadable:
 
 
 def readable(written: str | bytes) -> Any:
-    """The value of a JSON text, or :class:`Unreadable`: one such value must not cost its neighbours."""
+    """The value of a text of jsonb, or :class:`Unreadable`: it must not cost its neighbours."""
     try:
-        return json.loads(written)
+        return _decode(written if isinstance(written, str) else written.decode())[0]
     except (ValueError, RecursionError) as error:
         return Unreadable(f"{type(error).__name__}: {str(error)[:200]}")
-
-
-_decode = json.JSONDecoder().raw_decode
 
 
 def stored(written: str) -> Any:

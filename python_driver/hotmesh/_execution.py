@@ -88,8 +88,8 @@ def named(functions: object, what: str) -> dict[str, Function]:
 class Execution:
     """One attempt. `done(self)` is called in the worker's loop; then `output` or `error` is set.
 
-    `output` is JSON text; `value` is what replay would make of it. `id` and `token` are those of the
-    stream message, None while the attempt is not announced.
+    `output` is JSON text; `value` is what replay would make of it, of an inline attempt. `id` and
+    `token` are those of the stream message, None while the attempt is not announced.
     """
 
     __slots__ = (
@@ -374,7 +374,8 @@ class Execution:
             return
         what = f'result of activity "{self.context.activity_name}"'
         text = _payload.written(value, what)
-        self.value = value if type(value) in (str, int) else _codec.stored(text)
+        if self.sequence:
+            self.value = value if type(value) in (str, int) else _codec.stored(text)
         openly = getattr(self.function, "answers_openly", False)  # the engine has to read it
         self.output = text if openly else _payload.seal(text, what)
 
