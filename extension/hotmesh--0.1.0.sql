@@ -689,7 +689,8 @@ create type hotmesh.walk as (
     job_id bigint, graph_id bigint, plan jsonb, job jsonb, store jsonb, status bigint,
     todo hotmesh.walk_entry[], steps hotmesh.jobs_attributes[], commands jsonb, error jsonb,
     was bigint, parent_id bigint, ended boolean, told boolean, moves integer,
-    activity integer, dimension text, leg text, codes integer[], self jsonb, pending boolean);
+    activity integer, dimension text, leg text, codes integer[], self jsonb, pending boolean,
+    whole boolean);
 comment on type hotmesh.walk is 'A job on its way through its graph, in memory.';
 
 -- 86_child.sql
@@ -849,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-9dc7343a-d0b9480a'
+    select '0.1.0-be2588cb-e3712d9b'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1946,7 +1947,8 @@ parallel safe
 as $$
 begin
     return case jsonb_typeof(value)
-           when 'number' then hotmesh._value_float(value::numeric)
+           when 'number' then case when octet_length(value::text) < 300 then value::float8
+                                   else hotmesh._value_float(value::numeric) end
            when 'string' then hotmesh._value_read(value #>> '{}')
            when 'boolean' then value::boolean::integer
            when 'null' then 0
@@ -7822,8 +7824,8 @@ begin
     return concat(
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
-        E'if leg in (''enter'', ''pass'') then\nnull;\n',
-        hotmesh._source_enter(graph, id, scope), E'end if;\n',
+        E'if leg in (''enter'', ''pass'') then\n' || nullif(
+            hotmesh._source_enter(graph, id, scope), '') || E'end if;\n',
         case when hotmesh._plan_hook(graph, id) is not null or number = 1 then concat(
             E'if leg = ''actual'' then\nnull;\n',
             hotmesh._source_actual(graph, id, scope), E'end if;\n') end,
@@ -15990,14 +15992,16 @@ as $$
 declare
     v_jobs bigint[] := job_ids;
     v_walks hotmesh.walk[];
+    v_known hotmesh.walk[] := '{}';
 begin
     for i in 1 .. 20 loop
-        v_walks := begun || hotmesh._trail_load(v_jobs, events);
+        v_walks := begun || hotmesh._trail_load(v_jobs, events, v_known);
         exit when v_walks = '{}';
         events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
         begun := hotmesh._errand_write(v_walks, relay);
         exit when begun = '{}' and hotmesh._errand_is_quiet(v_walks);
+        v_known := hotmesh._trail_known(v_walks, v_known);
         v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then
@@ -16862,6 +16866,7 @@ begin
     v_walk := hotmesh._trail_of(
         v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
         '{}');
+    v_walk.whole := true;
     v_walk.steps := array[hotmesh._walk_fact(v_job.id, 'input', request.args -> 0)];
     if request.options ? 'search' then
         v_walk.steps := v_walk.steps || array(
@@ -17225,7 +17230,7 @@ as $$
         job.id, job.graph_id, plan, hotmesh._trail_job(job, plan, data), store, job.status, todo,
         '{}', '[]', null, job.status,
         case when job.parent_sequence is not null then job.parent_id end,
-        false, false, 0, null, null, null, null, null, null)::hotmesh.walk
+        false, false, 0, null, null, null, null, null, null, false)::hotmesh.walk
 $$;
 
 -- Has an instance this dimension: in memory or, where a job is given, among its rows?
@@ -17296,18 +17301,75 @@ end
 $$;
 
 -- The walks of jobs for which something came in: these events, and what waits in their inboxes.
--- The caller holds the jobs' locks. `offset 0` makes it one look by id per job.
-create function hotmesh._trail_load(job_ids bigint[], events hotmesh.streams[])
+-- The caller holds the jobs' locks, and remembers some of them.
+create function hotmesh._trail_load(
+    job_ids bigint[], events hotmesh.streams[], known hotmesh.walk[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
+declare
+    v_known bigint[] := '{}';
+    v_walks hotmesh.walk[] := '{}';
 begin
     if job_ids <> '{}' then
         events := events || hotmesh._inbox_drain(job_ids);
     end if;
-    if events = '{}' then
-        return '{}';
+    if known <> '{}' and events <> '{}' then
+        v_walks := array(
+            select hotmesh._trail_resume(k, t.todo)
+            from hotmesh._trail_todo(events) t
+            join unnest(known) k on k.job_id = t.job_id);
+        v_known := array(select k.job_id from unnest(known) k);
+        events := array(select e from unnest(events) e where e.job_id <> all (v_known));
     end if;
+    if events = '{}' then
+        return v_walks;
+    end if;
+    return v_walks || hotmesh._trail_read(events);
+end
+$$;
+
+-- Jobs that began in this transaction and that go on in it: all that they have done is in memory,
+-- as long as that is little.
+create function hotmesh._trail_known(walks hotmesh.walk[], known hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+stable
+as $$
+begin
+    return array(
+        select w from unnest(walks) w
+        where w.whole and w.status > 0 and not w.ended and pg_column_size(w.store) < 10000
+        union all
+        select k from unnest(known) k
+        where k.job_id <> all (array(select w.job_id from unnest(walks) w)));
+end
+$$;
+
+-- The next walk of a job after this one, which was written.
+create function hotmesh._trail_resume(w hotmesh.walk, todo hotmesh.walk_entry[])
+returns hotmesh.walk
+language plpgsql
+as $$
+begin
+    w.todo := todo;
+    w.steps := '{}';
+    w.commands := '[]';
+    w.told := false;
+    w.moves := 0;
+    w.was := w.status;
+    w.job := w.job || jsonb_build_object('metadata', w.job -> 'metadata' || jsonb_build_object(
+        'js', w.status, 'ju', hotmesh._trail_time(hotmesh.now())));
+    return w;
+end
+$$;
+
+-- `offset 0` makes it one look by id per job.
+create function hotmesh._trail_read(events hotmesh.streams[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+begin
     return array(
         select hotmesh._trail_of(
             e.job, e.plan, s.data, e.todo,

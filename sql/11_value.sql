@@ -166,7 +166,8 @@ parallel safe
 as $$
 begin
     return case jsonb_typeof(value)
-           when 'number' then hotmesh._value_float(value::numeric)
+           when 'number' then case when octet_length(value::text) < 300 then value::float8
+                                   else hotmesh._value_float(value::numeric) end
            when 'string' then hotmesh._value_read(value #>> '{}')
            when 'boolean' then value::boolean::integer
            when 'null' then 0

@@ -236,8 +236,8 @@ begin
     return concat(
         format(E'when %s then\n', number),
         case when number = 1 then format(E's := hotmesh._plan_put(s, %L, d, self);\n', id) end,
-        E'if leg in (''enter'', ''pass'') then\nnull;\n',
-        hotmesh._source_enter(graph, id, scope), E'end if;\n',
+        E'if leg in (''enter'', ''pass'') then\n' || nullif(
+            hotmesh._source_enter(graph, id, scope), '') || E'end if;\n',
         case when hotmesh._plan_hook(graph, id) is not null or number = 1 then concat(
             E'if leg = ''actual'' then\nnull;\n',
             hotmesh._source_actual(graph, id, scope), E'end if;\n') end,

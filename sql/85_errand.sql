@@ -441,14 +441,16 @@ as $$
 declare
     v_jobs bigint[] := job_ids;
     v_walks hotmesh.walk[];
+    v_known hotmesh.walk[] := '{}';
 begin
     for i in 1 .. 20 loop
-        v_walks := begun || hotmesh._trail_load(v_jobs, events);
+        v_walks := begun || hotmesh._trail_load(v_jobs, events, v_known);
         exit when v_walks = '{}';
         events := '{}';
         v_walks := hotmesh._walk_run(v_walks);
         begun := hotmesh._errand_write(v_walks, relay);
         exit when begun = '{}' and hotmesh._errand_is_quiet(v_walks);
+        v_known := hotmesh._trail_known(v_walks, v_known);
         v_jobs := hotmesh._errand_next(v_jobs, v_walks);
     end loop;
     if begun <> '{}' then

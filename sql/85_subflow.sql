@@ -116,6 +116,7 @@ begin
     v_walk := hotmesh._trail_of(
         v_job, graph.plan, null, array[(1, ',0', 'enter', request.args -> 0)::hotmesh.walk_entry],
         '{}');
+    v_walk.whole := true;
     v_walk.steps := array[hotmesh._walk_fact(v_job.id, 'input', request.args -> 0)];
     if request.options ? 'search' then
         v_walk.steps := v_walk.steps || array(

@@ -118,7 +118,7 @@ as $$
         job.id, job.graph_id, plan, hotmesh._trail_job(job, plan, data), store, job.status, todo,
         '{}', '[]', null, job.status,
         case when job.parent_sequence is not null then job.parent_id end,
-        false, false, 0, null, null, null, null, null, null)::hotmesh.walk
+        false, false, 0, null, null, null, null, null, null, false)::hotmesh.walk
 $$;
 
 -- Has an instance this dimension: in memory or, where a job is given, among its rows?
@@ -189,18 +189,75 @@ end
 $$;
 
 -- The walks of jobs for which something came in: these events, and what waits in their inboxes.
--- The caller holds the jobs' locks. `offset 0` makes it one look by id per job.
-create or replace function hotmesh._trail_load(job_ids bigint[], events hotmesh.streams[])
+-- The caller holds the jobs' locks, and remembers some of them.
+create or replace function hotmesh._trail_load(
+    job_ids bigint[], events hotmesh.streams[], known hotmesh.walk[])
 returns hotmesh.walk[]
 language plpgsql
 as $$
+declare
+    v_known bigint[] := '{}';
+    v_walks hotmesh.walk[] := '{}';
 begin
     if job_ids <> '{}' then
         events := events || hotmesh._inbox_drain(job_ids);
     end if;
-    if events = '{}' then
-        return '{}';
+    if known <> '{}' and events <> '{}' then
+        v_walks := array(
+            select hotmesh._trail_resume(k, t.todo)
+            from hotmesh._trail_todo(events) t
+            join unnest(known) k on k.job_id = t.job_id);
+        v_known := array(select k.job_id from unnest(known) k);
+        events := array(select e from unnest(events) e where e.job_id <> all (v_known));
     end if;
+    if events = '{}' then
+        return v_walks;
+    end if;
+    return v_walks || hotmesh._trail_read(events);
+end
+$$;
+
+-- Jobs that began in this transaction and that go on in it: all that they have done is in memory,
+-- as long as that is little.
+create or replace function hotmesh._trail_known(walks hotmesh.walk[], known hotmesh.walk[])
+returns hotmesh.walk[]
+language plpgsql
+stable
+as $$
+begin
+    return array(
+        select w from unnest(walks) w
+        where w.whole and w.status > 0 and not w.ended and pg_column_size(w.store) < 10000
+        union all
+        select k from unnest(known) k
+        where k.job_id <> all (array(select w.job_id from unnest(walks) w)));
+end
+$$;
+
+-- The next walk of a job after this one, which was written.
+create or replace function hotmesh._trail_resume(w hotmesh.walk, todo hotmesh.walk_entry[])
+returns hotmesh.walk
+language plpgsql
+as $$
+begin
+    w.todo := todo;
+    w.steps := '{}';
+    w.commands := '[]';
+    w.told := false;
+    w.moves := 0;
+    w.was := w.status;
+    w.job := w.job || jsonb_build_object('metadata', w.job -> 'metadata' || jsonb_build_object(
+        'js', w.status, 'ju', hotmesh._trail_time(hotmesh.now())));
+    return w;
+end
+$$;
+
+-- `offset 0` makes it one look by id per job.
+create or replace function hotmesh._trail_read(events hotmesh.streams[])
+returns hotmesh.walk[]
+language plpgsql
+as $$
+begin
     return array(
         select hotmesh._trail_of(
             e.job, e.plan, s.data, e.todo,

@@ -12,7 +12,8 @@ create type hotmesh.walk as (
     job_id bigint, graph_id bigint, plan jsonb, job jsonb, store jsonb, status bigint,
     todo hotmesh.walk_entry[], steps hotmesh.jobs_attributes[], commands jsonb, error jsonb,
     was bigint, parent_id bigint, ended boolean, told boolean, moves integer,
-    activity integer, dimension text, leg text, codes integer[], self jsonb, pending boolean);
+    activity integer, dimension text, leg text, codes integer[], self jsonb, pending boolean,
+    whole boolean);
 comment on type hotmesh.walk is 'A job on its way through its graph, in memory.';
 
 --@ behaviour

@@ -114,6 +114,41 @@ transitions: {t: [{to: a}, {to: b}]}
     assert graphs.state(state.data["id"]).data == {"r": 1}
 
 
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_a_job_that_goes_on_in_memory_is_as_one_that_is_read_again(
+    graphs: Graphs, size: int
+) -> None:
+    """Little is kept in mind between rounds, much is read again, and 30 rounds are several turns."""
+    graphs.deploy("""
+subscribes: child
+activities:
+  t: {type: trigger}
+  h: {type: hook, job: {maps: {r: {'@pipe': [['{t.output.data.n}', 1], ['{@math.add}']]}}}}
+transitions: {t: [{to: h}]}
+""")
+    graphs.deploy("""
+subscribes: rounds
+activities:
+  t: {type: trigger}
+  p: {type: hook, cycle: true, output: {maps: {n: 0}}}
+  a: {type: await, topic: child, input: {maps: {n: '{p.output.data.n}'}}, job: {maps:
+        {n: '{a.output.data.r}', text: '{t.output.data.text}', js: '{$job.metadata.js}'}}}
+  c: {type: cycle, ancestor: p, input: {maps: {n: '{a.output.data.r}'}}}
+transitions:
+  t: [{to: p}]
+  p: [{to: a}]
+  a: [{to: c, conditions: {match: [{expected: true, actual: {'@pipe': [['{a.output.data.r}', 30],
+        ['{@number.lt}']]}}]}}]
+""")
+    key = graphs.pub("rounds", {"text": "x" * size})
+    for _ in range(5):
+        graphs.turn()
+    assert graphs.state(key) == (0, {"n": 30, "text": "x" * size, "js": 1}, None)
+    steps = graphs.steps(key)
+    assert len(steps) == len(set(steps)) == 90
+    assert {state for _, _, state in steps} == {"done"}
+
+
 LOOP = """
 subscribes: loop
 activities:
