@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-e3712d9b'
+    select '0.1.0-be2588cb-754e7a57'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -16911,6 +16911,9 @@ begin
     v_request.key := c ->> 'key';
     v_request.parent_id := v_parent.id;
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    if c ? 'again' then  -- the one before has failed
+        v_request.options := '{"on_conflict": "replace"}';
+    end if;
     if c -> 'await' is distinct from 'false' then
         v_request.parent_dimension := c ->> 'dimension';
         v_request.parent_sequence := (c ->> 'sequence')::integer;
@@ -16981,6 +16984,20 @@ begin
 end
 $$;
 
+-- It is to be done later, in the turn that has its job then.
+create function hotmesh._subflow_wait(c jsonb, seconds double precision)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_enqueue(array[(
+        null, 'timer', 'delayed', '', 'effect', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+        (c ->> 'sequence')::integer, null, jsonb_build_object('errand', c - 'delay'), null, 0, 0,
+        hotmesh.now() + make_interval(secs => seconds),
+        null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
 -- It would have had to wait for somebody's lock: it is tried again, less and less often, for some
 -- three minutes.
 create function hotmesh._subflow_later(c jsonb, state text, message text)
@@ -16994,12 +17011,8 @@ begin
         perform hotmesh._subflow_refused(c, state, message);
         return;
     end if;
-    perform hotmesh._stream_enqueue(array[(
-        null, 'timer', 'delayed', '', 'effect', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
-        (c ->> 'sequence')::integer, null,
-        jsonb_build_object('errand', c || jsonb_build_object('tries', v_tries + 1)), null, 0, 0,
-        hotmesh.now() + make_interval(secs => least(0.5 * 2 ^ v_tries, 10)),
-        null, null, null, null, null, null)::hotmesh.streams]);
+    perform hotmesh._subflow_wait(
+        c || jsonb_build_object('tries', v_tries + 1), least(0.5 * 2 ^ v_tries, 10));
 end
 $$;
 
@@ -17033,7 +17046,10 @@ declare
     v_patience text := current_setting('lock_timeout');
     v_walk hotmesh.walk;
 begin
-    if hotmesh._subflow_defer(c) then
+    if c ? 'delay' then
+        perform hotmesh._subflow_wait(c, (c ->> 'delay')::double precision);
+        return null;
+    elsif hotmesh._subflow_defer(c) then
         return null;
     elsif current_setting('hotmesh.turning', true) = 'on' then
         perform set_config('lock_timeout', '40ms', true);
@@ -17489,6 +17505,7 @@ language plpgsql
 stable
 as $$
 declare
+    v_about jsonb := hotmesh._walk_about(w);
     v_tries integer := coalesce((w.self ->> 'tries')::integer, 0);
     v_most integer := (
         select max((r.value ->> 0)::integer) from jsonb_each(retry) r
@@ -17499,11 +17516,13 @@ begin
     if v_tries < v_most then
         w.self := w.self || jsonb_build_object('tries', v_tries + 1);
         w := hotmesh._walk_step(w, w.dimension, w.self, 'open');
-        w.store := hotmesh._plan_put(
-            w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, w.self);
-        w := hotmesh._walk_command(w, 'worker', jsonb_build_object(
-            'topic', w.self -> 'topic', 'data', w.self #> '{input,data}',
-            'delay', power(10, v_tries + 1) / 1000));
+        w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, w.self);
+        w := hotmesh._walk_command(w, v_about ->> 'type', coalesce(
+                w.self -> 'asked', jsonb_build_object('topic', w.self -> 'topic'))
+            || jsonb_build_object(
+                'data', coalesce(w.self #> '{input,data}', '{}'),
+                'function', v_about -> 'function', 'policy', '{"maximum_attempts": 1}'::jsonb,
+                'again', true, 'delay', power(10, v_tries + 1) / 1000));
         w.codes := '{}';
     end if;
     return w;
@@ -17553,6 +17572,8 @@ begin
     if v_plan ->> 'type' = 'worker' then
         perform hotmesh._visit_check_topic(about -> 'topic');
         w.self := w.self || jsonb_build_object('topic', about -> 'topic');
+    elsif v_plan ? 'retry' then
+        w.self := w.self || jsonb_build_object('asked', about);
     end if;
     w := hotmesh._walk_command(w, v_plan ->> 'type', about || jsonb_build_object(
         'data', coalesce(w.self #> '{input,data}', '{}'),

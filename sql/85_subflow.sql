@@ -161,6 +161,9 @@ begin
     v_request.key := c ->> 'key';
     v_request.parent_id := v_parent.id;
     v_request.origin_id := coalesce(v_parent.origin_id, v_parent.id);
+    if c ? 'again' then  -- the one before has failed
+        v_request.options := '{"on_conflict": "replace"}';
+    end if;
     if c -> 'await' is distinct from 'false' then
         v_request.parent_dimension := c ->> 'dimension';
         v_request.parent_sequence := (c ->> 'sequence')::integer;
@@ -231,6 +234,20 @@ begin
 end
 $$;
 
+-- It is to be done later, in the turn that has its job then.
+create or replace function hotmesh._subflow_wait(c jsonb, seconds double precision)
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._stream_enqueue(array[(
+        null, 'timer', 'delayed', '', 'effect', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
+        (c ->> 'sequence')::integer, null, jsonb_build_object('errand', c - 'delay'), null, 0, 0,
+        hotmesh.now() + make_interval(secs => seconds),
+        null, null, null, null, null, null)::hotmesh.streams]);
+end
+$$;
+
 -- It would have had to wait for somebody's lock: it is tried again, less and less often, for some
 -- three minutes.
 create or replace function hotmesh._subflow_later(c jsonb, state text, message text)
@@ -244,12 +261,8 @@ begin
         perform hotmesh._subflow_refused(c, state, message);
         return;
     end if;
-    perform hotmesh._stream_enqueue(array[(
-        null, 'timer', 'delayed', '', 'effect', 0, (c ->> 'job_id')::bigint, c ->> 'dimension',
-        (c ->> 'sequence')::integer, null,
-        jsonb_build_object('errand', c || jsonb_build_object('tries', v_tries + 1)), null, 0, 0,
-        hotmesh.now() + make_interval(secs => least(0.5 * 2 ^ v_tries, 10)),
-        null, null, null, null, null, null)::hotmesh.streams]);
+    perform hotmesh._subflow_wait(
+        c || jsonb_build_object('tries', v_tries + 1), least(0.5 * 2 ^ v_tries, 10));
 end
 $$;
 
@@ -283,7 +296,10 @@ declare
     v_patience text := current_setting('lock_timeout');
     v_walk hotmesh.walk;
 begin
-    if hotmesh._subflow_defer(c) then
+    if c ? 'delay' then
+        perform hotmesh._subflow_wait(c, (c ->> 'delay')::double precision);
+        return null;
+    elsif hotmesh._subflow_defer(c) then
         return null;
     elsif current_setting('hotmesh.turning', true) = 'on' then
         perform set_config('lock_timeout', '40ms', true);

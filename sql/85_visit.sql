@@ -74,6 +74,7 @@ language plpgsql
 stable
 as $$
 declare
+    v_about jsonb := hotmesh._walk_about(w);
     v_tries integer := coalesce((w.self ->> 'tries')::integer, 0);
     v_most integer := (
         select max((r.value ->> 0)::integer) from jsonb_each(retry) r
@@ -84,11 +85,13 @@ begin
     if v_tries < v_most then
         w.self := w.self || jsonb_build_object('tries', v_tries + 1);
         w := hotmesh._walk_step(w, w.dimension, w.self, 'open');
-        w.store := hotmesh._plan_put(
-            w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, w.self);
-        w := hotmesh._walk_command(w, 'worker', jsonb_build_object(
-            'topic', w.self -> 'topic', 'data', w.self #> '{input,data}',
-            'delay', power(10, v_tries + 1) / 1000));
+        w.store := hotmesh._plan_put(w.store, v_about ->> 'id', w.dimension, w.self);
+        w := hotmesh._walk_command(w, v_about ->> 'type', coalesce(
+                w.self -> 'asked', jsonb_build_object('topic', w.self -> 'topic'))
+            || jsonb_build_object(
+                'data', coalesce(w.self #> '{input,data}', '{}'),
+                'function', v_about -> 'function', 'policy', '{"maximum_attempts": 1}'::jsonb,
+                'again', true, 'delay', power(10, v_tries + 1) / 1000));
         w.codes := '{}';
     end if;
     return w;
@@ -138,6 +141,8 @@ begin
     if v_plan ->> 'type' = 'worker' then
         perform hotmesh._visit_check_topic(about -> 'topic');
         w.self := w.self || jsonb_build_object('topic', about -> 'topic');
+    elsif v_plan ? 'retry' then
+        w.self := w.self || jsonb_build_object('asked', about);
     end if;
     w := hotmesh._walk_command(w, v_plan ->> 'type', about || jsonb_build_object(
         'data', coalesce(w.self #> '{input,data}', '{}'),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +13,11 @@ from ._calls_view import QueueLimit, QueueStats, WorkerSeen
 from .errors import InvalidArgumentError
 
 __all__ = ["profiles", "questions", "throttles"]
+
+
+KEYS = {"throttle", "topic", "scope", "guid"}
+SCOPES = ("all", "workers", None)
+"""What a throttle may be of. The engine is the database: it begins what workers claim."""
 
 
 def questions(app: str) -> tuple[Call[Any], ...]:
@@ -35,8 +42,10 @@ def profiles(
     """A profile of the engine, and one of each topic of each worker.
 
     `engine_id` is who answers, `stream_depth` how many messages are ready, `error_count` how many
-    are dead, `inited` since when it is there, `throttle` milliseconds.
+    are dead, `inited` since when it is there, `throttle` milliseconds. `system` says where a worker
+    runs and, if that is this machine, how busy it is.
     """
+    here = socket.gethostname()
     depths, dead = _summed(stats)
     delays = {one.queue: one.throttle or 0 for one in limits if one.kind == "activity"}
     common = {"namespace": "hmsh", "app_id": app, "timestamp": now.isoformat()}
@@ -63,11 +72,29 @@ def profiles(
             "inited": worker.started_at.isoformat(),
             "throttle": delays.get(queue, 0),
             "is_idle": worker.idle_at is not None,
-            "system": {"host": worker.host, "pid": worker.pid},
+            "system": {"host": worker.host, "pid": worker.pid}
+            | (_load() if worker.host == here else {}),
         }
         for worker in workers
         for queue in sorted({served["queue"] for served in worker.serves} - {_functions.QUEUE})
     ]
+
+
+def _load() -> dict[str, Any]:
+    """How busy this machine is: memory in GB, and as `CPULoad` the load of 1, 5 and 15 minutes."""
+    try:
+        page = os.sysconf("SC_PAGE_SIZE") / 2**30
+        total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+        busy = os.getloadavg()
+    except (AttributeError, OSError, ValueError):  # not every platform tells
+        return {}
+    return {
+        "TotalMemoryGB": round(total, 2),
+        "FreeMemoryGB": round(free, 2),
+        "UsedMemoryGB": round(total - free, 2),
+        "CPULoad": [round(each, 2) for each in busy],
+        "NetworkStats": [],
+    }
 
 
 def _summed(stats: Iterable[QueueStats]) -> tuple[dict[str, int], dict[str, int]]:
@@ -84,9 +111,14 @@ def throttles(
 ) -> list[Call[None]]:
     """The calls that throttle a topic, or all that are served, or have a throttle."""
     if isinstance(throttle, Mapping):
-        if unknown := sorted(str(key) for key in throttle.keys() - {"throttle", "topic"}):
+        if throttle.get("guid") is not None or throttle.get("scope", "all") not in SCOPES:
             raise InvalidArgumentError(
-                f"throttle takes no {unknown[0]}", hint="it takes throttle and topic"
+                "a throttle is of a topic, for all workers that serve it",
+                hint="name a topic; to stop one worker, stop it: the others take over",
+            )
+        if unknown := sorted(str(key) for key in throttle.keys() - KEYS):
+            raise InvalidArgumentError(
+                f"throttle takes no {unknown[0]}", hint="it takes throttle, topic and scope"
             )
         topic, throttle = throttle.get("topic", topic), throttle.get("throttle")
     known = {str(profile["worker_topic"]) for profile in profiles if "worker_topic" in profile}

@@ -827,6 +827,12 @@ async def test_a_roll_call_shows_who_serves_what_and_how_much_waits(mesh: Open) 
     assert (found["app_id"], found["stream_depth"], found["throttle"]) == (APP, 0, 0)
     [engine] = [one for one in await hot.roll_call() if "worker_topic" not in one]
     assert engine["stream_depth"] == 1
+    system = found["system"]
+    assert system["UsedMemoryGB"] + system["FreeMemoryGB"] == pytest.approx(
+        system["TotalMemoryGB"], abs=0.02
+    )
+    assert len(system["CPULoad"]) == 3
+    assert system["NetworkStats"] == []
 
 
 async def test_a_throttle_is_kept_and_lifted(mesh: Open) -> None:
@@ -843,7 +849,11 @@ async def test_a_throttle_is_kept_and_lifted(mesh: Open) -> None:
     assert not waiting.done()
     await other.throttle({"throttle": 0, "topic": "work"})
     assert (await waiting)["data"]["answer"] == 8
-    for wrong in ({"throttle": 1, "guid": "x"}, {"throttle": "x"}, {"throttle": -2}, {}):
+    await other.throttle({"throttle": 0, "topic": "work", "scope": "workers"})
+    for wrong in (
+        {"throttle": 1, "guid": "x"}, {"throttle": 1, "scope": "engines"},
+        {"throttle": "x"}, {"throttle": -2}, {}, {"throttle": 1, "speed": 1},
+    ):  # fmt: skip
         with pytest.raises(InvalidArgumentError):
             await hot.throttle(wrong)
 

@@ -346,6 +346,63 @@ transitions: {t: [{to: w}]}
     assert graphs.state(key) == (0, {"n": 3}, None)
 
 
+@pytest.mark.parametrize("key", ["", ", id: kid"])
+def test_a_retry_by_code_awaits_another_child(graphs: Graphs, clock: Clock, key: str) -> None:
+    graphs.deploy("""
+subscribes: kid
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: kw, job: {maps: {n: '{w.output.data.n}', got: '{t.output.data.a}'}}}
+transitions: {t: [{to: w}]}
+""")
+    graphs.deploy(f"""
+subscribes: again
+activities:
+  t: {{type: trigger}}
+  s: {{type: await, topic: kid, retry: {{'5**': [2]}}, input: {{maps: {{a: 7}}}},
+      job: {{maps: {{n: '{{s.output.data.n}}', got: '{{s.output.data.got}}'}}}}{key}}}
+transitions: {{t: [{{to: s}}]}}
+""")
+    good = graphs.pub("again")
+    for answer in ({"status": "error", "code": 500}, {"status": "error", "code": 503}, {}):
+        clock.advance("2 s")
+        graphs.turn()
+        graphs.work("kw", {"n": 2}, **answer)
+    assert graphs.state(good) == (0, {"n": 2, "got": 7}, None)
+
+
+def test_a_retry_by_code_calls_a_function_of_sql_again(
+    graphs: Graphs, db: Connection, clock: Clock
+) -> None:
+    db.execute("""
+create table public.tries (n int);
+insert into public.tries values (0);
+create function public.flaky(data jsonb) returns jsonb language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+begin
+    if (select n from public.tries) < (data ->> 'after')::int then
+        raise exception 'not yet';
+    end if;
+    return data;
+end $$""")
+    graphs.deploy("""
+subscribes: flaky
+activities:
+  t: {type: trigger}
+  s: {type: sql, function: public.flaky, retry: {'598': [2]}, job: {maps: {
+      after: '{s.output.data.after}'}}}
+transitions: {t: [{to: s}]}
+""")
+    good, bad = graphs.pub("flaky", {"after": 1}), graphs.pub("flaky", {"after": 9})
+    db.execute("update public.tries set n = 1")
+    for _ in range(3):
+        clock.advance("1 s")
+        graphs.turn()
+    assert graphs.state(good) == (0, {"after": 1}, None)
+    assert graphs.state(bad).error["message"] == "not yet"
+    assert messages(db) == []
+
+
 def test_a_late_answer_of_a_failed_job_is_dropped(graphs: Graphs) -> None:
     graphs.deploy("""
 subscribes: two
