@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-754e7a57'
+    select '0.1.0-be2588cb-d15c53da'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -17692,7 +17692,8 @@ begin
         w.job := o.job;
         w.told := true;
     end if;
-    w.store := o.store;
+    w.store := coalesce(o.store, hotmesh._plan_put(  -- what an earlier engine compiled has none
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, o.self));
     w := hotmesh._walk_step(
         w, w.dimension, o.self,
         case when v_open then 'open' when w.leg = 'failed' then 'failed' else 'done' end);

@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-be2588cb-754e7a57
+-- build 0.1.0-be2588cb-d15c53da
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-754e7a57'
+    select '0.1.0-be2588cb-d15c53da'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -17705,7 +17705,8 @@ begin
         w.job := o.job;
         w.told := true;
     end if;
-    w.store := o.store;
+    w.store := coalesce(o.store, hotmesh._plan_put(  -- what an earlier engine compiled has none
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, o.self));
     w := hotmesh._walk_step(
         w, w.dimension, o.self,
         case when v_open then 'open' when w.leg = 'failed' then 'failed' else 'done' end);

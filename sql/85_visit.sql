@@ -261,7 +261,8 @@ begin
         w.job := o.job;
         w.told := true;
     end if;
-    w.store := o.store;
+    w.store := coalesce(o.store, hotmesh._plan_put(  -- what an earlier engine compiled has none
+        w.store, hotmesh._walk_about(w) ->> 'id', w.dimension, o.self));
     w := hotmesh._walk_step(
         w, w.dimension, o.self,
         case when v_open then 'open' when w.leg = 'failed' then 'failed' else 'done' end);
