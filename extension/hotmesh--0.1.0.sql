@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-d15c53da'
+    select '0.1.0-be2588cb-58a49985'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7193,7 +7193,7 @@ begin
             'data', coalesce(hotmesh._blame_value(hotmesh._source_input(
                 scene.graph, scene.id), scene), '{}')));
     end if;
-    if scene.leg = 'enter' or place = v_own || '.output.maps' then
+    if scene.leg in ('enter', 'actual') or place = v_own || '.output.maps' then
         return scene;
     end if;
     if scene.leg = 'leave' and v_about #> '{output,maps}' is not null
@@ -15700,7 +15700,7 @@ begin
     if v_rule.number is null then
         perform hotmesh._graph_refuse_unknown(topic, 'hook');
     end if;
-    v_actual := (hotmesh._walk_ask_step(
+    v_actual := (hotmesh._fail_ask(
         v_rule.graph, v_rule.number, 'actual',
         jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
     if coalesce(v_actual, 'null') = 'null' then
@@ -16047,6 +16047,31 @@ end
 $$;
 
 -- 85_fail.sql
+-- Which expression of a section failed; if that can't be found out, the section.
+create function hotmesh._fail_find(
+    place text, scene hotmesh.blame_scene, out at text, out value jsonb)
+returns record
+language plpgsql
+stable
+as $$
+begin
+    select f.at, f.value into at, value from hotmesh._blame_find(place, scene) f;
+exception
+    when data_exception or program_limit_exceeded or feature_not_supported
+        or undefined_function or internal_error
+    then
+        at := place;
+end
+$$;
+
+create function hotmesh._fail_scope(document jsonb, id text)
+returns jsonb
+language sql
+immutable
+as $$
+    select hotmesh._plan_own(hotmesh._plan_scope(document), id)
+$$;
+
 -- Which expression failed: a section of the document, and the place in it.
 create function hotmesh._fail_at(
     w hotmesh.walk, context text, out at text, out value jsonb)
@@ -16055,23 +16080,46 @@ language plpgsql
 stable
 as $$
 declare
-    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
     v_document jsonb := (select g.document from graphs g where g.id = w.graph_id);
+    v_id text := hotmesh._walk_about(w) ->> 'id';
 begin
-    at := v_place;
-    if v_place is not null and context !~ 'function \S*_walk_next\(' then
+    at := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
+    if at is not null and context !~ 'function \S*_walk_next\(' then
         select f.at, f.value into at, value
-        from hotmesh._blame_find(v_place, (
-            v_document -> 'graph', hotmesh._plan_own(
-                hotmesh._plan_scope(v_document), hotmesh._walk_about(w) ->> 'id'),
-            hotmesh._walk_about(w) ->> 'id', w.leg, w.store, w.dimension,
-            coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
+        from hotmesh._fail_find(at, (
+            v_document -> 'graph', hotmesh._fail_scope(v_document, v_id), v_id, w.leg, w.store,
+            w.dimension, coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
     end if;
+end
+$$;
+
+-- Evaluates what one activity says, outside of any walk. Who asks is told which expression fails.
+create function hotmesh._fail_ask(
+    graph hotmesh.graphs, activity integer, leg text, self jsonb, job jsonb)
+returns hotmesh.plan_step
+language plpgsql
+as $$
+declare
+    v_message text; v_detail text; v_hint text; v_context text;
+    v_id text;
+    v_found record;
+begin
+    return hotmesh._walk_ask_step(graph, activity, leg, self, job);
 exception
     when data_exception or program_limit_exceeded or feature_not_supported
         or undefined_function or internal_error
     then
-        at := v_place;
+        get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail,
+            v_hint = pg_exception_hint, v_context = pg_exception_context;
+        v_id := graph.plan -> 'activities' -> (activity - 1) ->> 'id';
+        v_found := hotmesh._fail_find(
+            hotmesh._source_place(hotmesh._app_here(), graph.id, v_context), (
+                graph.document -> 'graph', hotmesh._fail_scope(graph.document, v_id), v_id, leg,
+                '{}', ',0', self, job)::hotmesh.blame_scene);
+        perform hotmesh._refuse_argument(
+            concat_ws(': ', v_found.at, v_message),
+            concat('The expression is ' || left(v_found.value::text, 500) || '. ', v_detail),
+            v_hint);
 end
 $$;
 
@@ -16760,7 +16808,7 @@ returns jsonb
 language plpgsql
 as $$
 begin
-    return (hotmesh._walk_ask_step(
+    return (hotmesh._fail_ask(
         graph, 1, 'enter',
         jsonb_build_object('input', jsonb_build_object('data', data),
                            'output', jsonb_build_object('data', data)),

@@ -164,7 +164,7 @@ begin
             'data', coalesce(hotmesh._blame_value(hotmesh._source_input(
                 scene.graph, scene.id), scene), '{}')));
     end if;
-    if scene.leg = 'enter' or place = v_own || '.output.maps' then
+    if scene.leg in ('enter', 'actual') or place = v_own || '.output.maps' then
         return scene;
     end if;
     if scene.leg = 'leave' and v_about #> '{output,maps}' is not null

@@ -149,7 +149,7 @@ begin
     if v_rule.number is null then
         perform hotmesh._graph_refuse_unknown(topic, 'hook');
     end if;
-    v_actual := (hotmesh._walk_ask_step(
+    v_actual := (hotmesh._fail_ask(
         v_rule.graph, v_rule.number, 'actual',
         jsonb_build_object('hook', jsonb_build_object('data', data)), '{}')).about;
     if coalesce(v_actual, 'null') = 'null' then

@@ -4,6 +4,31 @@
 --@ state
 
 --@ behaviour
+-- Which expression of a section failed; if that can't be found out, the section.
+create or replace function hotmesh._fail_find(
+    place text, scene hotmesh.blame_scene, out at text, out value jsonb)
+returns record
+language plpgsql
+stable
+as $$
+begin
+    select f.at, f.value into at, value from hotmesh._blame_find(place, scene) f;
+exception
+    when data_exception or program_limit_exceeded or feature_not_supported
+        or undefined_function or internal_error
+    then
+        at := place;
+end
+$$;
+
+create or replace function hotmesh._fail_scope(document jsonb, id text)
+returns jsonb
+language sql
+immutable
+as $$
+    select hotmesh._plan_own(hotmesh._plan_scope(document), id)
+$$;
+
 -- Which expression failed: a section of the document, and the place in it.
 create or replace function hotmesh._fail_at(
     w hotmesh.walk, context text, out at text, out value jsonb)
@@ -12,23 +37,46 @@ language plpgsql
 stable
 as $$
 declare
-    v_place text := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
     v_document jsonb := (select g.document from graphs g where g.id = w.graph_id);
+    v_id text := hotmesh._walk_about(w) ->> 'id';
 begin
-    at := v_place;
-    if v_place is not null and context !~ 'function \S*_walk_next\(' then
+    at := hotmesh._source_place(hotmesh._app_here(), w.graph_id, context);
+    if at is not null and context !~ 'function \S*_walk_next\(' then
         select f.at, f.value into at, value
-        from hotmesh._blame_find(v_place, (
-            v_document -> 'graph', hotmesh._plan_own(
-                hotmesh._plan_scope(v_document), hotmesh._walk_about(w) ->> 'id'),
-            hotmesh._walk_about(w) ->> 'id', w.leg, w.store, w.dimension,
-            coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
+        from hotmesh._fail_find(at, (
+            v_document -> 'graph', hotmesh._fail_scope(v_document, v_id), v_id, w.leg, w.store,
+            w.dimension, coalesce(w.self, '{}'), w.job)::hotmesh.blame_scene) f;
     end if;
+end
+$$;
+
+-- Evaluates what one activity says, outside of any walk. Who asks is told which expression fails.
+create or replace function hotmesh._fail_ask(
+    graph hotmesh.graphs, activity integer, leg text, self jsonb, job jsonb)
+returns hotmesh.plan_step
+language plpgsql
+as $$
+declare
+    v_message text; v_detail text; v_hint text; v_context text;
+    v_id text;
+    v_found record;
+begin
+    return hotmesh._walk_ask_step(graph, activity, leg, self, job);
 exception
     when data_exception or program_limit_exceeded or feature_not_supported
         or undefined_function or internal_error
     then
-        at := v_place;
+        get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail,
+            v_hint = pg_exception_hint, v_context = pg_exception_context;
+        v_id := graph.plan -> 'activities' -> (activity - 1) ->> 'id';
+        v_found := hotmesh._fail_find(
+            hotmesh._source_place(hotmesh._app_here(), graph.id, v_context), (
+                graph.document -> 'graph', hotmesh._fail_scope(graph.document, v_id), v_id, leg,
+                '{}', ',0', self, job)::hotmesh.blame_scene);
+        perform hotmesh._refuse_argument(
+            concat_ws(': ', v_found.at, v_message),
+            concat('The expression is ' || left(v_found.value::text, 500) || '. ', v_detail),
+            v_hint);
 end
 $$;
 

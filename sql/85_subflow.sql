@@ -10,7 +10,7 @@ returns jsonb
 language plpgsql
 as $$
 begin
-    return (hotmesh._walk_ask_step(
+    return (hotmesh._fail_ask(
         graph, 1, 'enter',
         jsonb_build_object('input', jsonb_build_object('data', data),
                            'output', jsonb_build_object('data', data)),

@@ -315,9 +315,24 @@ hooks: {ruled.in: [{to: h, conditions: {match: [{expected: x, actual: {'@pipe': 
         ['{$self.hook.data.id}'], ['{@string.split}']]}}]}}]}
 """)
     key = graphs.pub("ruled")
-    with pytest.raises(psycopg.DatabaseError):
+    with pytest.raises(psycopg.DatabaseError) as caught:
         graphs.signal("ruled.in", {"id": {}})
+    place = "hooks.ruled.in[0].conditions.match[0].actual.@pipe[1]: "
+    assert caught.value.diag.message_primary.startswith(place)
     assert graphs.state(key).status == 1
+
+
+def test_a_trigger_that_fails_is_told_to_who_publishes(graphs: Graphs, db: Connection) -> None:
+    graphs.deploy("""
+subscribes: keyed
+activities:
+  t: {type: trigger, stats: {id: {'@pipe': [['{$self.input.data.o}', 3], ['{@string.split}']]}}}
+""")
+    with pytest.raises(psycopg.DataError) as caught:
+        graphs.pub("keyed", {"o": {}})
+    assert caught.value.diag.message_primary.startswith("activities.t.stats.id.@pipe[1]: ")
+    assert "{$self.input.data.o}" in caught.value.diag.message_detail
+    assert one(db, "select count(*) from my_app.jobs") == 0
 
 
 @pytest.mark.parametrize("data", [None, "null", "5", "[]", '"x"'])
