@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-58a49985'
+    select '0.1.0-be2588cb-1a72ed05'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -21472,8 +21472,9 @@ begin
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
-'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail
-with its token, or extend it in time.';
+'Take up to `take` messages of a queue for `lease`: activities of workflows, and tasks of graphs,
+whose queue is their topic. Runs of workflows are not among them: they need replay. Report each by
+stream_complete or stream_fail with its token, or extend it in time.';
 
 -- One report through the turn; a message that is locked this instant is waited for: here the caller
 -- has nothing else to do.

@@ -64,8 +64,9 @@ begin
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
-'Take up to `take` messages of a queue for `lease`. Report each by stream_complete or stream_fail
-with its token, or extend it in time.';
+'Take up to `take` messages of a queue for `lease`: activities of workflows, and tasks of graphs,
+whose queue is their topic. Runs of workflows are not among them: they need replay. Report each by
+stream_complete or stream_fail with its token, or extend it in time.';
 
 -- One report through the turn; a message that is locked this instant is waited for: here the caller
 -- has nothing else to do.

@@ -137,4 +137,4 @@ def _names(names: tuple[str, ...]) -> str:
 def _amount(name: str, amount: Number) -> str:
     if isinstance(amount, bool) or not isinstance(amount, int | float | Decimal):
         raise InvalidArgumentError(f"amount must be a number, not {_codec.kind(amount)}")
-    return _codec.dumps({"name": _codec.text(name, "name", 500), "amount": amount}, "amount")
+    return _codec.dumps({"name": _codec.text(name, "name", 500), "amount": amount}, "search")

@@ -38,7 +38,8 @@ class _Commands:
 
     A path such as `"counts.open"` or `"items.-1.done"` names keys and elements; `\\.` is a dot in a
     key. Missing parents are created; what is missing or null counts as 0, False, [] or {}. Numbers are
-    exact. All of them raise :class:`EntityTypeError`, :class:`EntityIndexError`,
+    exact in the document, of any size and precision; whole ones are so in Python too, while a fraction
+    is read as a float. All of them raise :class:`EntityTypeError`, :class:`EntityIndexError`,
     :class:`EntityDepthError`, :class:`EntityTooLargeError`, :class:`EntityArchivedError`,
     :class:`JobNotFoundError`, :class:`ConstraintError`, :class:`InvalidArgumentError`, and then the
     document is as it was.
@@ -51,23 +52,23 @@ class _Commands:
         raise NotImplementedError
 
     @overload
-    def set(self, value: Mapping[str, Any], /, *, request: str | None = None) -> Any: ...
+    def set(self, value: Mapping[str, Any], *, request: str | None = None) -> Any: ...
     @overload
-    def set(self, path: str | None, value: Any, /, *, request: str | None = None) -> Any: ...
-    def set(self, *arguments: Any, request: str | None = None) -> Any:
+    def set(self, path: str | None, value: Any, *, request: str | None = None) -> Any: ...
+    def set(self, *arguments: Any, request: str | None = None, **named: Any) -> Any:
         """`set(document)` replaces the document, `set(path, value)` what is there. Returns it all."""
-        return self._send("set", *_placed("set", arguments), request)
+        return self._send("set", *_placed("set", arguments, named), request)
 
     @overload
-    def merge(self, value: Mapping[str, Any], /, *, request: str | None = None) -> Any: ...
+    def merge(self, value: Mapping[str, Any], *, request: str | None = None) -> Any: ...
     @overload
-    def merge(self, path: str | None, value: Any, /, *, request: str | None = None) -> Any: ...
-    def merge(self, *arguments: Any, request: str | None = None) -> Any:
+    def merge(self, path: str | None, value: Any, *, request: str | None = None) -> Any: ...
+    def merge(self, *arguments: Any, request: str | None = None, **named: Any) -> Any:
         """`merge(value)` or `merge(path, value)`: dicts merge at any depth, the rest replaces.
 
         Returns the document.
         """
-        return self._send("merge", *_placed("merge", arguments), request)
+        return self._send("merge", *_placed("merge", arguments, named), request)
 
     def append(self, path: str, value: Any, *, request: str | None = None) -> Any:
         """Add a value at the end of a list. Returns the list."""
@@ -109,16 +110,20 @@ def _path(path: object) -> str:
     return _codec.text(path, "path", 10_000) if path != "" else ""
 
 
-def _placed(operation: str, arguments: tuple[Any, ...]) -> tuple[str | None, Any]:
+def _placed(
+    operation: str, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[str | None, Any]:
     """The path and the value of a command that takes the value alone, too."""
-    if len(arguments) == 1:
-        return None, arguments[0]
-    if len(arguments) != 2:
+    given = len(arguments) + len(named)
+    left = [name for name in ("path", "value")[2 - min(given, 2) :] if name not in named]
+    told = {**dict(zip(left, arguments, strict=False)), **named}
+    if given not in (1, 2) or told.keys() - {"path"} != {"value"}:
         raise InvalidArgumentError(
-            f"{operation} takes a value, or a path and a value, not {len(arguments)} arguments"
+            f"{operation} takes a value, or a path and a value: it got {given} arguments",
+            hint=f"by name it got {', '.join(named) or 'none'}",
         )
-    path, value = arguments
-    return None if path is None else _path(path), value
+    path = told.get("path")
+    return None if path is None else _path(path), told["value"]
 
 
 class EntityContext(_Commands):
@@ -139,7 +144,7 @@ class EntityContext(_Commands):
                 hint="it counts once, however often the code is replayed",
             )
         told = {"path": path, "value": value}
-        return run.effect("entity", operation, _requests.entity_text(told, f"value of {operation}"))
+        return run.effect("entity", operation, _requests.entity_text(told, operation))
 
 
 class EntityHandle(_Commands):

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import datetime, timezone
 from types import ModuleType, UnionType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypedDict, TypeVar, overload
@@ -484,24 +484,37 @@ def interrupt(
     return run.effect("interrupt", key, _codec.dumps(about, "options of interrupt"))
 
 
-def set_query_handler(name: str, handler: Callable[..., Any]) -> None:
-    """Answer `handle.query(name, *args)` by a plain function, which reads and changes nothing."""
+class _Done:
+    """What has happened by the call; an `await` before it is welcome and not needed."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+def set_query_handler(name: str, handler: Callable[..., Any]) -> Awaitable[None]:
+    """Answer `handle.query(name, *args)` by a plain function, which reads and changes nothing.
+
+    It is set by the call: `await` may be left out.
+    """
     _handlers.handlers("workflow.set_query_handler()").set_query(
         _codec.text(name, "the name of a query"), handler
     )
+    return _Done()
 
 
 def set_update_handler(
     name: str, handler: Callable[..., Any], validator: Callable[..., Any] | None = None
-) -> None:
+) -> Awaitable[None]:
     """Carry out `handle.update(name, *args)`: what `handler`, plain or async, returns is the answer.
 
     `validator` gets the same arguments first; what it raises refuses the update. Set handlers before
-    the first `await`: an update without one is refused.
+    the first `await` of something durable: an update without one is refused. It is set by the call:
+    `await` may be left out.
     """
     _handlers.handlers("workflow.set_update_handler()").set_update(
         _codec.text(name, "the name of an update"), handler, validator
     )
+    return _Done()
 
 
 def continue_as_new(*args: Any) -> NoReturn:

@@ -264,6 +264,17 @@ async def test_arguments_that_make_no_sense_are_refused(
     assert await handle.entity().get() == {}
 
 
+async def test_set_and_merge_take_their_arguments_by_name(house: House) -> None:
+    entity = (await house.start("nobody", key="n")).entity()
+    assert await entity.set(value={"a": 1}) == {"a": 1}
+    assert await entity.merge(value={"b": 2}) == {"a": 1, "b": 2}
+    assert await entity.set(path="c.d", value=3) == {"a": 1, "b": 2, "c": {"d": 3}}
+    assert await entity.merge("c", value={"e": 4}) == {"a": 1, "b": 2, "c": {"d": 3, "e": 4}}
+    for arguments, named in ((), {"path": "a"}), (({},), {"vaule": 1}), ((1, 2), {"path": "a"}):
+        with pytest.raises(errors.InvalidArgumentError, match="a path and a value"):
+            await entity.set(*arguments, **named)
+
+
 async def test_large_whole_numbers_stay_exact(house: House) -> None:
     entity = (await house.start("nobody", key="n")).entity()
     assert await entity.increment("n", 2**70) == 2**70

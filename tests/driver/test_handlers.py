@@ -45,11 +45,11 @@ async def account() -> int:
     async def asks() -> None:
         await workflow.sleep_for(1)
 
-    workflow.set_query_handler("balance", lambda: state["balance"])
+    await workflow.set_query_handler("balance", lambda: state["balance"])
     workflow.set_query_handler("times", lambda n: state["balance"] * n)
     workflow.set_query_handler("asks", asks)
     workflow.set_query_handler("sneaks", lambda: workflow.execute_activity(plus, 1, 1))
-    workflow.set_update_handler("deposit", deposit, validator=positive)
+    await workflow.set_update_handler("deposit", deposit, validator=positive)
     await workflow.wait_for("close")
     return state["balance"]
 

@@ -403,6 +403,27 @@ transitions: {t: [{to: s}]}
     assert messages(db) == []
 
 
+def test_a_retry_by_code_counts_what_workers_raise_too(graphs: Graphs, clock: Clock) -> None:
+    graphs.deploy("""
+subscribes: again
+activities:
+  t: {type: trigger}
+  w: {type: worker, topic: flaky, retry: {'500': [3]}}
+transitions: {t: [{to: w}]}
+""")
+    key = graphs.pub("again")
+    due = """select round(extract(epoch from visible_at - created_at) * 1000)
+             from my_app.streams where state = 'delayed'"""
+    for delay in (10, 100, 1000):
+        [task] = graphs.claim("flaky")
+        graphs.fail(task, 500)
+        assert one(graphs.connection, due) == delay
+        clock.advance(f"{delay} ms")
+    [task] = graphs.claim("flaky")
+    graphs.fail(task, 500)
+    assert graphs.state(key).status < 0
+
+
 def test_a_late_answer_of_a_failed_job_is_dropped(graphs: Graphs) -> None:
     graphs.deploy("""
 subscribes: two
