@@ -423,7 +423,8 @@ class Pump:
             return  # it was lost while the report was under way
         held.cursor += report.consumed
         if held.run.mismatch is not None:
-            _LOG.error("%s (%s)", held.run.mismatch, held.run.mismatch.hint)
+            told = held.run.mismatch
+            _LOG.error("%s; %s (%s)", told, told.detail, told.hint)
         if held.over:
             self._forget(held)
             return
