@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-be2588cb-1a72ed05
+-- build 0.1.0-be2588cb-7fcd3868
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-1a72ed05'
+    select '0.1.0-be2588cb-7fcd3868'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -15926,11 +15926,7 @@ declare
     v_begun hotmesh.walk[] := '{}';
 begin
     perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
-    perform hotmesh._attribute_lay(array(
-        select s from unnest(walks) w cross join lateral unnest(w.steps) s
-        union all
-        select hotmesh._walk_fact(w.job_id, 'output', w.job -> 'data') from unnest(walks) w
-        where w.told or w.status = 0 or w.ended));
+    perform hotmesh._attribute_lay(hotmesh._trail_rows(walks));
     if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
     end if;
@@ -17477,6 +17473,29 @@ begin
             where a.job_id = (e.job).id and a.field = any (e.fields || 'output'::text)
             offset 0) s on true
         order by (e.job).id);
+end
+$$;
+
+-- What walks have written: their steps, and the data of those that told something or have ended.
+create or replace function hotmesh._trail_rows(walks hotmesh.walk[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+immutable
+as $$
+declare
+    w hotmesh.walk;
+    v_step hotmesh.jobs_attributes;
+    v_rows hotmesh.jobs_attributes[] := '{}';
+begin
+    foreach w in array walks loop
+        foreach v_step in array w.steps loop
+            v_rows := v_rows || v_step;
+        end loop;
+        if w.told or w.status = 0 or w.ended then
+            v_rows := v_rows || hotmesh._walk_fact(w.job_id, 'output', w.job -> 'data');
+        end if;
+    end loop;
+    return v_rows;
 end
 $$;
 

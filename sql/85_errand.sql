@@ -362,11 +362,7 @@ declare
     v_begun hotmesh.walk[] := '{}';
 begin
     perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
-    perform hotmesh._attribute_lay(array(
-        select s from unnest(walks) w cross join lateral unnest(w.steps) s
-        union all
-        select hotmesh._walk_fact(w.job_id, 'output', w.job -> 'data') from unnest(walks) w
-        where w.told or w.status = 0 or w.ended));
+    perform hotmesh._attribute_lay(hotmesh._trail_rows(walks));
     if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
     end if;

@@ -291,6 +291,29 @@ begin
 end
 $$;
 
+-- What walks have written: their steps, and the data of those that told something or have ended.
+create or replace function hotmesh._trail_rows(walks hotmesh.walk[])
+returns hotmesh.jobs_attributes[]
+language plpgsql
+immutable
+as $$
+declare
+    w hotmesh.walk;
+    v_step hotmesh.jobs_attributes;
+    v_rows hotmesh.jobs_attributes[] := '{}';
+begin
+    foreach w in array walks loop
+        foreach v_step in array w.steps loop
+            v_rows := v_rows || v_step;
+        end loop;
+        if w.told or w.status = 0 or w.ended then
+            v_rows := v_rows || hotmesh._walk_fact(w.job_id, 'output', w.job -> 'data');
+        end if;
+    end loop;
+    return v_rows;
+end
+$$;
+
 create or replace function hotmesh._trail_todo(events hotmesh.streams[])
 returns table (job_id bigint, todo hotmesh.walk_entry[])
 language sql

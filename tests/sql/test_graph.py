@@ -411,6 +411,7 @@ activities:
   w: {type: worker, topic: flaky, retry: {'500': [3]}}
 transitions: {t: [{to: w}]}
 """)
+    clock.freeze()
     key = graphs.pub("again")
     due = """select round(extract(epoch from visible_at - created_at) * 1000)
              from my_app.streams where state = 'delayed'"""
