@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-7fcd3868'
+    select '0.1.0-be2588cb-93b5c44b'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7385,6 +7385,46 @@ as $$
         where a.value ->> 'type' in ('worker', 'sql') and a.value #> '{input,maps}' is null)
 $$;
 
+-- Those of some activities that are read only by what lies behind them: on whatever way one comes
+-- to a reader, one instance is on it, at one depth.
+create function hotmesh._plan_behind(graph jsonb, ids text[])
+returns setof text
+language sql
+immutable
+as $$
+    with recursive edges as (
+        select distinct e.origin, e.target from hotmesh._plan_edges(graph) e),
+    ways (id, depth) as (
+        select a.key, 0 from jsonb_each(graph -> 'activities') a
+        where a.value ->> 'type' = 'trigger'
+        union
+        select e.target, w.depth + 1
+        from ways w join edges e on e.origin = w.id
+        where w.depth < 1000),
+    around (id, place) as (  -- what can be come to without it
+        select i.id, w.id from unnest(ids) i (id) cross join ways w
+        where w.depth = 0 and w.id <> i.id
+        union
+        select a.id, e.target
+        from around a join edges e on e.origin = a.place
+        where e.target <> a.id),
+    readers (id, place) as (
+        select r.id, k.place
+        from jsonb_object_keys(graph -> 'activities') k (place)
+        cross join lateral unnest(hotmesh._expression_refs(jsonb_build_array(
+            graph #> array['activities', k.place], graph #> array['transitions', k.place]))) r (id)
+        union all
+        select r.id, null
+        from unnest(hotmesh._expression_refs(graph - '{activities,transitions}'::text[])) r (id))
+    select i.id
+    from unnest(ids) i (id)
+    where not exists (
+        select from readers r
+        where r.id = i.id and (
+            r.place is null or (select count(*) from ways w where w.id = i.id) > 1
+            or exists (select from around a where a.id = i.id and a.place = r.place)))
+$$;
+
 create function hotmesh._plan_build(app text, graph jsonb)
 returns jsonb
 language plpgsql
@@ -7394,6 +7434,9 @@ declare
     v_numbers jsonb := (
         select jsonb_object_agg(d.id, d.number) from hotmesh._plan_depths(graph) d);
     v_refs text[] := hotmesh._expression_refs(graph);
+    v_behind text[] := array(
+        select b from hotmesh._plan_behind(graph, array(
+            select d.id from hotmesh._plan_depths(graph) d where d.merging)) b);
     v_stats jsonb := (
         select coalesce(a.value -> 'stats', '{}') from jsonb_each(graph -> 'activities') a
         where a.value ->> 'type' = 'trigger');
@@ -7406,7 +7449,7 @@ begin
         'publishes', graph -> 'publishes',
         'merging', (
             select jsonb_agg(d.id) from hotmesh._plan_depths(graph) d
-            where d.merging and d.id = any (v_refs)),
+            where d.merging and d.id <> all (v_behind)),
         'pivots', (
             select jsonb_agg(jsonb_build_array(d.number, d.depth, d.id))
             from hotmesh._plan_depths(graph) d
@@ -7420,7 +7463,7 @@ begin
         'activities', (
             select jsonb_agg(
                 hotmesh._plan_activity(graph, d.id, d.depth, d.merging, v_numbers)
-                || case when d.merging and d.id <> all (v_refs) then '{"unread": true}'
+                || case when d.merging and d.id = any (v_behind) then '{"unread": true}'
                         else '{}'::jsonb end order by d.number)
             from hotmesh._plan_depths(graph) d)));
 end

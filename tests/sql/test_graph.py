@@ -797,6 +797,19 @@ transitions: {{t: [{{to: a}}]}}
     assert graphs.run("given", {"id": "mine"}).data == {"in": "mine", "out": "mine"}
 
 
+def test_instances_are_loaded_only_where_one_has_to_be_chosen(db: Connection) -> None:
+    """Of what is read behind it the one that is meant lies on the way; else the nearest is."""
+    document = """
+{activities: {t: {type: trigger}, a: {type: hook}, b: {type: hook}, j: {type: hook}, k: {type: hook,
+ job: {maps: {x: '{j.output.data.x}'}}}, l: {type: hook, job: {maps: {x: '{k.output.data.x}'}}},
+ o: {type: hook}}, transitions: {t: [{to: a}, {to: b}, {to: o}], a: [{to: j}], b: [{to: j}],
+ j: [{to: k}], o: [{to: l}], k: [{to: l}]}}"""
+    found = db.execute(
+        "select hotmesh._plan_behind(%s, '{j,k,l}') order by 1", [Jsonb(yaml.safe_load(document))]
+    ).fetchall()
+    assert found == [("j",), ("l",)]  # k is read where one comes without it, l by nobody
+
+
 @pytest.mark.parametrize("reads", ["", ", seen: '{j.output.data.n}'"])
 def test_ways_that_meet_each_have_an_instance_of_their_own(graphs: Graphs, reads: str) -> None:
     """Of an activity that nothing reads the instances are counted, of another they are read."""
