@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -310,8 +311,23 @@ async def test_a_message_of_another_language_that_is_odd_fails_nothing_else(hous
     await goes_on(house)
 
 
+DEEP = "[" * 3000 + "]" * 3000
+
+
+def reads_deep() -> bool:
+    """Whether this Python reads what is as deep as that; newer ones do."""
+    try:
+        return bool(json.loads(DEEP))
+    except RecursionError:
+        return False
+
+
 @pytest.mark.parametrize(
-    "poison", ["9" * 5000, "[" * 3000 + "]" * 3000], ids=["too many digits", "too deep"]
+    "poison",
+    [
+        pytest.param("9" * 5000, id="too many digits"),
+        pytest.param(DEEP, id="too deep", marks=pytest.mark.skipif(reads_deep(), reason="it can")),
+    ],
 )
 async def test_a_value_that_python_cannot_read_fails_its_own_job_alone(
     house: House, poison: str
