@@ -1,8 +1,9 @@
 """The pump of a worker: it calls `turn`, over and over, and does what the answers say.
 
-Everything that became reportable while one turn was under way goes into the next. A worker that
-has nothing to do writes that it is idle, looks once more and sleeps until it is woken, something is
-due, or the poll interval is over.
+Everything that became reportable while one turn was under way goes into the next, or where many
+activities are done and no workflows are served, into a second turn beside it. A worker that has
+nothing to do writes that it is idle, looks once more and sleeps until it is woken, something is due,
+or the poll interval is over.
 """
 
 from __future__ import annotations

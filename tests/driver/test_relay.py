@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from hotmesh import HotMesh
 from hotmesh.errors import ConnectionLostError
@@ -179,6 +180,18 @@ async def test_a_worker_that_stops_in_the_middle_leaves_the_rest_to_the_next(
     await other.done(keys)
     if grace == "0s":  # what was done and not reported is done again
         mesh.asked = Counter(dict.fromkeys(mesh.asked, 1))
+    each_once(mesh, db, keys)
+
+
+async def test_a_pool_of_one_connection_is_enough(dsn: str, db: psycopg.Connection[Any]) -> None:
+    async with AsyncConnectionPool(
+        dsn, min_size=1, max_size=1, kwargs={"autocommit": True}, open=False
+    ) as pool:
+        mesh = Mesh()
+        await mesh.open(dsn, TWO, "ab", SLOTS, pool)
+        keys = mesh.start("two", JOBS)
+        await mesh.done(keys)
+        await HotMesh.stop()
     each_once(mesh, db, keys)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -13,8 +13,6 @@ import psycopg
 from hotmesh import HotMesh
 from hotmesh._calls import Call
 from support.flows import APP
-
-Answer = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Mesh:
@@ -24,13 +22,13 @@ class Mesh:
         self.asked = Counter() if asked is None else asked
 
     async def open(
-        self, dsn: str, document: str, topics: str, slots: int, answer: Answer | None = None
+        self, dsn: str, document: str, topics: str, slots: int, pool: object = None
     ) -> None:
-        """Serve the topics, each a letter; `answer` is awaited in each callback."""
-        self.dsn, self._answer = dsn, answer
+        """Serve the topics, each a letter."""
+        self.dsn = dsn
         workers = [{"topic": topic, "callback": self._callback(topic)} for topic in topics]
         self.mesh = await HotMesh.init(
-            app_id=APP, connection=dsn, workers=workers, max_concurrent=slots
+            app_id=APP, connection=pool or dsn, workers=workers, max_concurrent=slots
         )
         self.worker = self.mesh._workers[0]
         self.pump = self.worker._pump
@@ -39,8 +37,6 @@ class Mesh:
     def _callback(self, topic: str) -> Callable[[dict[str, Any]], Any]:
         async def answer(task: dict[str, Any]) -> dict[str, Any]:
             self.asked[topic, task["metadata"]["jid"]] += 1
-            if self._answer is not None:
-                await self._answer(task)
             return {"data": {}}
 
         return answer
