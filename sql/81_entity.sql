@@ -162,7 +162,7 @@ end
 $$;
 
 -- One command: the document, its row of the log, and the answer. All expressions of a statement are
--- prepared anew in each transaction, used or not, and took half of the time: so there are few.
+-- prepared anew in each transaction, used or not, and took a third of the time: so there are few.
 create or replace function hotmesh._entity_do(
     settings jsonb, key text, operation text, path text, argument jsonb, request text,
     dimension text default null, sequence integer default null)
