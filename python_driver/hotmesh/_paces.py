@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "DOUBT_SECONDS",
     "MISFIT_SECONDS",
     "NEWS_LISTENING_SECONDS",
     "NEWS_SECONDS",
@@ -52,3 +53,6 @@ PATIENCE_SECONDS = 0.05
 
 MISFIT_SECONDS = 3.0
 """How long a worker bears an engine that lacks what it calls, as one does that is being upgraded."""
+
+DOUBT_SECONDS = 3.0
+"""How long a worker tells what it holds after an answer was lost: more than a poll interval."""

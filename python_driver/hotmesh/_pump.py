@@ -75,6 +75,7 @@ class Pump:
         self._turns = Turns(session, self.name)
         self._loop = asyncio.get_running_loop()
         self._in_doubt = False
+        self._doubted_at = 0.0
         self._was_idle = False
         self._started = False
         self._seen_at = 0.0
@@ -378,7 +379,7 @@ class Pump:
         try:
             rows = await self._turns.send(texts, want)
         except HotMeshError:
-            self._in_doubt = True
+            self._doubt()
             self._claimed.take_back(finished)
             for report in reports:
                 if report.running and report.commands:
@@ -386,10 +387,14 @@ class Pump:
                 else:
                     self._again.append(report)
             raise
-        if "held" in want:
+        if "held" in want and monotonic() - self._doubted_at > _paces.DOUBT_SECONDS:
             self._in_doubt = False
         self._settle(reports, finished, rows)
         return rows
+
+    def _doubt(self) -> None:
+        """An answer was lost: say what is held here, and again, for what is locked is passed over."""
+        self._in_doubt, self._doubted_at = True, monotonic()
 
     # --- what became of reports ------------------------------------------------------------------
 
@@ -404,7 +409,7 @@ class Pump:
         now = monotonic()
         self._claimed.settle(finished, verdicts)
         if "stale" in verdicts.values():
-            self._in_doubt = True  # of an answer that was lost, the next message may be held here
+            self._doubt()  # of an answer that was lost, the next message may be held here
         for report in reports:
             verdict = verdicts.get((report.held.id, report.held.token))
             if verdict == "busy":
@@ -515,7 +520,7 @@ class Pump:
     def _tell(self, held: Held, row: Delivery) -> None:
         held.set_clock(row.due)
         if isinstance(row.history, Unreadable):  # it comes back whole, and then its job fails
-            self._in_doubt = True
+            self._doubt()
             self._forget(held)
             return
         steps, queries = apart(steps_of(row.history))

@@ -212,6 +212,31 @@ async def test_a_turn_whose_answer_is_lost_loses_nothing_and_counts_nothing_twic
     assert len(set(cursors)) == len(cursors) == 5
 
 
+async def test_a_message_that_is_locked_when_it_is_given_back_is_given_back_soon_after(
+    house: House,
+) -> None:
+    """The answer to its report is lost, and somebody has its row at the moment that tells of it."""
+    worker = await house.worker(mixed, activities=[echo])
+    turns, told = Turns(worker), 0
+    locked = asyncio.Event()
+
+    def lose(turns: Turns, reports: list[dict[str, Any]]) -> None:
+        nonlocal told
+        told += len(reports)
+        if told and not locked.is_set():
+            locked.set()
+            raise ConnectionLostError("the test cut the line")
+
+    turns.after = lose
+    async with apart(house.dsn, echo):
+        handle = await house.start(mixed, key="o-1")
+        await asyncio.wait_for(locked.wait(), 10)
+        async with await psycopg.AsyncConnection.connect(house.dsn) as other:
+            await other.execute("select from my_app.streams where kind = 'workflow' for update")
+            await asyncio.sleep(0.5)
+        assert await handle.result(timeout=8) == [1, 2, 3, "a", 4]
+
+
 async def test_a_run_whose_activity_ends_while_its_report_is_sent_again_is_laid_to_rest(
     house: House,
 ) -> None:
