@@ -357,8 +357,7 @@ async def test_a_worker_leaves_no_task_thread_connection_or_row_behind(
         assert await house.run(uses) == 1
     await house.client.close()
     assert {t.get_name() for t in asyncio.all_tasks()} == {asyncio.current_task().get_name()}  # type: ignore[union-attr]
-    names = [t.name for t in threading.enumerate() if t.name.startswith("hotmesh")]
-    assert names == []
+    await wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith("hotmesh")])
     assert house.one("select count(*) from my_app.workers") == 0
     query = (
         "select count(*) from pg_stat_activity where application_name = 'hotmesh' and datname = %s"
