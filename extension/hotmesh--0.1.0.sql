@@ -384,7 +384,7 @@ create table hotmesh.jobs (
     watched_until timestamptz,
     constraint jobs_pkey primary key (id),
     constraint jobs_have_one_key unique (key)
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 comment on table hotmesh.jobs is
 'One row per run of a workflow, graph or agent, with its entity document.';
 comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';
@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-be2588cb-86627ff5'
+    select '0.1.0-c605b49f-86627ff5'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its

@@ -31,7 +31,7 @@ create table hotmesh.jobs (
     watched_until timestamptz,
     constraint jobs_pkey primary key (id),
     constraint jobs_have_one_key unique (key)
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 comment on table hotmesh.jobs is
 'One row per run of a workflow, graph or agent, with its entity document.';
 comment on column hotmesh.jobs.id is 'The job''s number; jobs_attributes and streams refer to it.';

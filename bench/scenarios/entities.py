@@ -67,7 +67,7 @@ def _documents(conn: psycopg.Connection[Any], app: str, many: int, size: int) ->
     conn.execute("create schema floor")
     conn.execute(
         f"create table floor.jobs (like {app}.jobs including defaults including indexes"
-        " including storage) with (fillfactor = 50)".encode()
+        " including storage) with (fillfactor = 40)".encode()
     )
     conn.execute(f"insert into floor.jobs select * from {app}.jobs".encode())
     conn.execute(f"vacuum (analyze) {app}.jobs, floor.jobs".encode())
