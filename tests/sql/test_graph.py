@@ -919,3 +919,23 @@ app:
         graphs.check(document % 2)
     assert caught.value.sqlstate == "MSH21"
     assert graphs.run("kept").data == {"v": 1}
+
+
+def test_the_error_of_a_child_is_what_its_await_binds(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: child
+activities: {t: {type: trigger}, w: {type: worker, topic: born}}
+transitions: {t: [{to: w}]}
+""")
+    graphs.deploy("""
+subscribes: parent
+activities:
+  t: {type: trigger}
+  a: {type: await, topic: child}
+  e: {type: hook, job: {maps: {code: '{a.output.data.code}', by: '{a.output.data.activity}',
+      said: '{a.output.data.data}', n: '{a.output.data.n}'}}}
+transitions: {t: [{to: a}], a: [{to: e, conditions: {code: '5**'}}]}
+""")
+    key = graphs.pub("parent")
+    graphs.work("born", {"n": 0}, status="error", code=503)
+    assert graphs.state(key) == (0, {"code": 503, "by": "w", "said": {"n": 0}}, None)

@@ -333,6 +333,8 @@ class Model:
         if waiting is None or self.ended:
             return
         waiting.asked = False
+        if answer.is_error and waiting.node.kind == "await":
+            answer = answer._replace(n=None)  # its data is the child's error, as a whole
         id, base = key
         state = "failed" if answer.is_error else "done"
         self.steps[key] = "open" if answer.is_pending else state
