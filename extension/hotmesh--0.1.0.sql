@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-86627ff5'
+    select '0.1.0-c605b49f-cf11791f'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -5324,6 +5324,17 @@ begin
 end
 $$;
 
+-- What a later engine knows of it.
+create function hotmesh._graph_replan(id bigint, plan jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update graphs g set plan = _graph_replan.plan
+    where g.id = _graph_replan.id and g.plan <> _graph_replan.plan;
+end
+$$;
+
 -- New jobs take this version. What the app's other versions answered is answered no more; bare
 -- graphs only make way for the same topic.
 create function hotmesh._graph_activate(version text)
@@ -7584,6 +7595,42 @@ begin
 end
 $$;
 
+-- For an engine that has come since. Steps of jobs are known by the numbers of their activities:
+-- these stay. What can't be compiled any more goes on as it is; nothing is refused here.
+create function hotmesh._plan_renew(graph hotmesh.graphs)
+returns void
+language plpgsql
+as $$
+declare
+    v_ids constant jsonpath := '$.activities[*].id';
+    v_plan jsonb;
+begin
+    v_plan := hotmesh._plan_build(graph.plan ->> 'app', graph.document -> 'graph');
+    if jsonb_path_query_array(v_plan, v_ids) = jsonb_path_query_array(graph.plan, v_ids) then
+        perform hotmesh._graph_replan(graph.id, v_plan);
+        perform hotmesh._plan_compile(graph);
+        return;
+    end if;
+    perform hotmesh._plan_warn(graph, 'its activities would get other numbers');
+exception
+    when data_exception or syntax_error_or_access_rule_violation or program_limit_exceeded
+        or feature_not_supported or internal_error
+    then
+        perform hotmesh._plan_warn(graph, sqlerrm);
+end
+$$;
+
+create function hotmesh._plan_warn(graph hotmesh.graphs, why text)
+returns void
+language plpgsql
+as $$
+begin
+    raise warning 'graph "%", version "%", stays as it was compiled: %',
+        left(graph.topic, 200), left(graph.version, 60), left(why, 500) using
+        hint = 'Its jobs go on. Deploy a version of it that this engine compiles.';
+end
+$$;
+
 create function hotmesh._plan_drop(ids bigint[])
 returns void
 language plpgsql
@@ -8241,6 +8288,20 @@ document is {"app": {"id", "version", "graphs": […]}} or a bare graph, whose t
 bare graph is version 1, and takes the place of an active one at once. Answers what it holds.
 Raises MSH20 with every fault, MSH21 for a version that goes backwards, or is active and says
 something else.';
+
+-- An upgrade of the app compiles what was deployed, and whatever jobs go by.
+create function hotmesh._deploy_renew(schema text)
+returns void
+language plpgsql
+as $$
+begin
+    perform set_config('search_path', 'pg_catalog, ' || schema || ', hotmesh, pg_temp', true);
+    perform hotmesh._plan_renew(g::hotmesh.graphs)
+    from graphs g
+    where g.state <> 'retired' or exists (
+        select from jobs j where j.graph_id = g.id and j.closed_at is null);
+end
+$$;
 
 create function hotmesh.graph_activate(app text, version text)
 returns boolean
@@ -22085,12 +22146,14 @@ begin
     perform hotmesh._app_run(array(
         select hotmesh._grant_give(v_app.schema_name, h, hotmesh._grant_kind(h))
         from hotmesh._grant_holders(v_app.schema_name) h));
+    perform hotmesh._deploy_renew(v_app.schema_name);
     return v_app;
 end
 $$;
 comment on function hotmesh.app_upgrade(text) is
-'Bring the tables and keys of an app up to the installed engine. May be repeated; waits for a lock
-for 10 s at most. Raises MSH00 if there is no such app.';
+'Bring the tables, keys and compiled graphs of an app up to the installed engine. A graph that it
+can''t compile stays as it is, with a warning. May be repeated; waits for a lock for 10 s at most.
+Raises MSH00 if there is no such app.';
 
 revoke all on schema hotmesh from public;
 revoke all on all functions in schema hotmesh from public;

@@ -199,6 +199,17 @@ begin
 end
 $$;
 
+-- What a later engine knows of it.
+create or replace function hotmesh._graph_replan(id bigint, plan jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    update graphs g set plan = _graph_replan.plan
+    where g.id = _graph_replan.id and g.plan <> _graph_replan.plan;
+end
+$$;
+
 -- New jobs take this version. What the app's other versions answered is answered no more; bare
 -- graphs only make way for the same topic.
 create or replace function hotmesh._graph_activate(version text)

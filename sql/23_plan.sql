@@ -352,6 +352,42 @@ begin
 end
 $$;
 
+-- For an engine that has come since. Steps of jobs are known by the numbers of their activities:
+-- these stay. What can't be compiled any more goes on as it is; nothing is refused here.
+create or replace function hotmesh._plan_renew(graph hotmesh.graphs)
+returns void
+language plpgsql
+as $$
+declare
+    v_ids constant jsonpath := '$.activities[*].id';
+    v_plan jsonb;
+begin
+    v_plan := hotmesh._plan_build(graph.plan ->> 'app', graph.document -> 'graph');
+    if jsonb_path_query_array(v_plan, v_ids) = jsonb_path_query_array(graph.plan, v_ids) then
+        perform hotmesh._graph_replan(graph.id, v_plan);
+        perform hotmesh._plan_compile(graph);
+        return;
+    end if;
+    perform hotmesh._plan_warn(graph, 'its activities would get other numbers');
+exception
+    when data_exception or syntax_error_or_access_rule_violation or program_limit_exceeded
+        or feature_not_supported or internal_error
+    then
+        perform hotmesh._plan_warn(graph, sqlerrm);
+end
+$$;
+
+create or replace function hotmesh._plan_warn(graph hotmesh.graphs, why text)
+returns void
+language plpgsql
+as $$
+begin
+    raise warning 'graph "%", version "%", stays as it was compiled: %',
+        left(graph.topic, 200), left(graph.version, 60), left(why, 500) using
+        hint = 'Its jobs go on. Deploy a version of it that this engine compiles.';
+end
+$$;
+
 create or replace function hotmesh._plan_drop(ids bigint[])
 returns void
 language plpgsql

@@ -180,6 +180,20 @@ bare graph is version 1, and takes the place of an active one at once. Answers w
 Raises MSH20 with every fault, MSH21 for a version that goes backwards, or is active and says
 something else.';
 
+-- An upgrade of the app compiles what was deployed, and whatever jobs go by.
+create or replace function hotmesh._deploy_renew(schema text)
+returns void
+language plpgsql
+as $$
+begin
+    perform set_config('search_path', 'pg_catalog, ' || schema || ', hotmesh, pg_temp', true);
+    perform hotmesh._plan_renew(g::hotmesh.graphs)
+    from graphs g
+    where g.state <> 'retired' or exists (
+        select from jobs j where j.graph_id = g.id and j.closed_at is null);
+end
+$$;
+
 create or replace function hotmesh.graph_activate(app text, version text)
 returns boolean
 language plpgsql

@@ -244,12 +244,14 @@ begin
     perform hotmesh._app_run(array(
         select hotmesh._grant_give(v_app.schema_name, h, hotmesh._grant_kind(h))
         from hotmesh._grant_holders(v_app.schema_name) h));
+    perform hotmesh._deploy_renew(v_app.schema_name);
     return v_app;
 end
 $$;
 comment on function hotmesh.app_upgrade(text) is
-'Bring the tables and keys of an app up to the installed engine. May be repeated; waits for a lock
-for 10 s at most. Raises MSH00 if there is no such app.';
+'Bring the tables, keys and compiled graphs of an app up to the installed engine. A graph that it
+can''t compile stays as it is, with a warning. May be repeated; waits for a lock for 10 s at most.
+Raises MSH00 if there is no such app.';
 
 revoke all on schema hotmesh from public;
 revoke all on all functions in schema hotmesh from public;
