@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-c605b49f-cf11791f
+-- build 0.1.0-c605b49f-ef355d40
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-cf11791f'
+    select '0.1.0-c605b49f-ef355d40'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -10609,6 +10609,21 @@ begin
     where w.name = any (array(
         select s.name from workers s where s.name = any (v_asleep) for update skip locked));
     perform pg_notify(hotmesh._worker_channel(n), '') from unnest(v_asleep) n;
+end
+$$;
+
+-- Is a worker there, awake or asleep, that serves the topic?
+create or replace function hotmesh._worker_serves(kind text, queue text, name text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select
+        from workers w
+        cross join unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
+        where t.kind = _worker_serves.kind and t.queue = _worker_serves.queue
+          and t.name = _worker_serves.name);
 end
 $$;
 
@@ -21132,6 +21147,27 @@ begin
 end
 $$;
 
+-- Jobs that are done in one piece, with their arguments.
+create or replace function hotmesh._delivery_whole(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
+           s.attempt, a.value, null::bigint, null::jsonb,
+           extract(epoch from j.created_at)::double precision,
+           extract(epoch from hotmesh.now())::double precision, null::text, null::integer
+    from streams s
+    join jobs j on j.id = s.job_id
+    cross join lateral (
+        select i.value from jobs_attributes i
+        where i.job_id = s.job_id and i.field = 'input'
+        offset 0) a
+    where s.id = any (ids) and j.closed_at is null;
+end
+$$;
+
 -- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is
 -- dropped.
 create or replace function hotmesh._delivery_put_back(ids bigint[])
@@ -21549,7 +21585,7 @@ seen, isolate, host, pid, limits (those it knows), brief (it turns again at once
 and wakes others). Rows: see the type hotmesh.delivery.';
 
 -- 94_claim.sql
-create or replace function hotmesh._claim_names(queue text)
+create or replace function hotmesh._claim_names(kind text, queue text)
 returns text[]
 language plpgsql
 as $$
@@ -21557,16 +21593,95 @@ begin
     return array(
         with recursive found (name) as (
             (select s.name from streams s
-             where s.state = 'ready' and s.kind = 'activity' and s.queue = _claim_names.queue
+             where s.state = 'ready' and s.kind = _claim_names.kind
+               and s.queue = _claim_names.queue
              order by s.name limit 1)
             union all
             select (select s.name from streams s
-                    where s.state = 'ready' and s.kind = 'activity'
+                    where s.state = 'ready' and s.kind = _claim_names.kind
                       and s.queue = _claim_names.queue and s.name > f.name
                     order by s.name limit 1)
             from found f
             where f.name is not null)
         select f.name from found f where f.name is not null limit 1000);
+end
+$$;
+
+-- Has nothing been written down that a replay would need?
+create or replace function hotmesh._claim_fresh(job_id bigint)
+returns boolean
+language plpgsql
+as $$
+begin
+    return not exists (
+        select from jobs_attributes a
+        where a.job_id = _claim_fresh.job_id and a.sequence is not null);
+end
+$$;
+
+-- Is it code that serves the name? Then the first of its runs shows that.
+create or replace function hotmesh._claim_replays(queue text, name text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return hotmesh._worker_serves('workflow', queue, name) or not (
+        select hotmesh._claim_fresh(s.job_id)
+        from streams s
+        where s.state = 'ready' and s.kind = 'workflow'
+          and s.queue = _claim_replays.queue and s.name = _claim_replays.name
+        order by s.priority desc, s.id
+        limit 1);
+end
+$$;
+
+-- Runs that may be done in one piece. Where the queue is limited, they have a slot, or what begins
+-- gets one.
+create or replace function hotmesh._claim_whole(
+    queue text, name text, worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_limited boolean := hotmesh._limit_of('workflow', array[queue]) <> '{}';
+    v_ids bigint[] := array(
+        select s.id
+        from streams s
+        where s.state = 'ready' and s.kind = 'workflow'
+          and s.queue = _claim_whole.queue and s.name = _claim_whole.name
+          and s.dimension = '' and s.sequence is null and (s.slot = 2 or not v_limited)
+          and hotmesh._claim_fresh(s.job_id)
+        order by s.priority desc, s.id
+        limit take
+        for update skip locked);
+begin
+    perform hotmesh._stream_lease(v_ids, worker, lease) where v_ids <> '{}';
+    if v_limited then
+        v_ids := v_ids || hotmesh._limit_take(
+            'workflow', queue, name, worker, take - cardinality(v_ids), lease);
+    end if;
+    return v_ids;
+end
+$$;
+
+-- Runs of workflows that no code serves: what does would have to replay.
+create or replace function hotmesh._claim_runs(
+    queue text, worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := '{}';
+    v_name text;
+begin
+    foreach v_name in array hotmesh._claim_names('workflow', queue) loop
+        exit when cardinality(v_ids) >= take;
+        if not hotmesh._claim_replays(queue, v_name) then
+            v_ids := v_ids || hotmesh._claim_whole(
+                queue, v_name, worker, take - cardinality(v_ids), lease);
+        end if;
+    end loop;
+    return v_ids;
 end
 $$;
 
@@ -21598,29 +21713,61 @@ begin
     -- Of other queues nothing is touched: the caller may stay in its transaction.
     perform hotmesh._lease_sweep(100, queue);
     perform hotmesh._lane_admit();
-    v_names := hotmesh._claim_names(queue);
+    v_names := hotmesh._claim_names('activity', queue);
     v_ids := case when v_names = '{}' then '{}' else hotmesh._limit_claim(
         'activity', array_fill(queue, array[cardinality(v_names)]), v_names, worker, take,
         lease) end;
     return query
     select c.id, c.token, c.name, c.args, c.attempt, c.key
     from hotmesh._delivery_activities(v_ids) c;
+    if cardinality(v_ids) < take then
+        return query
+        select r.id, r.token, r.name, r.args, r.attempt, r.key
+        from hotmesh._delivery_whole(
+            hotmesh._claim_runs(queue, worker, take - cardinality(v_ids), lease)) r;
+    end if;
 end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
-'Take up to `take` messages of a queue for `lease`: activities of workflows, and tasks of graphs,
-whose queue is their topic. Runs of workflows are not among them: they need replay. Report each by
-stream_complete or stream_fail with its token, or extend it in time.';
+'Take up to `take` messages of a queue for `lease`: activities of workflows; tasks of graphs, whose
+queue is their topic; and jobs whose workflow no worker is there for, to be done in one piece.
+Report each by stream_complete or stream_fail with its token, or extend it in time.';
 
--- One report through the turn; a message that is locked this instant is waited for: here the caller
--- has nothing else to do.
+-- Of a job that is done in one piece the report is the outcome of its code.
+create or replace function hotmesh._claim_outcome(report jsonb, job_id bigint)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_cursor bigint;
+begin
+    select j.cursor into v_cursor from jobs j where j.id = job_id for update;
+    return report - '{output,error}'::text[] || jsonb_build_object(
+        'cursor', v_cursor, 'outcome', case
+            when report ? 'error' then jsonb_build_object('error', report -> 'error')
+            else jsonb_build_object('output', report -> 'output') end);
+end
+$$;
+
+-- One report through the turn; what is locked this instant is waited for: here the caller has
+-- nothing else to do.
 create or replace function hotmesh._claim_report(report jsonb)
 returns text
 language plpgsql
 as $$
 declare
+    v_job_id bigint;
     v_verdict text;
 begin
+    select s.job_id into v_job_id
+    from streams s
+    where s.id = (report ->> 'id')::bigint and s.kind = 'workflow';
+    if found then
+        report := hotmesh._claim_outcome(report, v_job_id);
+        if not hotmesh._claim_fresh(v_job_id) then
+            return 'stale';
+        end if;
+    end if;
     perform from streams s where s.id = (report ->> 'id')::bigint for update;
     if not found then
         return 'stale';
@@ -21648,7 +21795,7 @@ begin
     end if;
     perform from streams s
     where s.id = stream_hold.id and s.token = stream_hold.token
-      and s.kind = 'activity' and s.state = 'leased'
+      and s.kind in ('activity', 'workflow') and s.state = 'leased'
     for update;
     if not found then
         return 'stale';

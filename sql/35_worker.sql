@@ -116,6 +116,21 @@ begin
 end
 $$;
 
+-- Is a worker there, awake or asleep, that serves the topic?
+create or replace function hotmesh._worker_serves(kind text, queue text, name text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select
+        from workers w
+        cross join unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
+        where t.kind = _worker_serves.kind and t.queue = _worker_serves.queue
+          and t.name = _worker_serves.name);
+end
+$$;
+
 -- Wakes one idle worker that serves the topic.
 create or replace function hotmesh._worker_wake_for(kind text, queue text, name text)
 returns void

@@ -137,6 +137,27 @@ begin
 end
 $$;
 
+-- Jobs that are done in one piece, with their arguments.
+create or replace function hotmesh._delivery_whole(ids bigint[])
+returns setof hotmesh.delivery
+language plpgsql
+as $$
+begin
+    return query
+    select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
+           s.attempt, a.value, null::bigint, null::jsonb,
+           extract(epoch from j.created_at)::double precision,
+           extract(epoch from hotmesh.now())::double precision, null::text, null::integer
+    from streams s
+    join jobs j on j.id = s.job_id
+    cross join lateral (
+        select i.value from jobs_attributes i
+        where i.job_id = s.job_id and i.field = 'input'
+        offset 0) a
+    where s.id = any (ids) and j.closed_at is null;
+end
+$$;
+
 -- A run whose job is locked by somebody else comes back in 100 ms; one whose job is gone is
 -- dropped.
 create or replace function hotmesh._delivery_put_back(ids bigint[])

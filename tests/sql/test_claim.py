@@ -157,9 +157,13 @@ def test_an_old_token_is_stale(db: Connection, caller: Connection, clock: Clock)
     assert complete(caller, message, token + 1, "in time") == "ok"
 
 
-def test_a_workflow_is_not_completed_through_this_door(db: Connection, caller: Connection) -> None:
+def test_code_that_is_under_way_is_not_completed_through_this_door(
+    db: Connection, caller: Connection
+) -> None:
     start(caller, "a")
-    run = Hand(caller).take()
+    hand = Hand(caller)
+    run = hand.take()
+    hand.report(run, commands=[activity(1)], running=True)
     with unchanged(db):
         assert complete(caller, run.id, run.token, 1) == "stale"
 
@@ -320,3 +324,130 @@ def test_a_queue_is_served_whatever_its_functions_are_called(caller: Connection)
     assert claim(caller, 9, queue="other") == []
     found = [row[2] for take in (10, 10, 10) for row in claim(caller, take, queue="mixed")]
     assert sorted(found) == sorted(names)
+
+
+# --- jobs in one piece ----------------------------------------------------------------------------
+
+
+def test_a_job_that_no_code_serves_is_done_by_hand(db: Connection, caller: Connection) -> None:
+    start(caller, "a", [5], queue="mail", workflow="letter")
+    start(caller, "b", [6], queue="mail", workflow="letter", priority=3)
+    start(caller, "c", [7], queue="mail", workflow="parcel")
+    found = [row[2:] for row in claim(caller, 9, "mail")]
+    assert sorted(found[:2]) == [("letter", [5], 1, "a"), ("letter", [6], 1, "b")]
+    assert found[2] == ("parcel", [7], 1, "c")
+    assert claim(caller, 9, "mail") == []
+
+
+def test_the_most_urgent_one_comes_first(caller: Connection) -> None:
+    start(caller, "a", queue="mail")
+    start(caller, "b", queue="mail", priority=3)
+    assert [claim(caller, 1, "mail")[0][5] for _ in "ab"] == ["b", "a"]
+
+
+def test_its_report_is_the_outcome(db: Connection, caller: Connection) -> None:
+    for key in "ab":
+        start(caller, key, queue="mail")
+    [(message, token, *_), (other, second, *_)] = claim(caller, 9, "mail")
+    assert complete(caller, message, token, {"sent": True}) == "ok"
+    assert one(caller, "select hotmesh.job_result('my-app', 'a')") == {"sent": True}
+    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 0
+    assert fail(caller, other, second, {"type": "NoStamp", "message": "no stamp"}) == "ok"
+    told = one(caller, "select hotmesh.job_state('my-app', 'b', true)")["metadata"]["err"]
+    assert "no stamp" in str(told)
+    assert messages(db) == []
+    with unchanged(db):
+        assert complete(caller, message, token, 1) == "stale"
+
+
+def test_it_is_tried_again_under_the_policy_of_its_start(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    clock.freeze()
+    policy = {"maximum_attempts": 2, "initial_interval": 1}
+    start(caller, "a", queue="mail", retry_policy=policy)
+    [(message, token, _, _, attempt, _)] = claim(caller, 9, "mail")
+    assert attempt == 1
+    assert fail(caller, message, token, {"type": "E", "message": "no"}) == "ok"
+    assert claim(caller, 9, "mail") == []
+    clock.advance("10 seconds")
+    [(message, token, _, _, attempt, _)] = claim(caller, 9, "mail")
+    assert attempt == 2
+    assert fail(caller, message, token, {"type": "E", "message": "no"}) == "ok"
+    error = (
+        "select a.value ->> 'code' from my_app.jobs_attributes a"
+        " join my_app.jobs j on j.id = a.job_id where j.key = 'a' and a.field = 'error'"
+    )
+    assert one(db, error) == "597"
+
+
+def test_one_whose_worker_died_goes_to_the_next(caller: Connection, clock: Clock) -> None:
+    start(caller, "a", queue="mail")
+    [(message, token, *_)] = claim(caller, 9, "mail")
+    extend = "select hotmesh.stream_extend('my-app', %s, %s, '1 minute')"
+    assert one(caller, extend, message, token) == "ok"
+    clock.advance("59 seconds")
+    assert claim(caller, 9, "mail") == []
+    clock.advance("2 seconds")
+    [again] = claim(caller, 9, "mail")
+    assert again[:2] == (message, token + 1)
+    assert complete(caller, message, token) == "stale"
+    assert complete(caller, message, token + 1) == "ok"
+
+
+def test_its_writes_come_and_go_with_its_report(
+    db: Connection, caller: Connection, sessions: Sessions, caller_dsn: str
+) -> None:
+    start(caller, "a", queue="mail")
+    [(message, token, *_)] = claim(caller, 9, "mail")
+    (holder,) = sessions("holder", dsn=caller_dsn)
+    holder.begin()
+    assert holder.value(HOLD, [message, token]) == "ok"
+    assert (
+        holder.value("select hotmesh.stream_complete('my-app', %s, %s)", [message, token]) == "ok"
+    )
+    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 1
+    holder.commit()
+    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 0
+
+
+def test_what_code_serves_is_left_to_it(caller: Connection) -> None:
+    """Whether it is awake, or has begun and is away."""
+    hand = Hand(caller)
+    hand.turn(seen=True, idle=True)
+    start(caller, "a")
+    assert claim(caller, 9) == []
+    run = hand.take()
+    hand.report(run, commands=[activity(1, queue="acts")])
+    [(message, token, *_)] = claim(caller, 9, "acts")
+    caller.execute("select hotmesh.worker_stop('my-app', 'hand', '{}')")
+    assert complete(caller, message, token) == "ok"
+    assert claim(caller, 9) == []
+    assert hand.take().key == "a"
+
+
+def test_the_limits_of_its_queue_hold(db: Connection, caller: Connection, clock: Clock) -> None:
+    db.execute("select hotmesh.queue_limit('my-app', 'mail', concurrency => 1)")
+    for key in "ab":
+        start(caller, key, queue="mail")
+    [(message, token, *_)] = claim(caller, 9, "mail")
+    assert claim(caller, 9, "mail") == []
+    clock.advance("16 seconds")
+    [again] = claim(caller, 9, "mail")
+    assert again[:2] == (message, token + 1)
+    assert complete(caller, message, token + 1) == "ok"
+    assert len(claim(caller, 9, "mail")) == 1
+
+
+def test_two_never_take_the_same_one(
+    caller: Connection, sessions: Sessions, caller_dsn: str
+) -> None:
+    for number in range(4):
+        start(caller, str(number), queue="mail")
+    first, second = sessions("first", "second", dsn=caller_dsn)
+    for session in (first, second):
+        session.begin()
+        session.run(CLAIM, ["mail", session.name, 2, "15 s"])
+    for session in (first, second):
+        session.commit()
+    assert claim(caller, 9, "mail") == []
