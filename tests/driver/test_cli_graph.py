@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
 
 from hotmesh import cli
+from support.shell import APP, Said, Tool
 
-APP = ["--app", "my-app"]
 GRAPH = """\
 subscribes: pure
 activities:
@@ -35,21 +33,6 @@ app:
         t:
           - to: nobody
 """
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Tool = Callable[..., Said]
 
 
 @pytest.fixture
