@@ -1,4 +1,4 @@
-"""A HotMesh, and the command line tool with its workers, for the files that need them."""
+"""A house of workers, a HotMesh, the command line tool: for the files that need them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import pytest
 from hotmesh import HotMesh, cli
 from support.crash import Child, python_path
 from support.echo import Open
-from support.flows import APP
+from support.flows import APP, House, opened
 from support.shell import APP as OPTION
 from support.shell import FLOWS, Said, Start, Tool
+
+
+@pytest.fixture
+async def house(dsn: str) -> AsyncIterator[House]:
+    async with opened(dsn) as house:
+        yield house
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,16 +17,10 @@ import pytest
 from hotmesh import MemFlow, errors, workflow
 from hotmesh.errors import FatalError, JobFailedError, MaxedError
 from support.engine import APP
-from support.flows import FAST, House, opened, wait_for
+from support.flows import FAST, House, wait_for
 
 SINCE_3_11 = pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 async def echo(value: Any) -> Any:
