@@ -139,16 +139,23 @@ def _copy(rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def orders(world: World, name: str, *, jobs: int, concurrent: int, pairs: int) -> list[Row]:
+def orders(world: World, name: str, *, jobs: int, concurrent: list[int], pairs: int) -> list[Row]:
     """The orders of the seeds as a graph, and as code, each with one worker with as many slots."""
     with world.app(name) as app, world.connect() as conn:
         _deploy(conn, app, ORDERS)
-        found = []
-        for _ in range(pairs + 1):
-            graph = asyncio.run(_graph(world, conn, app, jobs, concurrent))
-            code = asyncio.run(_code(world, conn, app, jobs, concurrent))
-            found.append({"per_s": graph, "code_per_s": code, "of_code": graph / code})
-    return [{"case": f"{jobs:,} orders", **medians(found[1:])}]
+        return [
+            {"case": f"{jobs:,} orders, {slots} at a time", **_orders(world, conn, app, jobs, slots, pairs)}
+            for slots in concurrent
+        ]  # fmt: skip
+
+
+def _orders(world: World, conn: Connection, app: str, jobs: int, slots: int, pairs: int) -> Row:
+    found = []
+    for _ in range(pairs + 1):
+        graph = asyncio.run(_graph(world, conn, app, jobs, slots))
+        code = asyncio.run(_code(world, conn, app, jobs, slots))
+        found.append({"per_s": graph, "code_per_s": code, "of_code": graph / code})
+    return medians(found[1:])
 
 
 async def check(item: str) -> int:
