@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -14,15 +12,6 @@ from psycopg.types.json import Jsonb
 from support.clock import Clock
 from support.graphs import Connection, Graphs
 from support.hand import messages, one
-from support.sessions import Session
-
-Sessions = Callable[..., tuple[Session, ...]]
-
-
-@pytest.fixture
-def graphs(db: Connection) -> Graphs:
-    return Graphs(db)
-
 
 LONE = "subscribes: lone\nactivities: {t: {type: trigger}}"
 
@@ -257,191 +246,6 @@ hooks:
     ]  # fmt: skip
 
 
-ERRORS = """
-subscribes: errors
-activities:
-  t: {type: trigger}
-  w: {type: worker, topic: errs}
-  ok: {type: hook, job: {maps: {path: ok}}}
-  bad: {type: hook, job: {maps: {path: bad, message: '{w.output.data.message}'}}}
-  div: {type: hook, job: {maps: {q: {'@pipe': [['{t.output.data.obj}'], ['{@string.split}']]}}}}
-transitions:
-  t: [{to: w}, {to: div, conditions: {match: [{expected: true, actual: '{t.output.data.boom}'}]}}]
-  w: [{to: ok, conditions: {code: [200, 201]}}, {to: bad, conditions: {code: '50*'}}]
-"""
-
-
-def test_errors_go_their_own_ways(graphs: Graphs) -> None:
-    graphs.deploy(ERRORS)
-    key = graphs.pub("errors")
-    graphs.work("errs", {"message": "oops"}, status="error", code=503)
-    assert graphs.state(key) == (0, {"path": "bad", "message": "oops"}, None)
-    key = graphs.pub("errors")
-    graphs.work("errs", code=201)
-    assert graphs.state(key).data == {"path": "ok"}
-
-
-def test_an_error_that_nothing_takes_up_fails_the_job(graphs: Graphs) -> None:
-    graphs.deploy(ERRORS)
-    key = graphs.pub("errors")
-    graphs.work("errs", {"message": "gone"}, status="error", code=404)
-    state = graphs.state(key)
-    assert state.status < 0
-    assert (state.error["code"], state.error["message"], state.error["activity"]) == (
-        404,
-        "gone",
-        "w",
-    )
-
-
-def test_an_exception_that_nothing_takes_up_fails_the_job(graphs: Graphs) -> None:
-    graphs.deploy(ERRORS)
-    key = graphs.pub("errors")
-    [task] = graphs.claim("errs")
-    assert graphs.fail(task, 598) == "ok"
-    assert graphs.state(key).error["code"] == 598
-
-
-def test_an_expression_that_fails_is_named_and_fails_its_job_only(
-    graphs: Graphs, db: Connection
-) -> None:
-    graphs.deploy(ERRORS)
-    good = graphs.pub("errors")
-    state = graphs.run("errors", {"boom": True, "obj": {}})
-    assert state.status < 0
-    assert state.error["expression"].startswith("activities.div.job.maps.")
-    assert graphs.state(good).status == 1
-    assert one(db, "select count(*) from my_app.streams") == 1  # the good one's
-
-
-def test_a_worker_that_is_not_ready_answers_later(graphs: Graphs) -> None:
-    graphs.deploy(ERRORS)
-    key = graphs.pub("errors")
-    metadata = graphs.work("errs", status="pending", code=202).args[0]["metadata"]
-    assert graphs.state(key).status == 1
-    for verdict in ("ok", "stale"):
-        answer = {"metadata": metadata, "code": 200, "data": {}}
-        assert (
-            one(graphs.connection, "select hotmesh.graph_add('my-app', %s)",
-                psycopg.types.json.Jsonb(answer)) == verdict
-        )  # fmt: skip
-        graphs.turn()
-    assert graphs.state(key) == (0, {"path": "ok"}, None)
-
-
-def test_a_retry_by_code_asks_again(graphs: Graphs, clock: Clock) -> None:
-    graphs.deploy("""
-subscribes: again
-activities:
-  t: {type: trigger}
-  w: {type: worker, topic: flaky, retry: {'500': [2]}, job: {maps: {n: '{w.output.data.n}'}}}
-transitions: {t: [{to: w}]}
-""")
-    key = graphs.pub("again")
-    for _ in range(2):
-        graphs.work("flaky", status="error", code=500)
-        assert messages(graphs.connection) == [("activity", "delayed")]
-        clock.advance("200 ms")
-    graphs.work("flaky", {"n": 3})
-    assert graphs.state(key) == (0, {"n": 3}, None)
-
-
-@pytest.mark.parametrize("key", ["", ", id: kid"])
-def test_a_retry_by_code_awaits_another_child(graphs: Graphs, clock: Clock, key: str) -> None:
-    graphs.deploy("""
-subscribes: kid
-activities:
-  t: {type: trigger}
-  w: {type: worker, topic: kw, job: {maps: {n: '{w.output.data.n}', got: '{t.output.data.a}'}}}
-transitions: {t: [{to: w}]}
-""")
-    graphs.deploy(f"""
-subscribes: again
-activities:
-  t: {{type: trigger}}
-  s: {{type: await, topic: kid, retry: {{'5**': [2]}}, input: {{maps: {{a: 7}}}},
-      job: {{maps: {{n: '{{s.output.data.n}}', got: '{{s.output.data.got}}'}}}}{key}}}
-transitions: {{t: [{{to: s}}]}}
-""")
-    good = graphs.pub("again")
-    for answer in ({"status": "error", "code": 500}, {"status": "error", "code": 503}, {}):
-        clock.advance("2 s")
-        graphs.turn()
-        graphs.work("kw", {"n": 2}, **answer)
-    assert graphs.state(good) == (0, {"n": 2, "got": 7}, None)
-
-
-def test_a_retry_by_code_calls_a_function_of_sql_again(
-    graphs: Graphs, db: Connection, clock: Clock
-) -> None:
-    db.execute("""
-create table public.tries (n int);
-insert into public.tries values (0);
-create function public.flaky(data jsonb) returns jsonb language plpgsql security definer
-set search_path = pg_catalog, pg_temp as $$
-begin
-    if (select n from public.tries) < (data ->> 'after')::int then
-        raise exception 'not yet';
-    end if;
-    return data;
-end $$""")
-    graphs.deploy("""
-subscribes: flaky
-activities:
-  t: {type: trigger}
-  s: {type: sql, function: public.flaky, retry: {'598': [2]}, job: {maps: {
-      after: '{s.output.data.after}'}}}
-transitions: {t: [{to: s}]}
-""")
-    good, bad = graphs.pub("flaky", {"after": 1}), graphs.pub("flaky", {"after": 9})
-    db.execute("update public.tries set n = 1")
-    for _ in range(3):
-        clock.advance("1 s")
-        graphs.turn()
-    assert graphs.state(good) == (0, {"after": 1}, None)
-    assert graphs.state(bad).error["message"] == "not yet"
-    assert messages(db) == []
-
-
-def test_a_retry_by_code_counts_what_workers_raise_too(graphs: Graphs, clock: Clock) -> None:
-    graphs.deploy("""
-subscribes: again
-activities:
-  t: {type: trigger}
-  w: {type: worker, topic: flaky, retry: {'500': [3]}}
-transitions: {t: [{to: w}]}
-""")
-    clock.freeze()
-    key = graphs.pub("again")
-    due = """select round(extract(epoch from visible_at - created_at) * 1000)
-             from my_app.streams where state = 'delayed'"""
-    for delay in (10, 100, 1000):
-        [task] = graphs.claim("flaky")
-        graphs.fail(task, 500)
-        assert one(graphs.connection, due) == delay
-        clock.advance(f"{delay} ms")
-    [task] = graphs.claim("flaky")
-    graphs.fail(task, 500)
-    assert graphs.state(key).status < 0
-
-
-def test_a_late_answer_of_a_failed_job_is_dropped(graphs: Graphs) -> None:
-    graphs.deploy("""
-subscribes: two
-activities:
-  t: {type: trigger}
-  a: {type: worker, topic: left}
-  b: {type: worker, topic: right}
-transitions: {t: [{to: a}, {to: b}]}
-""")
-    key = graphs.pub("two")
-    [right] = graphs.claim("right")
-    graphs.work("left", status="error", code=500)
-    before = graphs.state(key)
-    assert graphs.answer(right) == "stale"
-    assert graphs.state(key) == before
-
-
 def test_jobs_keep_the_version_they_began_with(graphs: Graphs) -> None:
     def version(number: int) -> str:
         return f"""
@@ -544,50 +348,6 @@ transitions: {t: [{to: w}, {to: i}]}
     assert graphs.claim("other") == []
 
 
-def test_a_function_of_sql_is_a_step(graphs: Graphs, db: Connection) -> None:
-    db.execute("""
-create function public.price(data jsonb) returns jsonb language sql security definer
-set search_path = pg_catalog, pg_temp as $$ select jsonb_build_object('total',
-      (data ->> 'n')::int * 2) $$""")
-    graphs.deploy("""
-subscribes: priced
-activities:
-  t: {type: trigger}
-  s: {type: sql, function: public.price, job: {maps: {total: '{s.output.data.total}'}}}
-  bad: {type: hook, job: {maps: {bad: '{s.output.data.sqlstate}'}}}
-transitions:
-  t: [{to: s}]
-  s: [{to: bad, conditions: {code: 598}}]
-""")
-    assert graphs.run("priced", {"n": 21}) == (0, {"total": 42}, None)
-    db.execute("alter function public.price(jsonb) security invoker")
-    assert graphs.run("priced", {"n": 21}) == (0, {"bad": "22023"}, None)
-    db.execute("alter function public.price(jsonb) security definer")
-    assert graphs.run("priced", {"n": "x"}) == (0, {"bad": "22P02"}, None)
-
-
-@pytest.mark.parametrize(
-    ("function", "fault"),
-    [
-        ("public.nobody", "there is no function public.nobody(jsonb)"),
-        ("pg_catalog.jsonb_typeof", "security definer"),
-        ("drop table; --", "drop table; --"),
-    ],
-)
-def test_a_function_that_a_graph_may_not_call_is_refused(
-    graphs: Graphs, function: str, fault: str
-) -> None:
-    with pytest.raises(psycopg.DatabaseError, match=re.escape(fault)) as caught:
-        graphs.deploy(f"""
-subscribes: bad
-activities:
-  t: {{type: trigger}}
-  s: {{type: sql, function: '{function}'}}
-transitions: {{t: [{{to: s}}]}}
-""")
-    assert caught.value.sqlstate == "MSH20"
-
-
 def test_a_cancelled_graph_ends(graphs: Graphs, db: Connection) -> None:
     graphs.deploy(ORDER)
     key = graphs.pub("order.requested")
@@ -595,41 +355,6 @@ def test_a_cancelled_graph_ends(graphs: Graphs, db: Connection) -> None:
     state = graphs.state(key)
     assert (state.status < 0, state.error["code"]) == (True, 499)
     assert messages(db) == []
-
-
-FAMILY = """
-subscribes: young
-activities:
-  t: {type: trigger, stats: {id: young, key: '{$self.output.data.kind}'}}
-  w: {type: worker, topic: works, job: {maps: {n: '{w.output.data.n}'}}}
-transitions: {t: [{to: w}]}
-"""
-
-
-def test_the_state_of_a_graphs_job_speaks_as_hotmesh_does(graphs: Graphs, clock: Clock) -> None:
-    clock.freeze("2030-01-01 12:03:04.567+00")
-    graphs.deploy(FAMILY)
-    graphs.deploy("""
-subscribes: old
-activities:
-  t: {type: trigger, stats: {id: old}}
-  a: {type: await, topic: young, input: {maps: {kind: bear}}}
-transitions: {t: [{to: a}]}
-""")
-    graphs.pub("old")
-    db = graphs.connection
-    clock.freeze("2030-01-01 12:13:00+00")
-    graphs.work("works", {"message": "no"}, status="error", code=418)
-    state = one(db, "select hotmesh.job_state('my-app', 'young', true)")
-    gid, pg = (state["metadata"].pop(name) for name in ("gid", "pg"))
-    assert (int(gid) > int(pg), state.pop("data")) == (True, {})
-    error = state["metadata"].pop("err")
-    assert (error["code"], error["message"]) == (418, "no")
-    assert state["metadata"] == {
-        "jid": "young", "tpc": "young", "app": "my-app", "vrs": "1", "aid": "t", "key": "bear",
-        "js": -999999999, "jc": "20300101120304.567", "ju": "20300101121300.000",
-        "ts": "203001011200", "pj": "old", "pd": ",0,0", "pa": "a",
-    }  # fmt: skip
 
 
 def test_an_export_of_a_graphs_job_has_the_way_it_went(graphs: Graphs) -> None:
@@ -655,90 +380,6 @@ transitions: {t: [{to: a}]}
         f",0,{turn},0" for turn in range(12)
     ]
     assert one(db, "select hotmesh.job_state('my-app', %s)", child) == {"n": 12}
-
-
-def test_what_nobody_foresaw_ends_one_job_and_stops_no_turn(
-    graphs: Graphs, db: Connection, clock: Clock
-) -> None:
-    """A code of the user's own is caught by no list; the jobs beside it go on."""
-    db.execute("""
-create function public.odd(data jsonb) returns jsonb language plpgsql security definer
-set search_path = pg_catalog, pg_temp as $$ begin
-    if data ->> 'bad' = 'true' then raise exception 'odd' using errcode = 'UE001'; end if;
-    return data;
-end $$""")
-    graphs.deploy("""
-subscribes: odd
-activities:
-  t: {type: trigger}
-  h: {type: hook, sleep: 60}
-  s: {type: sql, function: public.odd}
-transitions: {t: [{to: h}], h: [{to: s}]}
-""")
-    keys = [graphs.pub("odd", {"bad": bad}) for bad in (False, True, False)]
-    clock.advance("61 s")
-    graphs.turn()
-    states = [graphs.state(key) for key in keys]
-    assert [state.status == 0 for state in states] == [True, False, True]
-    assert states[1].error["message"] == "odd (UE001)"
-
-
-STOCK = """
-create table public.stock (n int);
-insert into public.stock values (5);
-grant all on public.stock to public;
-create function public.take(data jsonb) returns jsonb language plpgsql security definer
-set search_path = pg_catalog, pg_temp as $$
-declare v int;
-begin
-    update public.stock set n = n - (data ->> 'n')::int returning n into v;
-    return jsonb_build_object('left', v);
-end $$"""
-TAKES = """
-subscribes: takes
-activities:
-  t: {type: trigger}
-  h: {type: hook, sleep: '{t.output.data.sleep}'}
-  s: {type: sql, function: public.take, input: {maps: {n: '{t.output.data.n}'}},
-      job: {maps: {left: '{s.output.data.left}'}}}
-transitions: {t: [{to: h}], h: [{to: s}]}
-"""
-
-
-def test_a_function_of_sql_that_meets_a_lock_in_a_turn_is_called_again(
-    graphs: Graphs, db: Connection, clock: Clock, sessions: Sessions
-) -> None:
-    db.execute(STOCK)
-    graphs.deploy(TAKES)
-    key = graphs.pub("takes", {"n": 2, "sleep": 60})
-    (a,) = sessions("a")
-    a.begin()
-    a.run("update public.stock set n = n")
-    clock.advance("61 s")
-    graphs.turn()
-    clock.advance("1 s")
-    graphs.turn()
-    assert graphs.state(key).status == 1  # it is not failed, and the turn did not wait
-    a.rollback()
-    clock.advance("2 s")
-    graphs.turn()
-    assert graphs.state(key) == (0, {"left": 3}, None)
-    assert messages(db) == []
-
-
-def test_a_function_of_sql_waits_for_a_lock_in_the_callers_own_transaction(
-    graphs: Graphs, db: Connection, sessions: Sessions
-) -> None:
-    db.execute(STOCK)
-    graphs.deploy(TAKES)
-    a, b = sessions("a", "b")
-    a.begin()
-    a.run("update public.stock set n = 10")
-    pub = b.run_async("select key from hotmesh.graph_pub('my-app', 'takes', '{\"n\": 1}', 'own')")
-    b.wait_blocked()
-    a.commit()
-    assert pub.result(30) == [("own",)]
-    assert graphs.state("own") == (0, {"left": 9}, None)
 
 
 def test_a_worker_without_maps_gets_the_triggers_data_however_late(graphs: Graphs) -> None:
@@ -841,70 +482,6 @@ def test_ways_that_meet_each_have_an_instance_of_their_own(graphs: Graphs, reads
     assert len(steps) == len(set(steps)) == 1 + 50 + 2 * 100
 
 
-METADATA = """
-subscribes: meta
-activities:
-  t: {type: trigger, job: {maps: {began: '{$self.output.metadata.ac}'}}}
-  w: {type: worker, topic: meta.w, job: {maps: {own: '{$self.output.metadata.aid}'}}}
-  h: {type: hook, job: {maps: {
-    w: '{w.output.metadata}', asked: '{w.input.metadata.ac}', n: '{w.output.data.n}'}}}
-  e: {type: hook, job: {maps: {why: '{w.output.metadata.err.code}'}}}
-transitions: {t: [{to: w}], w: [{to: h}, {to: e, conditions: {code: 500}}]}
-"""
-
-
-def test_metadata_of_activities_can_be_read(graphs: Graphs, clock: Clock) -> None:
-    graphs.deploy(METADATA)
-    key = graphs.pub("meta")
-    clock.advance("5 s")
-    graphs.work("meta.w", {"n": 1})
-    data = graphs.state(key).data
-    began, asked, ended = data["began"], data["asked"], data["w"]["au"]
-    assert re.fullmatch(r"\d{14}\.\d{3}", began)
-    assert began <= asked < ended
-    assert data == {"began": began, "own": "w", "n": 1, "asked": asked, "w": {
-        "aid": "w", "atp": "worker", "stp": "meta.w", "dad": ",0,0", "ac": asked, "au": ended,
-        "code": 200,
-    }}  # fmt: skip
-    key = graphs.pub("meta")
-    graphs.work("meta.w", status="error")
-    assert graphs.state(key).data["why"] == 500
-
-
-def test_metadata_that_nobody_reads_are_not_kept(graphs: Graphs, db: Connection) -> None:
-    graphs.deploy(METADATA)
-    graphs.pub("meta")
-    graphs.work("meta.w")
-    kept = db.execute(
-        "select name, value::text like '%metadata%' from my_app.jobs_attributes_all"
-        " where sequence is not null order by name"
-    ).fetchall()
-    assert kept == [("h", False), ("t", True), ("w", True)]
-
-
-@pytest.mark.parametrize(
-    "word", ["{w.output.metadata.l1s}", "{$self.input.metadata.x.y}", "{$hook.metadata.gone}"]
-)
-def test_metadata_that_there_are_not_are_refused(graphs: Graphs, word: str) -> None:
-    told = f"activities.w.job.maps.own: {word} finds nothing: the metadata of an activity are aid"
-    with pytest.raises(psycopg.DatabaseError, match=re.escape(told)):
-        graphs.deploy(METADATA.replace("{$self.output.metadata.aid}", word))
-
-
-def test_an_error_binds_its_code(graphs: Graphs) -> None:
-    graphs.deploy("""
-subscribes: codes
-activities:
-  t: {type: trigger}
-  w: {type: worker, topic: coded}
-  e: {type: hook, job: {maps: {code: '{w.output.data.code}', why: '{w.output.data.why}'}}}
-transitions: {t: [{to: w}], w: [{to: e, conditions: {code: 404}}]}
-""")
-    key = graphs.pub("codes")
-    graphs.work("coded", {"why": "gone"}, status="error", code=404)
-    assert graphs.state(key).data == {"code": 404, "why": "gone"}
-
-
 def test_an_active_version_keeps_what_it_says(graphs: Graphs) -> None:
     document = """
 app:
@@ -919,23 +496,3 @@ app:
         graphs.check(document % 2)
     assert caught.value.sqlstate == "MSH21"
     assert graphs.run("kept").data == {"v": 1}
-
-
-def test_the_error_of_a_child_is_what_its_await_binds(graphs: Graphs) -> None:
-    graphs.deploy("""
-subscribes: child
-activities: {t: {type: trigger}, w: {type: worker, topic: born}}
-transitions: {t: [{to: w}]}
-""")
-    graphs.deploy("""
-subscribes: parent
-activities:
-  t: {type: trigger}
-  a: {type: await, topic: child}
-  e: {type: hook, job: {maps: {code: '{a.output.data.code}', by: '{a.output.data.activity}',
-      said: '{a.output.data.data}', n: '{a.output.data.n}'}}}
-transitions: {t: [{to: a}], a: [{to: e, conditions: {code: '5**'}}]}
-""")
-    key = graphs.pub("parent")
-    graphs.work("born", {"n": 0}, status="error", code=503)
-    assert graphs.state(key) == (0, {"code": 503, "by": "w", "said": {"n": 0}}, None)
