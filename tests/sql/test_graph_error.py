@@ -252,3 +252,49 @@ transitions: {t: [{to: a}], a: [{to: e, conditions: {code: '5**'}}]}
     key = graphs.pub("parent")
     graphs.work("born", {"n": 0}, status="error", code=503)
     assert graphs.state(key) == (0, {"code": 503, "by": "w", "said": {"n": 0}}, None)
+
+
+def test_what_a_worker_of_a_child_says_by_its_code_stays_in_the_child(
+    graphs: Graphs,
+) -> None:
+    graphs.deploy("""
+subscribes: child
+activities: {t: {type: trigger}, w: {type: worker, topic: born, job: {maps: {n:
+    '{w.output.data.n}'}}}}
+transitions: {t: [{to: w}]}
+""")
+    graphs.deploy("""
+subscribes: parent
+activities:
+  t: {type: trigger}
+  a: {type: await, topic: child}
+  ok: {type: hook, job: {maps: {ok: '{a.output.data.n}'}}}
+  bad: {type: hook, job: {maps: {bad: '{a.output.data}'}}}
+transitions:
+  t: [{to: a}]
+  a: [{to: ok, conditions: {code: 200}}, {to: bad, conditions: {code: 500}}]
+""")
+    key = graphs.pub("parent")
+    graphs.work("born", {"n": 1}, code=500)
+    assert graphs.state(key) == (0, {"ok": 1}, None)
+
+
+def test_a_job_that_ends_as_it_would_wait_takes_no_signal(graphs: Graphs) -> None:
+    graphs.deploy("""
+subscribes: brief
+activities:
+  t: {type: trigger, stats: {id: brief}}
+  h: {type: hook}
+  i: {type: interrupt, reason: enough, throw: false}
+transitions: {t: [{to: h}, {to: i}]}
+hooks: {brief.in: [{to: h, conditions: {match: [
+    {expected: '{$job.metadata.jid}', actual: '{$self.hook.data.id}'}]}}]}
+""")
+    graphs.signal("brief.in", {"id": "brief"})
+    graphs.pub("brief")
+    graphs.turn()
+    assert graphs.state("brief").status < 0
+    db = graphs.connection
+    assert db.execute("select kind, name from my_app.signals").fetchall() == [
+        ("signal", "brief.in:brief")
+    ]

@@ -207,6 +207,7 @@ class Model:
         self.waiting: dict[Key, Waiting] = {}
         self.waits: list[Key] = []  # who waits for signals, in their order
         self.mail = list(mail)  # signals that nobody waited for
+        self.taken: list[tuple[str, Answer]] = []  # of them, in this round
         self.posted: list[tuple[str, Answer]] = []  # signals of this instant
         self.todo: deque[tuple[str, Dimension, int | None]] = deque()
         self.rounds: deque[list[tuple[Key, Answer]]] = deque([[], []])
@@ -243,12 +244,15 @@ class Model:
     def settle(self) -> None:
         """Go on as far as it gets by itself: in rounds, what is asked in one is answered later."""
         while self.is_open and (self.todo or any(self.rounds) or self.met()):
+            self.taken = []
             for key, answer in self.rounds.popleft():
                 self.bind(key, answer)
             self.rounds.append([])
             while self.todo and not self.ended:
                 self.enter(*self.todo.popleft())
         if not self.is_open:
+            self.mail = self.taken + self.mail  # a round in which a job ends takes none
+            self.taken = []
             self.met()
             self.waiting.clear()
             self.waits.clear()
@@ -325,7 +329,10 @@ class Model:
         if first is None or any(id == key[0] for id, _ in others):
             self.waits.append(key)
         else:
-            self.rounds[0].append((key, self.mail.pop(first)[1]))
+            self.taken.append(self.mail.pop(first))
+            kinds = [self.graph.nodes[id].mode for (id, _), _ in self.rounds[0]]
+            at = kinds.index("alone") if "alone" in kinds else len(kinds)  # mail comes before those
+            self.rounds[0].insert(at, (key, self.taken[-1][1]))
 
     def bind(self, key: Key, answer: Answer) -> None:
         """An answer: each further one has a dimension of its own."""
@@ -333,8 +340,8 @@ class Model:
         if waiting is None or self.ended:
             return
         waiting.asked = False
-        if answer.is_error and waiting.node.kind == "await":
-            answer = answer._replace(n=None)  # its data is the child's error, as a whole
+        if waiting.node.kind == "await":  # a child says what became of it, not how
+            answer = answer._replace(n=None) if answer.is_error else Answer(n=answer.n)
         id, base = key
         state = "failed" if answer.is_error else "done"
         self.steps[key] = "open" if answer.is_pending else state
