@@ -1,14 +1,14 @@
-"""A house of workers, a HotMesh, the command line tool: for the files that need them."""
+"""A client, a house of workers, a HotMesh, the command line tool: for the files that need them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hotmesh import HotMesh, cli
+from hotmesh import Client, HotMesh, SyncClient, cli
 from support.crash import Child, python_path
 from support.echo import Open
 from support.flows import APP, House, opened
@@ -84,3 +84,15 @@ def worker(child: Start, flows: Path) -> Start:
         return process
 
     return start
+
+
+@pytest.fixture
+def sync_client(dsn: str) -> Iterator[SyncClient]:
+    with SyncClient(dsn, APP) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(dsn: str) -> AsyncIterator[Client]:
+    async with Client(dsn, APP) as client:
+        yield client

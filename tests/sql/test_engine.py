@@ -1,8 +1,7 @@
-"""The engine: starts in the caller's transaction, taken keys, refusals, and answers about a job."""
+"""The engine: starts in the caller's transaction, taken keys, many at once, and refusals."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,33 +11,12 @@ from psycopg.types.json import Jsonb
 
 from support.catalogue import column
 from support.clock import Clock
-from support.hand import (
-    Connection,
-    Hand,
-    activity,
-    contents,
-    done,
-    messages,
-    one,
-    start,
-    timer,
-    unchanged,
-)
+from support.hand import Connection, Hand, messages, one, start, unchanged
+from support.refusals import refusal
 from support.sessions import Session
 
 Sessions = Callable[..., tuple[Session, ...]]
 START = "select key, status from hotmesh.job_start('my-app', 'order', %s, options => %s)"
-
-
-def refusal(connection: Connection, query: str, *params: Any) -> psycopg.errors.Diagnostic:
-    """What a refused call says; a refusal always has a detail and a hint."""
-    with pytest.raises(psycopg.Error) as caught:
-        connection.execute(query, params)
-    diag = caught.value.diag
-    assert diag.message_detail, diag.message_primary
-    assert diag.message_hint, diag.message_primary
-    return diag
-
 
 # --- in the caller's transaction ------------------------------------------------------------------
 
@@ -296,6 +274,7 @@ def test_a_key_that_is_freed_between_two_looks_is_taken(db: Connection, policy: 
 
 # --- many -----------------------------------------------------------------------------------------
 
+
 MANY = "select key, id from hotmesh.job_start_many('my-app', %s)"
 
 
@@ -510,128 +489,3 @@ def test_search_data_past_the_limit_are_refused(db: Connection, caller: Connecti
     db.execute("update hotmesh.apps set settings = '{\"value_limit\": 1000}'")
     with unchanged(db):
         assert refusal(caller, START, "a", Jsonb({"search": {"t": "x" * 1100}})).sqlstate == "MSH43"
-
-
-@pytest.mark.parametrize(
-    "call", ["job_status", "job_result", "job_state", "job_export", "job_history"]
-)
-def test_there_is_no_answer_about_a_job_that_is_not_there(caller: Connection, call: str) -> None:
-    for key in ("nope", None, ""):
-        diag = refusal(caller, f"select hotmesh.{call}('my-app', %s)", key)
-        assert diag.sqlstate == "MSH40"
-    assert "job" in str(diag.message_primary)
-
-
-# --- answers about a job --------------------------------------------------------------------------
-
-
-def fail(hand: Hand, task: Any, **error: Any) -> str:
-    return hand.report(task, outcome={"error": {"type": "StockError", "message": "none", **error}})
-
-
-def test_answers_about_an_open_job(caller: Connection) -> None:
-    start(caller, "a", ["x"])
-    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 1
-    assert one(caller, "select hotmesh.job_result('my-app', 'a') is null") is True
-    assert one(caller, "select hotmesh.job_state('my-app', 'a')") == {"done": False}
-    exported = one(caller, "select hotmesh.job_export('my-app', 'a')")
-    assert exported == {
-        "data": {},
-        "state": {"input": ["x"], "output": None, "error": None},
-        "status": 1,
-        "timeline": [],
-        "transitions": [],
-    }
-    assert caller.execute("select * from hotmesh.job_results('my-app', '{a}')").fetchall() == []
-
-
-@pytest.mark.parametrize("archived", [False, True])
-@pytest.mark.parametrize("output", [{"sum": 5}, None, [], "text", False])
-def test_answers_about_a_job_that_is_done(
-    caller: Connection, clock: Clock, archived: bool, output: Any
-) -> None:
-    clock.freeze("2026-03-15 12:00+00")
-    start(caller, "a", expire=1)
-    hand = Hand(caller)
-    hand.report(hand.take(), done=[done(1, 3)], outcome={"output": output})
-    if archived:
-        clock.advance("1 second")
-        assert one(caller, "select hotmesh.job_archive('my-app')") == 1
-    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 0
-    assert one(caller, "select hotmesh.job_result('my-app', 'a')") == output
-    assert one(caller, "select hotmesh.job_result('my-app', 'a') is null") is False
-    assert one(caller, "select hotmesh.job_state('my-app', 'a')") == {
-        "done": True, "response": output,
-    }  # fmt: skip
-    exported = one(caller, "select hotmesh.job_export('my-app', 'a')")
-    assert exported["state"] == {"input": [], "output": output, "error": None}
-    assert [step["key"] for step in exported["timeline"]] == ["step-0001"]
-    assert len(one(caller, "select hotmesh.job_history('my-app', 'a')")) == 1
-    assert caller.execute("select * from hotmesh.job_results('my-app', '{a}')").fetchall() == [
-        ("a", 0, output, None)
-    ]
-
-
-def test_answers_about_a_job_that_failed(caller: Connection) -> None:
-    start(caller, "a")
-    hand = Hand(caller)
-    fail(hand, hand.take())
-    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == -999_999_999
-    diag = refusal(caller, "select hotmesh.job_result('my-app', 'a')")
-    assert (diag.sqlstate, diag.message_primary) == ("MSH46", 'job "a" failed: none')
-    error = json.loads(str(diag.message_detail))
-    assert (error["type"], error["message"]) == ("StockError", "none")
-    state = one(caller, "select hotmesh.job_state('my-app', 'a', true)")
-    assert state["data"] == {"done": True}
-    assert state["metadata"]["js"] == -999_999_999
-    assert state["metadata"]["err"]["message"] == "none"
-    [row] = caller.execute("select * from hotmesh.job_results('my-app', '{a}')").fetchall()
-    assert row[:3] == ("a", -999_999_999, None)
-    assert row[3]["type"] == "StockError"
-
-
-def test_results_of_many_tell_what_is_missing_and_leave_out_what_is_open(
-    caller: Connection,
-) -> None:
-    start(caller, "done")
-    Hand(caller).settle(Hand(caller).take(), 1)
-    start(caller, "open")
-    rows = caller.execute(
-        "select * from hotmesh.job_results('my-app', '{open,done,missing,done}')"
-    ).fetchall()
-    assert sorted(rows, key=str) == [
-        ("done", 0, 1, None), ("done", 0, 1, None), ("missing", None, None, None),
-    ]  # fmt: skip
-
-
-def test_an_export_is_of_what_is_allowed_and_not_blocked(caller: Connection) -> None:
-    start(caller, "a")
-    export = "select hotmesh.job_export('my-app', 'a', %s, %s)"
-    assert set(one(caller, export, ["data", "status"], None)) == {"data", "status"}
-    assert set(one(caller, export, None, ["timeline"])) == {
-        "data",
-        "state",
-        "status",
-        "transitions",
-    }
-    assert one(caller, export, ["data"], ["data"]) == {}
-    assert one(caller, export, ["process"], None) == {}  # of a graph only
-    for allow, block in (["status", "tate"], None), (None, ["tate"]):
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match='has no part "tate"'):
-            one(caller, export, allow, block)
-
-
-def test_reading_changes_nothing(db: Connection, caller: Connection) -> None:
-    start(caller, "a")
-    hand = Hand(caller)
-    hand.report(hand.take(), commands=[activity(1), timer(2, 60)])
-    with unchanged(db):
-        for call in (
-            "job_status",
-            "job_result",
-            "job_state",
-            "job_export",
-            "job_history",
-        ):
-            caller.execute(f"select hotmesh.{call}('my-app', 'a')")
-    assert contents(db)["jobs"] != []
