@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
@@ -22,6 +23,11 @@ from support.engine import CALLER, OWNER, STRANGER, Server
 from support.sessions import Session
 
 OWN_SERVER = pytest.StashKey[ExitStack]()
+
+# The same examples in each run; `--hypothesis-profile=search` looks for others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", print_blob=True)
+settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

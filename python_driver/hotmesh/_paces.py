@@ -54,5 +54,5 @@ PATIENCE_SECONDS = 0.05
 MISFIT_SECONDS = 3.0
 """How long a worker bears an engine that lacks what it calls, as one does that is being upgraded."""
 
-DOUBT_SECONDS = 3.0
-"""How long a worker tells what it holds after an answer was lost: more than a poll interval."""
+DOUBT_SECONDS = (0.25, 0.5, 1.0, 2.0)
+"""After an answer was lost: the pauses between the times that a worker tells what it holds."""

@@ -31,7 +31,7 @@ from ._replay import Run, RunInfo, Step, steps_of
 from ._session import AsyncSession, SyncSession
 from ._spawn import with_signal
 from ._stage import Stage
-from ._turns import Turns, profile
+from ._turns import Doubt, Turns, profile
 from .errors import HotMeshError
 
 __all__ = ["Pump"]
@@ -74,8 +74,7 @@ class Pump:
         self._claimed = Claimed(self.server, self._done, self._nudge)
         self._turns = Turns(session, self.name)
         self._loop = asyncio.get_running_loop()
-        self._in_doubt = False
-        self._doubted_at = 0.0
+        self._doubt = Doubt()
         self._was_idle = False
         self._started = False
         self._seen_at = 0.0
@@ -199,7 +198,7 @@ class Pump:
     async def _round(self) -> None:
         self._wake.clear()
         self._started = False
-        await self._turns.join(wait=self._in_doubt)
+        await self._turns.join(wait=bool(self._doubt))
         with self._stage:
             reports, finished = self._collect()
         if (self._started or self._turns.second) and not reports and not finished:
@@ -227,7 +226,7 @@ class Pump:
         So the engine has one half to do while the other half runs here. What is held in doubt is
         told by a turn that is alone.
         """
-        if self._claimed.many and not self.workflows and not self._in_doubt:
+        if self._claimed.many and not self.workflows and not self._doubt:
             self._turns.begin_second(self._beside)
 
     async def _beside(self) -> None:
@@ -331,7 +330,7 @@ class Pump:
             want["brief"] = True
         else:
             self._swept_at = now
-        if self._in_doubt:
+        if self._doubt:
             want["held"] = self.held_ids()
         if idle or self._was_idle or now - self._seen_at > _paces.SEEN_SECONDS:
             self._seen_at = now
@@ -379,7 +378,7 @@ class Pump:
         try:
             rows = await self._turns.send(texts, want)
         except HotMeshError:
-            self._doubt()
+            self._doubt.arise()
             self._claimed.take_back(finished)
             for report in reports:
                 if report.running and report.commands:
@@ -387,14 +386,10 @@ class Pump:
                 else:
                     self._again.append(report)
             raise
-        if "held" in want and monotonic() - self._doubted_at > _paces.DOUBT_SECONDS:
-            self._in_doubt = False
+        if "held" in want:
+            self._doubt.told()
         self._settle(reports, finished, rows)
         return rows
-
-    def _doubt(self) -> None:
-        """An answer was lost: say what is held here, and again, for what is locked is passed over."""
-        self._in_doubt, self._doubted_at = True, monotonic()
 
     # --- what became of reports ------------------------------------------------------------------
 
@@ -409,7 +404,7 @@ class Pump:
         now = monotonic()
         self._claimed.settle(finished, verdicts)
         if "stale" in verdicts.values():
-            self._doubt()  # of an answer that was lost, the next message may be held here
+            self._doubt.arise()  # of an answer that was lost, the next message may be held here
         for report in reports:
             verdict = verdicts.get((report.held.id, report.held.token))
             if verdict == "busy":
@@ -520,7 +515,7 @@ class Pump:
     def _tell(self, held: Held, row: Delivery) -> None:
         held.set_clock(row.due)
         if isinstance(row.history, Unreadable):  # it comes back whole, and then its job fails
-            self._doubt()
+            self._doubt.arise()
             self._forget(held)
             return
         steps, queries = apart(steps_of(row.history))

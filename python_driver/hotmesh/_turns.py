@@ -9,17 +9,19 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from time import monotonic
 from typing import Any
 
-from . import _calls
+from . import _calls, _paces
 from ._calls import Call, Delivery
 from ._session import AsyncSession
 from .errors import ConnectionLostError, HotMeshError, ProtocolError
 
-__all__ = ["Turns", "profile"]
+__all__ = ["Doubt", "Turns", "profile"]
 
 _LOG = logging.getLogger("hotmesh")
 
@@ -30,6 +32,28 @@ _PASSING = ("40", "53", "57")
 def profile() -> dict[str, Any]:
     """What a turn says so that the worker is seen."""
     return {"seen": True, "host": socket.gethostname(), "pid": os.getpid()}
+
+
+class Doubt:
+    """Whether it is time to tell the engine what is held here, as an answer was lost.
+
+    It is told at once, and again after some pauses: what is locked at that moment is passed over.
+    """
+
+    def __init__(self) -> None:
+        self._pauses: Iterator[float] = iter(())
+        self._due = math.inf
+
+    def __bool__(self) -> bool:
+        return monotonic() >= self._due
+
+    def arise(self) -> None:
+        """An answer was lost, or may have been."""
+        self._pauses, self._due = iter(_paces.DOUBT_SECONDS), 0.0
+
+    def told(self) -> None:
+        """The engine knows what is held."""
+        self._due = monotonic() + next(self._pauses, math.inf)
 
 
 class Turns:
