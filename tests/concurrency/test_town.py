@@ -13,7 +13,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -22,7 +21,7 @@ import pytest
 from hotmesh import workflow
 from hotmesh.errors import HotMeshError, TimedOutError
 from support.engine import Server
-from support.flows import House, opened
+from support.flows import House
 from support.watchman import Watchman, deadlocks, percentile
 
 SEED = int(os.environ.get("HOTMESH_STRESS_SEED", "7"))
@@ -30,12 +29,6 @@ JOBS = int(os.environ.get("HOTMESH_STRESS_JOBS", "60"))
 NAMES = 5
 WORKERS = 8
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 # --- what the jobs do -----------------------------------------------------------------------------

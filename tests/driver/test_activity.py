@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -14,15 +13,9 @@ import pytest
 from hotmesh import activity, errors, workflow
 from hotmesh.errors import FatalError, HotMeshError, JobFailedError, MaxedError, TimedOutError
 from support.apart import apart
-from support.flows import FAST, House, opened, wait_for
+from support.flows import FAST, House, wait_for
 
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 async def call(name: str, *args: Any) -> Any:

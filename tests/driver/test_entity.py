@@ -14,15 +14,9 @@ import pytest
 
 from hotmesh import SyncClient, errors, workflow
 from hotmesh.entity import Change
-from support.flows import FAST, House, opened, wait_for
+from support.flows import FAST, House, wait_for
 
 acts = workflow.proxy_activities(task_queue="orders", retry_policy=FAST)
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 # --- in workflow code -----------------------------------------------------------------------------

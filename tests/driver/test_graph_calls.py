@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from hotmesh import workflow
 from hotmesh.errors import JobFailedError, TopicNotFoundError
-from support.flows import House, opened
+from support.flows import House
 from support.graphs import Graphs
 
 CODE = """
@@ -31,12 +28,6 @@ transitions:
     - to: h
     - {to: i, conditions: {match: [{expected: 13, actual: '{t.output.data.n}'}]}}
 """
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 async def double(data: dict[str, int]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,13 +17,7 @@ from hotmesh.errors import (
     TimedOutError,
 )
 from support.engine import APP
-from support.flows import House, opened, wait_for
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
+from support.flows import House, wait_for
 
 
 async def plus(a: int, b: int) -> int:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -293,7 +294,8 @@ def test_the_wheel_brings_the_scripts(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path / "dist")]
     subprocess.run([*build, "-t", "sdist"], cwd=source, check=True, capture_output=True)
     sdist = next((tmp_path / "dist").glob("*.tar.gz"))
-    shutil.unpack_archive(sdist, tmp_path / "unpacked", filter="data")
+    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    shutil.unpack_archive(sdist, tmp_path / "unpacked", **safely)
     for place in (source, next((tmp_path / "unpacked").iterdir())):
         subprocess.run([*build, "-t", "wheel"], cwd=place, check=True, capture_output=True)
         wheel = next((tmp_path / "dist").glob("*.whl"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from hotmesh import MemFlow, activity, workflow
 from hotmesh.errors import InvalidArgumentError, JobFailedError
 from support.apart import apart
-from support.flows import FAST, House, opened
+from support.flows import FAST, House
 from support.offline import Life
 
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
@@ -24,12 +24,6 @@ def cleared() -> Iterator[None]:
     yield
     MemFlow.clear_interceptors()
     MemFlow.clear_activity_interceptors()
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 class Skin:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -10,7 +9,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from hotmesh import _lent, activity, workflow
-from support.flows import FAST, House, opened, wait_for
+from support.flows import FAST, House, wait_for
 
 here = workflow.proxy_activities(task_queue="orders", retry_policy=FAST)
 
@@ -31,12 +30,6 @@ LEFT = (
     "select count(*) from pg_prepared_statements where name = 'mine'",
     "select count(*) from pg_settings where source = 'session' and name ~ 'work_mem|search_path'",
 )
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 async def calls(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -21,16 +21,10 @@ from hotmesh.errors import (
     PayloadTooLargeError,
 )
 from support.apart import apart
-from support.flows import APP, FAST, House, opened, wait_for
+from support.flows import APP, FAST, House, wait_for
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
 ID = UUID("12345678-1234-5678-1234-567812345678")
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 @dataclass

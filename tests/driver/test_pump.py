@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -16,16 +16,10 @@ from hotmesh._calls import Call, Delivery
 from hotmesh.errors import ConnectionLostError, HotMeshError, JobFailedError
 from hotmesh.worker import Worker
 from support.apart import apart
-from support.flows import FAST, House, opened, wait_for
+from support.flows import FAST, House, wait_for
 
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
 here = workflow.proxy_activities(retry_policy=FAST)
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 async def echo(value: Any) -> Any:

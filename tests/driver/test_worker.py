@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import types
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -25,16 +24,10 @@ from hotmesh.errors import (
 )
 from support.apart import apart
 from support.engine import APP, CALLER, Server
-from support.flows import FAST, House, opened, wait_for
+from support.flows import FAST, House, wait_for
 
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
 here = workflow.proxy_activities(retry_policy=FAST)
-
-
-@pytest.fixture
-async def house(dsn: str) -> AsyncIterator[House]:
-    async with opened(dsn) as house:
-        yield house
 
 
 async def echo(value: Any) -> Any:
