@@ -33,10 +33,10 @@ class Aside(psycopg.Cursor[Any]):
 
 
 class Tape:
-    """The statements of one worker; its window goes from the first turn to the last outcome.
+    """The statements of one worker; its window goes from the first claim to the last outcome.
 
-    Outside of the window are the worker's connections, LISTEN, its check of the engine, the turn that
-    finds nothing more, and its farewell.
+    Outside of the window are the worker's connections, LISTEN, its check of the engine, the turn by
+    which it learns whether it may work, the one that finds nothing more, and its farewell.
     """
 
     def __init__(self, expect: int, position: Callable[[], str]) -> None:
@@ -54,9 +54,10 @@ class Tape:
         """How long the window was open."""
         return self.ended - self.began
 
-    def before(self, label: str) -> None:
+    def before(self, label: str, params: Any) -> None:
         """A statement is about to be sent."""
-        if label == "turn" and self._expect and not self.began:
+        claims = label == "turn" and '"workflow"' in params["want"]
+        if claims and self._expect and not self.began:
             self.begin = self._position()
             self.began = time.perf_counter()
         opened = self.began and not self.ended and label not in ("listen", "notify")
@@ -78,14 +79,14 @@ class Tape:
 
         def execute(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
             label = _label(query)
-            self.before(label)
+            self.before(label, params)
             answer = _SYNC(cursor, query, params, **options)
             self.after(label, params)
             return answer
 
         async def execute_async(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
             label = _label(query)
-            self.before(label)
+            self.before(label, params)
             answer = await _ASYNC(cursor, query, params, **options)
             self.after(label, params)
             return answer
