@@ -439,6 +439,20 @@ def test_the_limits_of_its_queue_hold(db: Connection, caller: Connection, clock:
     assert len(claim(caller, 9, "mail")) == 1
 
 
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_hook_is_left_to_code(db: Connection, caller: Connection, limited: bool) -> None:
+    """Its arguments are its own, and its end is not that of its job."""
+    if limited:
+        db.execute("select hotmesh.queue_limit('my-app', 'mail', concurrency => 5)")
+    start(caller, "b", queue="mail", workflow="letter")
+    start(caller, "a", queue="other")
+    caller.execute("select hotmesh.hook_start('my-app', 'a', 'letter', '[1]', 'mail')")
+    Hand(caller).turn()
+    ready = "select count(*) from my_app.streams where queue = 'mail' and state = 'ready'"
+    assert one(db, ready) == 2
+    assert [row[5] for row in claim(caller, 9, "mail")] == ["b"]
+
+
 def test_two_never_take_the_same_one(
     caller: Connection, sessions: Sessions, caller_dsn: str
 ) -> None:
