@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-c605b49f-ef355d40
+-- build 0.1.0-c605b49f-ba67be33
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-ef355d40'
+    select '0.1.0-c605b49f-ba67be33'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -9101,7 +9101,7 @@ begin
         select m.id
         from streams m
         where m.job_id = any (job_ids) and m.state <> 'dead'
-          and (m.kind <> 'event' or not coalesce(m.args, '{}') ? 'published')
+          and not (m.kind in ('event', 'signal') and coalesce(m.args, '{}') ? 'published')
         for update skip locked));
 end
 $$;
@@ -9357,6 +9357,27 @@ begin
 end
 $$;
 
+-- Answers of functions that have ended which could not be taken, being locked: news brings a turn
+-- back to them.
+create or replace function hotmesh._inbox_remind(job_ids bigint[], dimensions text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_left hotmesh.streams[] := array(
+        select hotmesh._inbox_event('result', f.job_id, f.dimension, null, '{}')
+        from unnest(job_ids, dimensions) as f (job_id, dimension)
+        where exists (
+            select from streams s
+            where s.job_id = f.job_id and s.kind = 'event' and s.name = 'result'
+              and s.dimension = f.dimension));
+begin
+    if v_left <> '{}' then
+        perform hotmesh._inbox_add(v_left);
+    end if;
+end
+$$;
+
 -- News for functions that have ended, of jobs that go on.
 create or replace function hotmesh._inbox_orphans(job_ids bigint[])
 returns hotmesh.streams[]
@@ -9382,7 +9403,8 @@ begin
 end
 $$;
 
--- Takes the answers of these jobs that were signals by name, so that one turn alone passes them on.
+-- Takes what these jobs had of signals by name, so that one turn alone passes them on: answers, and
+-- what was kept for a run that started over.
 create or replace function hotmesh._inbox_published(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -9394,8 +9416,8 @@ begin
         delete from streams s
         where s.id = any (array(
             select e.id from streams e
-            where e.job_id = any (job_ids) and e.kind = 'event' and e.name = 'result'
-              and e.args ? 'published'
+            where e.job_id = any (job_ids) and e.kind in ('event', 'signal')
+              and e.name in ('result', 'signal') and e.args ? 'published'
             for update skip locked))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event order by (t.event).id) into v_events from taken t;
@@ -9627,7 +9649,27 @@ begin
 end
 $$;
 
--- What is left of functions that have ended, or with `activations` false, that start over.
+-- Locks the messages of a function's steps; false if somebody else has one this instant.
+create or replace function hotmesh._inbox_hold(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_mine bigint[] := array(
+        select m.id from streams m
+        where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
+          and m.kind in ('timer', 'activity')
+        for update skip locked);
+begin
+    return not exists (
+        select from streams m
+        where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
+          and m.kind in ('timer', 'activity') and m.id <> all (v_mine));
+end
+$$;
+
+-- What is left of functions that have ended, or with `activations` false, that start over. Never an
+-- answer that was a signal: one that was locked until this instant still has to be given back.
 create or replace function hotmesh._inbox_drop(
     job_ids bigint[], dimensions text[], activations boolean)
 returns void
@@ -9641,6 +9683,7 @@ begin
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
         where m.state <> 'dead'
           and case m.kind when 'event' then m.name in ('result', 'effect')
+                              and not coalesce(m.args, '{}') ? 'signal'
                           when 'signal' then false
                           when 'workflow' then activations
                           when 'timer' then m.name <> 'interrupt'
@@ -12167,7 +12210,8 @@ begin
 end
 $$;
 
--- Of jobs that the caller has locked, those of which nobody else holds an attribute.
+-- Of jobs that the caller has locked, those of which nobody else holds an attribute, and that have
+-- no signal left to pass on.
 create or replace function hotmesh._archive_quiet(ids bigint[])
 returns bigint[]
 language plpgsql
@@ -12185,7 +12229,12 @@ begin
             select a.job_id, 1 from jobs_attributes a where a.job_id = any (ids)
             union all
             select i.id, 0 from unnest(ids) i (id))
-        select c.job_id from counted c group by c.job_id having sum(c.one) = 0);
+        select c.job_id from counted c group by c.job_id
+        having sum(c.one) = 0
+           and not exists (
+               select from streams m
+               where m.job_id = c.job_id and m.kind in ('event', 'signal')
+                 and m.args ? 'published'));
 end
 $$;
 
@@ -12540,8 +12589,7 @@ language plpgsql
 as $$
 begin
     return array(
-        select w.id
-        from signals w
+        select w.id from signals w
         where w.job_id = _signal_waits.job_id and w.name = _signal_waits.name
         order by w.id
         limit take
@@ -12664,6 +12712,24 @@ begin
             t.answer || jsonb_build_object('signal', t.name, 'published', t.id)) as event)
     select array_agg(a.event) into v_answers from answered a;
     perform hotmesh._inbox_add(v_answers);
+end
+$$;
+
+-- Locks the waits of a function; false if somebody else has one this instant.
+create or replace function hotmesh._signal_hold(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_mine bigint[] := array(
+        select w.id from signals w
+        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
+        for update skip locked);
+begin
+    return not exists (
+        select from signals w
+        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
+          and w.id <> all (v_mine));
 end
 $$;
 
@@ -14878,6 +14944,9 @@ begin
     end loop;
     perform hotmesh._signal_drop(job_ids, dimensions);
     perform hotmesh._inbox_drop(job_ids, dimensions, activations);
+    if activations then
+        perform hotmesh._inbox_remind(job_ids, dimensions);
+    end if;
 end
 $$;
 
@@ -19625,19 +19694,26 @@ begin
 end
 $$;
 
--- The signals that forgotten steps had taken come before all that were kept.
+-- The signals that forgotten steps had taken are kept for the new run, before all others. What came
+-- by name goes on to whoever waits if the job closes without it.
 create or replace function hotmesh._again_resend(gone hotmesh.jobs_attributes[])
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._signal_send(
-        w.job_id, w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids'))
+        w.job_id, w.name, jsonb_build_object('output', w.value)
+            || case when w.by_name then jsonb_build_object('published', w.id) else '{}' end,
+        w.id)
     from (
-        select g.job_id, g.name, g.value
-        from unnest(gone) g
-        where g.kind = 'wait' and g.state = 'done'
-        order by g.cursor desc
+        select g.job_id, g.name, g.value,
+               g.ledger = hotmesh._attribute_ledger('by name') as by_name,
+               -nextval('hotmesh.ids') as id
+        from (
+            select s.* from unnest(gone) s
+            where s.kind = 'wait' and s.state = 'done'
+            order by s.cursor desc
+            offset 0) g
         offset 0) w;
 end
 $$;
@@ -19695,6 +19771,29 @@ begin
 end
 $$;
 
+-- A run that failed is tried again. Steps are numbered as before, so a message of the old run that
+-- could not be taken back would answer the new one's: then it is replayed as it is, fails once more
+-- and comes here again.
+create or replace function hotmesh._again_retry(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if hotmesh._inbox_hold(report.job_id, report.dimension)
+        and hotmesh._signal_hold(report.job_id, report.dimension)
+    then
+        perform hotmesh._again_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    else
+        perform hotmesh._stream_delay(
+            report.id, interval '100 ms',
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs - 1));
+    end if;
+end
+$$;
+
 -- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
 -- over.
 create or replace function hotmesh._again_run(report hotmesh.report)
@@ -19709,10 +19808,7 @@ begin
     elsif report.outcome ? 'again' then
         perform hotmesh._again_continue(report);
     else
-        perform hotmesh._again_forget(report.job_id, report.dimension);
-        perform hotmesh._stream_delay(
-            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
-            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+        perform hotmesh._again_retry(report);
     end if;
 end
 $$;

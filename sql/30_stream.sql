@@ -354,7 +354,7 @@ begin
         select m.id
         from streams m
         where m.job_id = any (job_ids) and m.state <> 'dead'
-          and (m.kind <> 'event' or not coalesce(m.args, '{}') ? 'published')
+          and not (m.kind in ('event', 'signal') and coalesce(m.args, '{}') ? 'published')
         for update skip locked));
 end
 $$;

@@ -123,6 +123,27 @@ begin
 end
 $$;
 
+-- Answers of functions that have ended which could not be taken, being locked: news brings a turn
+-- back to them.
+create or replace function hotmesh._inbox_remind(job_ids bigint[], dimensions text[])
+returns void
+language plpgsql
+as $$
+declare
+    v_left hotmesh.streams[] := array(
+        select hotmesh._inbox_event('result', f.job_id, f.dimension, null, '{}')
+        from unnest(job_ids, dimensions) as f (job_id, dimension)
+        where exists (
+            select from streams s
+            where s.job_id = f.job_id and s.kind = 'event' and s.name = 'result'
+              and s.dimension = f.dimension));
+begin
+    if v_left <> '{}' then
+        perform hotmesh._inbox_add(v_left);
+    end if;
+end
+$$;
+
 -- News for functions that have ended, of jobs that go on.
 create or replace function hotmesh._inbox_orphans(job_ids bigint[])
 returns hotmesh.streams[]
@@ -148,7 +169,8 @@ begin
 end
 $$;
 
--- Takes the answers of these jobs that were signals by name, so that one turn alone passes them on.
+-- Takes what these jobs had of signals by name, so that one turn alone passes them on: answers, and
+-- what was kept for a run that started over.
 create or replace function hotmesh._inbox_published(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
@@ -160,8 +182,8 @@ begin
         delete from streams s
         where s.id = any (array(
             select e.id from streams e
-            where e.job_id = any (job_ids) and e.kind = 'event' and e.name = 'result'
-              and e.args ? 'published'
+            where e.job_id = any (job_ids) and e.kind in ('event', 'signal')
+              and e.name in ('result', 'signal') and e.args ? 'published'
             for update skip locked))
         returning (s::hotmesh.streams) as event)
     select array_agg(t.event order by (t.event).id) into v_events from taken t;
@@ -393,7 +415,27 @@ begin
 end
 $$;
 
--- What is left of functions that have ended, or with `activations` false, that start over.
+-- Locks the messages of a function's steps; false if somebody else has one this instant.
+create or replace function hotmesh._inbox_hold(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_mine bigint[] := array(
+        select m.id from streams m
+        where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
+          and m.kind in ('timer', 'activity')
+        for update skip locked);
+begin
+    return not exists (
+        select from streams m
+        where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
+          and m.kind in ('timer', 'activity') and m.id <> all (v_mine));
+end
+$$;
+
+-- What is left of functions that have ended, or with `activations` false, that start over. Never an
+-- answer that was a signal: one that was locked until this instant still has to be given back.
 create or replace function hotmesh._inbox_drop(
     job_ids bigint[], dimensions text[], activations boolean)
 returns void
@@ -407,6 +449,7 @@ begin
         join streams m on m.job_id = f.job_id and m.dimension = f.dimension
         where m.state <> 'dead'
           and case m.kind when 'event' then m.name in ('result', 'effect')
+                              and not coalesce(m.args, '{}') ? 'signal'
                           when 'signal' then false
                           when 'workflow' then activations
                           when 'timer' then m.name <> 'interrupt'

@@ -194,7 +194,8 @@ begin
 end
 $$;
 
--- Of jobs that the caller has locked, those of which nobody else holds an attribute.
+-- Of jobs that the caller has locked, those of which nobody else holds an attribute, and that have
+-- no signal left to pass on.
 create or replace function hotmesh._archive_quiet(ids bigint[])
 returns bigint[]
 language plpgsql
@@ -212,7 +213,12 @@ begin
             select a.job_id, 1 from jobs_attributes a where a.job_id = any (ids)
             union all
             select i.id, 0 from unnest(ids) i (id))
-        select c.job_id from counted c group by c.job_id having sum(c.one) = 0);
+        select c.job_id from counted c group by c.job_id
+        having sum(c.one) = 0
+           and not exists (
+               select from streams m
+               where m.job_id = c.job_id and m.kind in ('event', 'signal')
+                 and m.args ? 'published'));
 end
 $$;
 

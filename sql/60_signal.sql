@@ -217,8 +217,7 @@ language plpgsql
 as $$
 begin
     return array(
-        select w.id
-        from signals w
+        select w.id from signals w
         where w.job_id = _signal_waits.job_id and w.name = _signal_waits.name
         order by w.id
         limit take
@@ -341,6 +340,24 @@ begin
             t.answer || jsonb_build_object('signal', t.name, 'published', t.id)) as event)
     select array_agg(a.event) into v_answers from answered a;
     perform hotmesh._inbox_add(v_answers);
+end
+$$;
+
+-- Locks the waits of a function; false if somebody else has one this instant.
+create or replace function hotmesh._signal_hold(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_mine bigint[] := array(
+        select w.id from signals w
+        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
+        for update skip locked);
+begin
+    return not exists (
+        select from signals w
+        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
+          and w.id <> all (v_mine));
 end
 $$;
 

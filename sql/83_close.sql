@@ -114,5 +114,8 @@ begin
     end loop;
     perform hotmesh._signal_drop(job_ids, dimensions);
     perform hotmesh._inbox_drop(job_ids, dimensions, activations);
+    if activations then
+        perform hotmesh._inbox_remind(job_ids, dimensions);
+    end if;
 end
 $$;

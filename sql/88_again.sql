@@ -28,19 +28,26 @@ begin
 end
 $$;
 
--- The signals that forgotten steps had taken come before all that were kept.
+-- The signals that forgotten steps had taken are kept for the new run, before all others. What came
+-- by name goes on to whoever waits if the job closes without it.
 create or replace function hotmesh._again_resend(gone hotmesh.jobs_attributes[])
 returns void
 language plpgsql
 as $$
 begin
     perform hotmesh._signal_send(
-        w.job_id, w.name, jsonb_build_object('output', w.value), -nextval('hotmesh.ids'))
+        w.job_id, w.name, jsonb_build_object('output', w.value)
+            || case when w.by_name then jsonb_build_object('published', w.id) else '{}' end,
+        w.id)
     from (
-        select g.job_id, g.name, g.value
-        from unnest(gone) g
-        where g.kind = 'wait' and g.state = 'done'
-        order by g.cursor desc
+        select g.job_id, g.name, g.value,
+               g.ledger = hotmesh._attribute_ledger('by name') as by_name,
+               -nextval('hotmesh.ids') as id
+        from (
+            select s.* from unnest(gone) s
+            where s.kind = 'wait' and s.state = 'done'
+            order by s.cursor desc
+            offset 0) g
         offset 0) w;
 end
 $$;
@@ -98,6 +105,29 @@ begin
 end
 $$;
 
+-- A run that failed is tried again. Steps are numbered as before, so a message of the old run that
+-- could not be taken back would answer the new one's: then it is replayed as it is, fails once more
+-- and comes here again.
+create or replace function hotmesh._again_retry(report hotmesh.report)
+returns void
+language plpgsql
+as $$
+begin
+    if hotmesh._inbox_hold(report.job_id, report.dimension)
+        and hotmesh._signal_hold(report.job_id, report.dimension)
+    then
+        perform hotmesh._again_forget(report.job_id, report.dimension);
+        perform hotmesh._stream_delay(
+            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+    else
+        perform hotmesh._stream_delay(
+            report.id, interval '100 ms',
+            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs - 1));
+    end if;
+end
+$$;
+
 -- A run that is to be replayed later: it met other code, its policy lets it try again, or it starts
 -- over.
 create or replace function hotmesh._again_run(report hotmesh.report)
@@ -112,10 +142,7 @@ begin
     elsif report.outcome ? 'again' then
         perform hotmesh._again_continue(report);
     else
-        perform hotmesh._again_forget(report.job_id, report.dimension);
-        perform hotmesh._stream_delay(
-            report.id, hotmesh._retry_delay(report.retry_policy, report.runs),
-            report.outcome -> 'error' || jsonb_build_object('attempt', report.runs));
+        perform hotmesh._again_retry(report);
     end if;
 end
 $$;

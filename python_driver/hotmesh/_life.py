@@ -23,7 +23,7 @@ async def admit(pump: Pump) -> None:
     """Turn once and ask for nothing: whoever may not work, or can't, is told so at once."""
     app = pump.session.app_id
     try:
-        await pump.session.run(_calls.turn(app, pump.name, "[]", '{"brief":true}'))
+        await pump.session.run(_calls.turn(app, pump.name, "[]", '{"brief":true}').repeatable())
     except NotAllowedError as error:
         raise NotAllowedError(
             f'this role may not be a worker of app "{app}": {error}',

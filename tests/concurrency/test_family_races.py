@@ -11,7 +11,7 @@ import pytest
 from hotmesh import workflow
 from support.families import AGAIN, TURN, Sessions, child, hook, left, news, report, resolved, wait
 from support.flows import House, wait_for
-from support.hand import Connection, Hand, activity, body, done, one, start
+from support.hand import Connection, Hand, activity, body, done, one, start, timer
 
 # --- hooks ----------------------------------------------------------------------------------------
 
@@ -316,3 +316,34 @@ def test_the_answer_of_a_forgotten_child_is_no_other_steps(db: Connection, hand:
     hand.turn()
     rows = hand.turn(body(tasks["p"], running=True))
     assert [row for row in rows if row.answer == "events"] == []
+
+
+@pytest.mark.parametrize(
+    "command", [activity(2, "ship"), timer(2, 1000), wait(2, "s")], ids=lambda c: c["kind"]
+)
+def test_a_retry_waits_for_what_it_cannot_take_back(
+    db: Connection, hand: Hand, sessions: Sessions, command: dict[str, Any]
+) -> None:
+    """It would answer the step of the same number of the next run."""
+    start(db, "p", retry_policy=AGAIN)
+    task = hand.take()
+    hand.report(task, running=True, commands=[activity(1, retry_policy={"maximum_attempts": 1})])
+    hand.report(hand.take("activity"), error={"message": "no"})
+    hand.turn()
+    assert news(hand, task, 1, command)[0][0] == 1
+    (user,) = sessions("user")
+    user.begin()
+    user.run("select from my_app.streams where sequence = 2 for update")
+    user.run("select from my_app.signals for update")
+    again = fail(db, hand, task._replace(cursor=1))
+    assert again.history[0][0] == 1
+    user.rollback()
+    assert fail(db, hand, again).history == []
+    assert [row[:2] for row in left(db) if row[2] != "dead"] == [("workflow", "order")]
+
+
+def fail(db: Connection, hand: Hand, task: Any) -> Any:
+    """Report that the run failed; its next run."""
+    assert hand.report(task, outcome={"error": {"message": "no"}}) == "ok"
+    db.execute("update my_app.streams set visible_at = now() where name = 'order'")
+    return hand.take()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from hotmesh import workflow
-from support.families import AGAIN, TURN, Sessions, cancel, left, news, report, resolved, wait
+from hotmesh.errors import MaxedError
+from support.families import AGAIN, TURN, Sessions, cancel, hook, left, news, report, resolved, wait
 from support.flows import House
 from support.hand import Connection, Hand, one, start
 
@@ -249,7 +250,7 @@ async def test_a_retry_finds_the_signals_in_their_order(house: House) -> None:
         failed = None
         try:
             await workflow.execute_activity(fails_once, retry_policy={"maximum_attempts": 1})
-        except ValueError as error:
+        except MaxedError as error:
             failed = error
         found = [await workflow.wait_for("s"), await workflow.wait_for("s")]
         if failed is not None:
@@ -261,3 +262,87 @@ async def test_a_retry_finds_the_signals_in_their_order(house: House) -> None:
     for n in range(3):
         await handle.signal("s", n)
     assert await handle.result(timeout=10) == [0, 1, 2]
+
+
+# --- what is locked while its function ends or starts over ----------------------------------------
+
+PAUSE = """
+create function public.pause() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(7);
+    return null;
+end $$;
+create trigger pause after delete on my_app.signals
+for each row when (old.kind = 'wait') execute function public.pause()
+"""
+
+
+@pytest.mark.parametrize("scope", ["app", "job"])
+@pytest.mark.parametrize("which", ["starts over", "hook ends", "job ends"])
+def test_an_answer_that_comes_free_while_its_function_is_cleared_away_is_not_lost(
+    db: Connection, admin: Connection, hand: Hand, sessions: Sessions, scope: str, which: str
+) -> None:
+    """It is locked when answers are given back, and free when what is left is dropped."""
+    start(db, "p")
+    start(db, "q")
+    task, other = hand.claim(take=2)
+    if which == "hook ends":
+        hand.report(task, commands=[hook(1)])
+        task = hand.take()
+    hand.report(task, running=True, commands=[wait(1, "s"), wait(2, "t")])
+    send = {
+        "app": "select hotmesh.signal_send('my-app', 's', '1')",
+        "job": "select hotmesh.job_signal('my-app', 'p', 's', '1')",
+    }[scope]
+    db.execute(send)
+    hand.turn()  # it has met its wait
+    admin.execute(PAUSE)
+    admin.commit()
+    user, gate, worker = sessions("user", "gate", "worker")
+    user.begin()
+    user.run("select from my_app.streams where name = 'result' for update")
+    gate.begin()
+    gate.run("select pg_advisory_xact_lock(7)")
+    outcome = {"again": {"args": []}} if which == "starts over" else {"output": None}
+    ending = worker.run_async(TURN, [report(task, outcome=outcome)])
+    worker.wait_blocked()
+    user.rollback()
+    gate.rollback()
+    resolved(ending)
+    for _ in range(4):
+        hand.turn()
+    if which == "starts over":
+        [again] = hand.claim(take=1)
+        base = again.base
+        assert news(hand, again, 1, wait(base + 1, "s")) == [[base + 1, 1]]
+    elif scope == "app":
+        assert news(hand, other, 1, wait(1, "s")) == [[1, 1]]
+    else:
+        kept = one(db, "select count(*) from my_app.streams where kind = 'signal'")
+        assert kept == (1 if which == "hook ends" else 0)
+
+
+async def test_a_signal_by_name_that_a_retry_does_not_want_goes_on_to_others(house: House) -> None:
+    seen: list[int] = []
+
+    async def fails_once() -> int:
+        seen.append(1)
+        if len(seen) == 1:
+            raise ValueError("not yet")
+        return 1
+
+    async def main() -> Any:
+        try:
+            await workflow.execute_activity(fails_once, retry_policy={"maximum_attempts": 1})
+        except MaxedError:
+            await workflow.wait_for("s")
+            raise
+
+    async def waits() -> Any:
+        return await workflow.wait_for("s")
+
+    await house.worker(main, waits, activities=[fails_once])
+    handle = await house.start(main, retry_policy=AGAIN)
+    await house.client.workflow.signal("s", 1)
+    assert await handle.result(timeout=10) is None
+    assert await (await house.start(waits)).result(timeout=10) == 1

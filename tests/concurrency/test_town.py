@@ -246,7 +246,7 @@ async def test_a_town_loses_no_signal_and_leaves_nothing_behind(
         "select answer -> 'output' from my_app.signals where kind = 'signal'"
     ).fetchall()
     found = Counter(row[0] for row in met + kept)
-    assert [n for n in town.sent if found[n] != 1] == []
+    assert {n: found[n] for n in town.sent if found[n] != 1} == {}
     assert [n for n, count in found.items() if count > 1] == []
     assert found[-1] == 0
     assert db.execute("select * from my_app.signals where kind = 'wait'").fetchall() == []

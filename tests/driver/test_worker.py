@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -25,6 +26,7 @@ from hotmesh.errors import (
 from support.apart import apart
 from support.engine import APP, CALLER, Server
 from support.flows import FAST, House, wait_for
+from support.sessions import Session
 
 acts = workflow.proxy_activities(task_queue="acts", retry_policy=FAST)
 here = workflow.proxy_activities(retry_policy=FAST)
@@ -115,6 +117,24 @@ async def test_who_has_no_worker_s_key_is_told_so_at_once(
             await beginning
         assert "app_grant('my-app', role, 'worker')" in (caught.value.hint or "")
     assert db.execute("select from my_app.workers").rowcount == 0
+
+
+async def test_a_connection_that_breaks_under_the_first_turn_is_made_anew(
+    house: House, sessions: Callable[..., tuple[Session, ...]]
+) -> None:
+    (user,) = sessions("user")
+    user.begin()
+    user.run("lock table my_app.streams in access exclusive mode")
+    beginning = asyncio.create_task(house.worker(echo))
+    turns = (
+        "from pg_stat_activity where datname = current_database() and query like '%hotmesh.turn(%'"
+        " and wait_event_type = 'Lock'"
+    )
+    pid = await wait_for(lambda: house.one(f"select pid {turns}"))
+    house.db.execute("select pg_terminate_backend(%s, 10000)", [pid])
+    user.rollback()
+    await beginning
+    assert await house.run(echo, 1) == 1
 
 
 async def test_a_worker_whose_engine_does_not_fit_any_more_ends_and_says_so(
