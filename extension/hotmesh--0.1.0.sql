@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-ba67be33'
+    select '0.1.0-c605b49f-3b976edb'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -9299,7 +9299,7 @@ begin
 end
 $$;
 
--- Places (job and dimension) of these jobs for which there are results.
+-- Places (job and dimension) of these jobs for which there is news.
 create function hotmesh._inbox_left(job_ids bigint[])
 returns text[]
 language plpgsql
@@ -9307,7 +9307,7 @@ as $$
 begin
     return array(
         select distinct s.job_id || s.dimension from streams s
-        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'result');
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name in ('result', 'query'));
 end
 $$;
 
@@ -9365,27 +9365,38 @@ begin
 end
 $$;
 
--- News for functions that have ended, of jobs that go on.
+-- News for functions that have ended, of jobs that go on; if some of it is not filed, all of it.
+-- What is locked this instant is left, and brings a turn back to it.
 create function hotmesh._inbox_orphans(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
 as $$
 declare
+    v_jobs bigint[];
+    v_dimensions text[];
     v_orphans hotmesh.streams[];
 begin
+    select array_agg(n.job_id), array_agg(n.dimension) into v_jobs, v_dimensions
+    from (
+        select distinct e.job_id, e.dimension from streams e
+        where e.job_id = any (job_ids) and e.kind = 'event' and e.state = 'ready'
+          and e.name in ('result', 'query')
+          and not exists (
+              select from streams f
+              where f.job_id = e.job_id and f.kind = 'workflow'
+                and f.dimension = e.dimension)) n;
     with gone as (
         delete from streams s
         where s.id = any (array(
-            select e.id from streams e
-            where e.job_id = any (job_ids) and e.kind = 'event' and e.state = 'ready'
-              and e.name in ('result', 'query')
-              and not exists (
-                  select from streams f
-                  where f.job_id = e.job_id and f.kind = 'workflow'
-                    and f.dimension = e.dimension)
-            for update skip locked))
+            select e.id
+            from unnest(v_jobs, v_dimensions) as f (job_id, dimension)
+            join streams e
+                on e.job_id = f.job_id and e.kind = 'event' and e.dimension = f.dimension
+                and e.name in ('result', 'query')
+            for update of e skip locked))
         returning (s::hotmesh.streams) as event)
-    select array_agg(g.event) into v_orphans from gone g;
+    select array_agg(g.event) into v_orphans from gone g where v_jobs is not null;
+    perform hotmesh._inbox_remind(v_jobs, v_dimensions) where v_jobs is not null;
     return v_orphans;
 end
 $$;
@@ -12033,7 +12044,8 @@ end
 $$;
 
 -- 55_archive.sql
--- Left-over messages go too, but for one that is held this instant: its report will be stale.
+-- Left-over messages go too, but for one that is held this instant, whose report will be stale, and
+-- for a signal that is still to be passed on (60): news brings a turn back to them.
 create function hotmesh._archive_messages(ids bigint[])
 returns void
 language plpgsql
@@ -12041,7 +12053,14 @@ as $$
 begin
     delete from streams s
     where s.id = any (array(
-        select m.id from streams m where m.job_id = any (ids) for update skip locked));
+        select m.id from streams m
+        where m.job_id = any (ids)
+          and not (m.kind in ('event', 'signal') and coalesce(m.args, '{}') ? 'published')
+        for update skip locked));
+    perform hotmesh._inbox_put(m.job_id, '', 'result', '{}')
+    from (
+        select distinct s.job_id from streams s
+        where s.job_id = any (ids) and s.state <> 'dead') m;
 end
 $$;
 
@@ -12456,7 +12475,10 @@ begin
     end if;
     if exists (
         select from signals w
-        where w.job_id = step.job_id and w.kind = 'wait' and w.name = step.name)
+        where w.job_id = step.job_id and w.name = step.name and exists (
+            select from jobs_attributes a
+            where a.job_id = w.job_id and a.state = 'open'
+              and a.field = hotmesh._attribute_field(w.dimension, w.sequence)))
     then
         perform hotmesh._signal_send(step.job_id, step.name, v_answer);
     else
@@ -12476,9 +12498,7 @@ declare
     v_sent bigint[] := array(
         select m.id from streams m
         where m.job_id = step.job_id and m.kind = 'signal' and m.dimension = step.name
-        order by m.sequence, m.id
-        limit 1
-        for update skip locked);
+        order by m.sequence, m.id limit 1 for update skip locked);
 begin
     if v_sent <> '{}' then
         perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
@@ -12517,8 +12537,7 @@ begin
     delete from signals s
     where s.id = any (v_kept) and s.state = 'kept'
       and not exists (
-          select from signals o
-          where o.name = s.name and o.kind = s.kind and o.id < s.id)
+          select from signals o where o.name = s.name and o.kind = s.kind and o.id < s.id)
     returning s.answer || jsonb_build_object('signal', s.name, 'published', s.id) into v_answer;
     if v_answer is null then
         return false;
@@ -15757,6 +15776,7 @@ as $$
     from unnest(walks) with ordinality w
     cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
     where w.commands <> '[]' and c.about ->> 'do' = verb
+      and (not w.ended or verb not in ('wait', 'unwait'))
     order by w.ordinality, c.place
 $$;
 
@@ -16077,7 +16097,7 @@ begin
         perform hotmesh._errand_sleep(v_open);
     end if;
     if v_verbs && '{wait,unwait,return}' then
-        perform hotmesh._errand_wait(v_open);
+        perform hotmesh._errand_wait(walks);
     end if;
     if 'emit' = any (v_verbs) then
         perform hotmesh._errand_publish(walks);
@@ -16100,7 +16120,7 @@ as $$
 declare
     v_begun hotmesh.walk[] := '{}';
 begin
-    perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
+    perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}';
     perform hotmesh._attribute_lay(hotmesh._trail_rows(walks));
     if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
@@ -16110,7 +16130,7 @@ begin
 end
 $$;
 
--- What a walk did not come to is news for the next.
+-- What a walk did not come to is news for the next; of one that has ended, signals are passed on.
 create function hotmesh._errand_later(w hotmesh.walk)
 returns void
 language plpgsql
@@ -16120,7 +16140,8 @@ begin
         w.job_id, t.dimension, t.activity,
         case t.leg when 'enter' then jsonb_build_object('enter', true, 'answer', t.answer)
                    else t.answer end, 'ready')
-    from unnest(w.todo) t;
+    from unnest(w.todo) t
+    where not w.ended or t.answer ? 'published';
 end
 $$;
 
@@ -19042,6 +19063,19 @@ begin
 end
 $$;
 
+create function hotmesh._order_hook(event hotmesh.streams)
+returns void
+language plpgsql
+as $$
+declare
+    v_dimension text := ',e' || event.id;
+begin
+    if (hotmesh._hook_find(event.job_id, v_dimension)).job_id is null then
+        perform hotmesh._hook_open(event.job_id, v_dimension, event.args);
+    end if;
+end
+$$;
+
 -- Carries out what was ordered of jobs whose locks the caller holds, in the order given. What comes
 -- after an interrupt finds a closed job and is dropped.
 create function hotmesh._order_apply(job_ids bigint[], names text[])
@@ -19055,15 +19089,28 @@ begin
         continue when not exists (
             select from jobs j where j.id = v_order.job_id and j.closed_at is null);
         case v_order.name
-            when 'hook' then
-                perform hotmesh._hook_open(
-                    v_order.job_id, ',e' || v_order.id, v_order.args);
+            when 'hook' then perform hotmesh._order_hook(v_order);
             when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
             when 'update' then perform hotmesh._update_admit(v_order.job_id, v_order.args);
             when 'interrupt' then
                 perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
         end case;
     end loop;
+end
+$$;
+
+-- Hooks that were ordered of jobs which end: these stay open for them. Of an order that is locked
+-- this instant the row stays: a later turn finds that it was carried out.
+create function hotmesh._order_hooks(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._order_apply(job_ids, '{hook}');
+    perform hotmesh._order_hook(o)
+    from unnest(array(
+        select s::hotmesh.streams from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'hook')) o;
 end
 $$;
 
@@ -20387,7 +20434,7 @@ begin
         order by r.job_id, r.outcome ? 'error' desc) r
     having count(*) > 0;
     if v_late <> '{}' then
-        perform hotmesh._order_apply(v_late, '{hook}');
+        perform hotmesh._order_hooks(v_late);
     end if;
     perform hotmesh._close_functions(array_agg(r.job_id), array_agg(r.dimension), true)
     from unnest(reports) r
@@ -21025,7 +21072,7 @@ begin
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
-    perform hotmesh._stream_drop(array(
+    perform hotmesh._close_clear(array(
         select k.id from unnest(v_jobs) as k (id)
         where not exists (select from jobs j where j.id = k.id and j.closed_at is null)));
     return hotmesh._inbox_release(array(
@@ -21130,7 +21177,7 @@ begin
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
     get diagnostics v_given = row_count;
     if v_given < cardinality(v_fit) then
-        perform hotmesh._stream_drop(array(
+        perform hotmesh._close_clear(array(
             select s.job_id
             from streams s
             where s.id = any (v_fit) and s.job_id is not null
@@ -21262,7 +21309,7 @@ begin
         return;
     end if;
     perform hotmesh._stream_postpone(ids, interval '100 ms');
-    perform hotmesh._stream_drop(array(
+    perform hotmesh._close_clear(array(
         select s.job_id
         from streams s
         where s.id = any (ids)
@@ -21365,7 +21412,7 @@ $$;
 
 -- 93_turn.sql
 -- Jobs that go through a graph have no code to tell: the engine itself goes on with them. Returns
--- the others.
+-- the others, and those that have closed.
 create function hotmesh._turn_walk(job_ids bigint[])
 returns bigint[]
 language plpgsql
@@ -21373,7 +21420,7 @@ as $$
 declare
     v_graphs bigint[] := array(
         select j.id from jobs j
-        where j.id = any (job_ids) and j.graph_id is not null);
+        where j.id = any (job_ids) and j.graph_id is not null and j.closed_at is null);
 begin
     if v_graphs = '{}' then
         return job_ids;

@@ -78,7 +78,7 @@ begin
 end
 $$;
 
--- Places (job and dimension) of these jobs for which there are results.
+-- Places (job and dimension) of these jobs for which there is news.
 create or replace function hotmesh._inbox_left(job_ids bigint[])
 returns text[]
 language plpgsql
@@ -86,7 +86,7 @@ as $$
 begin
     return array(
         select distinct s.job_id || s.dimension from streams s
-        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'result');
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name in ('result', 'query'));
 end
 $$;
 
@@ -144,27 +144,38 @@ begin
 end
 $$;
 
--- News for functions that have ended, of jobs that go on.
+-- News for functions that have ended, of jobs that go on; if some of it is not filed, all of it.
+-- What is locked this instant is left, and brings a turn back to it.
 create or replace function hotmesh._inbox_orphans(job_ids bigint[])
 returns hotmesh.streams[]
 language plpgsql
 as $$
 declare
+    v_jobs bigint[];
+    v_dimensions text[];
     v_orphans hotmesh.streams[];
 begin
+    select array_agg(n.job_id), array_agg(n.dimension) into v_jobs, v_dimensions
+    from (
+        select distinct e.job_id, e.dimension from streams e
+        where e.job_id = any (job_ids) and e.kind = 'event' and e.state = 'ready'
+          and e.name in ('result', 'query')
+          and not exists (
+              select from streams f
+              where f.job_id = e.job_id and f.kind = 'workflow'
+                and f.dimension = e.dimension)) n;
     with gone as (
         delete from streams s
         where s.id = any (array(
-            select e.id from streams e
-            where e.job_id = any (job_ids) and e.kind = 'event' and e.state = 'ready'
-              and e.name in ('result', 'query')
-              and not exists (
-                  select from streams f
-                  where f.job_id = e.job_id and f.kind = 'workflow'
-                    and f.dimension = e.dimension)
-            for update skip locked))
+            select e.id
+            from unnest(v_jobs, v_dimensions) as f (job_id, dimension)
+            join streams e
+                on e.job_id = f.job_id and e.kind = 'event' and e.dimension = f.dimension
+                and e.name in ('result', 'query')
+            for update of e skip locked))
         returning (s::hotmesh.streams) as event)
-    select array_agg(g.event) into v_orphans from gone g;
+    select array_agg(g.event) into v_orphans from gone g where v_jobs is not null;
+    perform hotmesh._inbox_remind(v_jobs, v_dimensions) where v_jobs is not null;
     return v_orphans;
 end
 $$;

@@ -30,7 +30,8 @@ comment on column hotmesh.entity_log_archive.closed_at is
 'When their job settled: both lie in the same month.';
 
 --@ behaviour
--- Left-over messages go too, but for one that is held this instant: its report will be stale.
+-- Left-over messages go too, but for one that is held this instant, whose report will be stale, and
+-- for a signal that is still to be passed on (60): news brings a turn back to them.
 create or replace function hotmesh._archive_messages(ids bigint[])
 returns void
 language plpgsql
@@ -38,7 +39,14 @@ as $$
 begin
     delete from streams s
     where s.id = any (array(
-        select m.id from streams m where m.job_id = any (ids) for update skip locked));
+        select m.id from streams m
+        where m.job_id = any (ids)
+          and not (m.kind in ('event', 'signal') and coalesce(m.args, '{}') ? 'published')
+        for update skip locked));
+    perform hotmesh._inbox_put(m.job_id, '', 'result', '{}')
+    from (
+        select distinct s.job_id from streams s
+        where s.job_id = any (ids) and s.state <> 'dead') m;
 end
 $$;
 

@@ -97,7 +97,10 @@ begin
     end if;
     if exists (
         select from signals w
-        where w.job_id = step.job_id and w.kind = 'wait' and w.name = step.name)
+        where w.job_id = step.job_id and w.name = step.name and exists (
+            select from jobs_attributes a
+            where a.job_id = w.job_id and a.state = 'open'
+              and a.field = hotmesh._attribute_field(w.dimension, w.sequence)))
     then
         perform hotmesh._signal_send(step.job_id, step.name, v_answer);
     else
@@ -117,9 +120,7 @@ declare
     v_sent bigint[] := array(
         select m.id from streams m
         where m.job_id = step.job_id and m.kind = 'signal' and m.dimension = step.name
-        order by m.sequence, m.id
-        limit 1
-        for update skip locked);
+        order by m.sequence, m.id limit 1 for update skip locked);
 begin
     if v_sent <> '{}' then
         perform hotmesh._inbox_answer(v_sent, array[step.dimension], array[step.sequence]);
@@ -158,8 +159,7 @@ begin
     delete from signals s
     where s.id = any (v_kept) and s.state = 'kept'
       and not exists (
-          select from signals o
-          where o.name = s.name and o.kind = s.kind and o.id < s.id)
+          select from signals o where o.name = s.name and o.kind = s.kind and o.id < s.id)
     returning s.answer || jsonb_build_object('signal', s.name, 'published', s.id) into v_answer;
     if v_answer is null then
         return false;

@@ -18,6 +18,7 @@ as $$
     from unnest(walks) with ordinality w
     cross join lateral jsonb_array_elements(w.commands) with ordinality c (about, place)
     where w.commands <> '[]' and c.about ->> 'do' = verb
+      and (not w.ended or verb not in ('wait', 'unwait'))
     order by w.ordinality, c.place
 $$;
 
@@ -338,7 +339,7 @@ begin
         perform hotmesh._errand_sleep(v_open);
     end if;
     if v_verbs && '{wait,unwait,return}' then
-        perform hotmesh._errand_wait(v_open);
+        perform hotmesh._errand_wait(walks);
     end if;
     if 'emit' = any (v_verbs) then
         perform hotmesh._errand_publish(walks);
@@ -361,7 +362,7 @@ as $$
 declare
     v_begun hotmesh.walk[] := '{}';
 begin
-    perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}' and not w.ended;
+    perform hotmesh._errand_later(w) from unnest(walks) w where w.todo <> '{}';
     perform hotmesh._attribute_lay(hotmesh._trail_rows(walks));
     if exists (select from unnest(walks) w where w.commands <> '[]') then
         v_begun := hotmesh._errand_do(walks, relay);
@@ -371,7 +372,7 @@ begin
 end
 $$;
 
--- What a walk did not come to is news for the next.
+-- What a walk did not come to is news for the next; of one that has ended, signals are passed on.
 create or replace function hotmesh._errand_later(w hotmesh.walk)
 returns void
 language plpgsql
@@ -381,7 +382,8 @@ begin
         w.job_id, t.dimension, t.activity,
         case t.leg when 'enter' then jsonb_build_object('enter', true, 'answer', t.answer)
                    else t.answer end, 'ready')
-    from unnest(w.todo) t;
+    from unnest(w.todo) t
+    where not w.ended or t.answer ? 'published';
 end
 $$;
 

@@ -53,6 +53,19 @@ begin
 end
 $$;
 
+create or replace function hotmesh._order_hook(event hotmesh.streams)
+returns void
+language plpgsql
+as $$
+declare
+    v_dimension text := ',e' || event.id;
+begin
+    if (hotmesh._hook_find(event.job_id, v_dimension)).job_id is null then
+        perform hotmesh._hook_open(event.job_id, v_dimension, event.args);
+    end if;
+end
+$$;
+
 -- Carries out what was ordered of jobs whose locks the caller holds, in the order given. What comes
 -- after an interrupt finds a closed job and is dropped.
 create or replace function hotmesh._order_apply(job_ids bigint[], names text[])
@@ -66,15 +79,28 @@ begin
         continue when not exists (
             select from jobs j where j.id = v_order.job_id and j.closed_at is null);
         case v_order.name
-            when 'hook' then
-                perform hotmesh._hook_open(
-                    v_order.job_id, ',e' || v_order.id, v_order.args);
+            when 'hook' then perform hotmesh._order_hook(v_order);
             when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
             when 'update' then perform hotmesh._update_admit(v_order.job_id, v_order.args);
             when 'interrupt' then
                 perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
         end case;
     end loop;
+end
+$$;
+
+-- Hooks that were ordered of jobs which end: these stay open for them. Of an order that is locked
+-- this instant the row stays: a later turn finds that it was carried out.
+create or replace function hotmesh._order_hooks(job_ids bigint[])
+returns void
+language plpgsql
+as $$
+begin
+    perform hotmesh._order_apply(job_ids, '{hook}');
+    perform hotmesh._order_hook(o)
+    from unnest(array(
+        select s::hotmesh.streams from streams s
+        where s.job_id = any (job_ids) and s.kind = 'event' and s.name = 'hook')) o;
 end
 $$;
 

@@ -405,7 +405,7 @@ begin
         order by r.job_id, r.outcome ? 'error' desc) r
     having count(*) > 0;
     if v_late <> '{}' then
-        perform hotmesh._order_apply(v_late, '{hook}');
+        perform hotmesh._order_hooks(v_late);
     end if;
     perform hotmesh._close_functions(array_agg(r.job_id), array_agg(r.dimension), true)
     from unnest(reports) r

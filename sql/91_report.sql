@@ -227,7 +227,7 @@ begin
         return '[]';
     end if;
     v_locked := hotmesh._job_lock(v_jobs);
-    perform hotmesh._stream_drop(array(
+    perform hotmesh._close_clear(array(
         select k.id from unnest(v_jobs) as k (id)
         where not exists (select from jobs j where j.id = k.id and j.closed_at is null)));
     return hotmesh._inbox_release(array(

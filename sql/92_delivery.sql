@@ -37,7 +37,7 @@ begin
     where s.id = any (v_fit) and (s.job_id is null or j.closed_at is null and j.id is not null);
     get diagnostics v_given = row_count;
     if v_given < cardinality(v_fit) then
-        perform hotmesh._stream_drop(array(
+        perform hotmesh._close_clear(array(
             select s.job_id
             from streams s
             where s.id = any (v_fit) and s.job_id is not null
@@ -169,7 +169,7 @@ begin
         return;
     end if;
     perform hotmesh._stream_postpone(ids, interval '100 ms');
-    perform hotmesh._stream_drop(array(
+    perform hotmesh._close_clear(array(
         select s.job_id
         from streams s
         where s.id = any (ids)

@@ -9,7 +9,7 @@
 
 --@ behaviour
 -- Jobs that go through a graph have no code to tell: the engine itself goes on with them. Returns
--- the others.
+-- the others, and those that have closed.
 create or replace function hotmesh._turn_walk(job_ids bigint[])
 returns bigint[]
 language plpgsql
@@ -17,7 +17,7 @@ as $$
 declare
     v_graphs bigint[] := array(
         select j.id from jobs j
-        where j.id = any (job_ids) and j.graph_id is not null);
+        where j.id = any (job_ids) and j.graph_id is not null and j.closed_at is null);
 begin
     if v_graphs = '{}' then
         return job_ids;

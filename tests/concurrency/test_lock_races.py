@@ -1,0 +1,216 @@
+"""News whose row somebody has locked when a turn looks, and not when it looks again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.clock import Clock
+from support.families import (
+    TURN,
+    Sessions,
+    cancel,
+    hook,
+    left,
+    news,
+    resolved,
+    wait,
+)
+from support.graphs import Graphs
+from support.hand import Connection, Hand, activity, one, start
+from support.sessions import Session
+
+RACE = """
+subscribes: r
+activities:
+  t: {type: trigger}
+  h: {type: hook, sleep: 10}
+transitions: {t: [{to: h}]}
+hooks: {r.in: [{to: h, conditions: {match: [{expected: '{$job.metadata.jid}', actual:
+      '{$self.hook.data.id}'}]}}]}
+"""
+STOPS = """
+subscribes: p
+activities:
+  t: {type: trigger}
+  h: {type: hook, sleep: 10}
+  stop: {type: interrupt, reason: enough}
+transitions: {t: [{to: h}], h: [{to: stop}]}
+hooks: {p.in: [{to: h, conditions: {match: [{expected: '{$job.metadata.jid}', actual:
+      '{$self.hook.data.id}'}]}}]}
+"""
+
+
+def pause(admin: Connection, at: str) -> None:
+    """Whoever comes by here waits for the gate, advisory lock 7."""
+    admin.execute(
+        "create function public.pause() returns trigger language plpgsql as"
+        " $$ begin perform pg_advisory_xact_lock(7); return null; end $$"
+    )
+    admin.execute(f"create trigger pause after {at} execute function public.pause()".encode())
+    admin.commit()
+
+
+def holds(session: Session, query: str) -> None:
+    session.begin()
+    session.run(query)
+
+
+def published(db: Connection) -> Any:
+    return one(db, "select count(*) from my_app.signals where kind = 'signal'")
+
+
+# --- signals by name ------------------------------------------------------------------------------
+
+
+def test_an_answer_of_a_hook_that_has_ended_is_waited_for_as_long_as_it_is_locked(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    hand.report(hand.take(), commands=[hook(1)])
+    aid = hand.take()
+    hand.report(aid, running=True, commands=[wait(1, "s")])
+    db.execute("select hotmesh.signal_send('my-app', 's', '1')")
+    hand.turn()  # it has met its wait
+    (user,) = sessions("user")
+    holds(user, "select from my_app.streams where name = 'result' for update")
+    assert hand.report(aid, outcome={"output": None}) == "ok"
+    for _ in range(4):
+        hand.turn()
+    user.rollback()
+    for _ in range(3):
+        hand.turn()
+    assert published(db) == 1
+
+
+def test_a_job_that_replaces_another_drops_no_signal_that_reached_that_too_late(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    hand.report(hand.take(), running=True, commands=[wait(1, "s")])
+    db.execute("select hotmesh.signal_send('my-app', 's', '1')")
+    hand.turn()  # it has met its wait
+    (user,) = sessions("user")
+    holds(user, "select from my_app.streams where name = 'result' for update")
+    db.execute("select hotmesh.job_interrupt('my-app', 'p')")
+    user.rollback()
+    start(db, "p", on_conflict="replace")
+    hand.turn()
+    assert published(db) == 1
+
+
+def test_what_is_left_of_a_job_that_closed_is_not_forgotten_by_who_claims_its_work(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    hand.report(hand.take(), running=True, commands=[wait(1, "s"), activity(2)])
+    db.execute("select hotmesh.signal_send('my-app', 's', '1')")
+    hand.turn()  # it has met its wait
+    user, claimer = sessions("user", "claimer")
+    holds(user, "select from my_app.streams for update")
+    db.execute("select hotmesh.job_interrupt('my-app', 'p')")
+    user.rollback()
+    holds(user, "select from my_app.streams where name = 'result' and args ? 'signal' for update")
+    claimer.run("select hotmesh.stream_claim('my-app', 'default', 'claimer', 10)")
+    user.rollback()
+    for _ in range(2):
+        hand.turn()
+    assert published(db) == 1
+    assert [row for row in left(db) if row[0] != "signal"] == []
+
+
+def test_a_signal_that_code_sends_while_its_own_wait_is_given_up_goes_to_others(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    """The row of a wait that was given up may be there for a while."""
+    start(db, "p")
+    start(db, "q")
+    task, other = hand.claim(take=2)
+    hand.report(other, running=True, commands=[wait(1, "x")])
+    hand.report(task, running=True, commands=[wait(1, "s")])
+    (user,) = sessions("user")
+    holds(user, "select from my_app.signals for update")
+    hand.report(task, running=True, commands=[cancel(1)])
+    user.rollback()
+    send = {"sequence": 2, "kind": "signal", "name": "s", "args": {"data": 1}}
+    assert news(hand, task, 2, send) == [[2, True]]  # and gives back what its old wait took
+    assert news(hand, other, 1, wait(2, "s")) == [[2, 1]]
+
+
+def test_a_graph_that_is_interrupted_passes_on_the_signal_that_came_free_meanwhile(
+    db: Connection, admin: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    graphs = Graphs(db)
+    graphs.deploy(RACE)
+    key = graphs.pub("r")
+    user, gate, worker, giver = sessions("user", "gate", "worker", "giver")
+    holds(user, "select from my_app.jobs for update")
+    graphs.signal("r.in", {"id": key})
+    giver.run("select hotmesh.job_interrupt('my-app', %s)", [key])  # a turn carries it out
+    pause(admin, "delete on my_app.streams for each row when (old.kind = 'timer')")
+    user.rollback()
+    holds(user, "select from my_app.streams where args ? 'published' for update")
+    holds(gate, "select pg_advisory_xact_lock(7)")
+    turning = worker.run_async(TURN, ["[]"])
+    worker.wait_blocked()
+    user.rollback()
+    gate.rollback()
+    resolved(turning)
+    hand.turn()
+    assert published(db) == 1
+
+
+def test_a_graph_that_ends_itself_passes_on_what_reached_it_at_the_same_time(
+    db: Connection, hand: Hand, sessions: Sessions, clock: Clock
+) -> None:
+    graphs = Graphs(db)
+    graphs.deploy(STOPS)
+    key = graphs.pub("p")
+    clock.advance("11 s")
+    (user,) = sessions("user")
+    holds(user, "select from my_app.jobs for update")
+    graphs.signal("p.in", {"id": key})
+    user.rollback()
+    hand.turn()
+    assert graphs.state(key).status < 0
+    assert published(db) == 1
+
+
+# --- questions, orders, reports -------------------------------------------------------------------
+
+
+def test_a_question_that_is_locked_when_its_run_would_rest_is_asked_later(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    task = hand.take()
+    hand.report(task, running=True, commands=[wait(1, "s")])
+    db.execute("select hotmesh.query_ask('my-app', 'p', 'how')")
+    hand.turn()  # files it
+    (user,) = sessions("user")
+    holds(user, "select from my_app.streams where name = 'query' for update")
+    assert hand.report(task) == "ok"
+    user.rollback()
+    asked = hand.news(task)
+    if not asked:
+        asked = [step for claimed in hand.claim() for step in claimed.history]
+    assert [step[1] for step in asked] == ["query"]
+
+
+def test_a_hook_whose_order_is_locked_keeps_its_job_open(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    task = hand.take()
+    user, giver = sessions("user", "giver")
+    holds(user, "select from my_app.jobs for update")
+    giver.run("select hotmesh.hook_start('my-app', 'p', 'aid')")  # waits in the inbox
+    user.rollback()
+    holds(user, "select from my_app.streams where name = 'hook' for update")
+    assert hand.report(task, outcome={"output": 1}) == "ok"
+    user.rollback()
+    hand.turn()
+    assert one(db, "select status from my_app.jobs") == 1
+    assert hand.settle(hand.take()) == "ok"
+    assert one(db, "select status from my_app.jobs") == 0
+    hand.turn()
+    assert left(db) == []
