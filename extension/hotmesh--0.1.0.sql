@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-3b976edb'
+    select '0.1.0-c605b49f-a82336d6'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -9647,7 +9647,8 @@ begin
 end
 $$;
 
--- Locks the messages of a function's steps; false if somebody else has one this instant.
+-- Locks the messages of a function's steps and their answers; false if somebody else has one this
+-- instant.
 create function hotmesh._inbox_hold(job_id bigint, dimension text)
 returns boolean
 language plpgsql
@@ -9656,13 +9657,38 @@ declare
     v_mine bigint[] := array(
         select m.id from streams m
         where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
-          and m.kind in ('timer', 'activity')
+          and (m.kind in ('timer', 'activity') or m.name in ('result', 'effect'))
         for update skip locked);
 begin
     return not exists (
         select from streams m
         where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
-          and m.kind in ('timer', 'activity') and m.id <> all (v_mine));
+          and (m.kind in ('timer', 'activity') or m.name in ('result', 'effect'))
+          and m.id <> all (v_mine));
+end
+$$;
+
+-- Takes the answers of these steps.
+create function hotmesh._inbox_withdraw(
+    job_ids bigint[], dimensions text[], sequences integer[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select m.id
+            from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+            join streams m
+                on m.job_id = c.job_id and m.kind = 'event' and m.name in ('result', 'effect')
+                and m.dimension = c.dimension and m.sequence = c.sequence
+            for update of m skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event) into v_events from taken t;
+    return v_events;
 end
 $$;
 
@@ -11753,8 +11779,9 @@ begin
 end
 $$;
 
--- An order that reaches the code as a step which it never asked for: numbered down from 0, once per
--- id and dimension. Returns the number, or null if it is there already.
+-- An order that reaches the code as a step which it never asked for: numbered down from 0, below
+-- what an earlier run left in the inbox, once per id and dimension. Returns the number, or null if
+-- it is there already.
 create function hotmesh._attribute_order(
     job_id bigint, kind text, name text, id text, dimension text default '')
 returns integer
@@ -11763,9 +11790,14 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_sequence integer := (
-        select least(min(a.sequence), 1) - 1 from jobs_attributes a
-        where a.job_id = _attribute_order.job_id
-          and a.dimension = _attribute_order.dimension);
+        select least(min(n.sequence), 1) - 1
+        from (
+            select a.sequence from jobs_attributes a
+            where a.job_id = _attribute_order.job_id and a.dimension = _attribute_order.dimension
+            union all
+            select s.sequence from streams s
+            where s.job_id = _attribute_order.job_id and s.kind = 'event'
+              and s.dimension = _attribute_order.dimension) n);
 begin
     if exists (
         select from jobs_attributes a
@@ -13245,6 +13277,30 @@ begin
                 null, null, null, null, null, null)::hotmesh.streams
         from unnest(timers) t
         where t.kind = 'timer' or t.timeouts ? 'deadline'));
+end
+$$;
+
+-- The alarm of a run rings, but the job has started over since it was set: it is set for the new
+-- run. False if it is time.
+create function hotmesh._timer_renew(alarm hotmesh.streams)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_due timestamptz := (
+        select m.created_at + make_interval(secs => (alarm.args ->> 'seconds')::float8)
+        from streams m
+        where m.job_id = alarm.job_id and m.kind = 'workflow' and m.dimension = ''
+          and alarm.args ->> 'limit' = 'run_timeout');
+begin
+    if coalesce(v_due <= hotmesh.now(), true) then
+        return false;
+    end if;
+    alarm.kind := 'timer';
+    alarm.state := 'delayed';
+    alarm.visible_at := v_due;
+    perform hotmesh._stream_enqueue(array[alarm]);
+    return true;
 end
 $$;
 
@@ -16199,7 +16255,9 @@ declare
     v_walks hotmesh.walk[];
     v_known hotmesh.walk[] := '{}';
 begin
-    for i in 1 .. 20 loop
+    for i in 0 .. 20 loop
+        perform hotmesh._inbox_route(v_jobs) where i = 20;
+        exit when i = 20;
         v_walks := begun || hotmesh._trail_load(v_jobs, events, v_known);
         exit when v_walks = '{}';
         events := '{}';
@@ -19093,7 +19151,8 @@ begin
             when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
             when 'update' then perform hotmesh._update_admit(v_order.job_id, v_order.args);
             when 'interrupt' then
-                perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
+                perform hotmesh._order_interrupt(v_order.job_id, v_order.args)
+                where not hotmesh._timer_renew(v_order);
         end case;
     end loop;
 end
@@ -19714,7 +19773,9 @@ declare
     v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
 begin
     perform hotmesh._stream_cancel(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+            array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence)),
+        hotmesh._signal_give_back(hotmesh._inbox_withdraw(
+            array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence)), '{}')
     from unnest(v_gone) g
     where g.state = 'open' having count(*) > 0;
     perform hotmesh._signal_unwait(
@@ -19772,7 +19833,8 @@ begin
             nullif(a.value, 'null'), '{}') || jsonb_build_object('name', a.name))
     from jobs_attributes a
     where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
-      and a.sequence <= 0 and (a.state = 'open' or a.cursor > seen);
+      and a.sequence <= 0 and (a.state = 'open' or a.cursor > seen)
+    order by a.sequence desc;
 end
 $$;
 
@@ -19954,6 +20016,7 @@ begin
         from unnest(v_orders) o
         where exists (
             select from jobs_attributes s
+            join jobs j on j.id = s.job_id and j.closed_at is null
             where s.job_id = o.job_id and s.state = 'open'
               and s.field = hotmesh._attribute_field(o.dimension, o.sequence)));
     perform hotmesh._effect_apply(

@@ -426,7 +426,8 @@ begin
 end
 $$;
 
--- Locks the messages of a function's steps; false if somebody else has one this instant.
+-- Locks the messages of a function's steps and their answers; false if somebody else has one this
+-- instant.
 create or replace function hotmesh._inbox_hold(job_id bigint, dimension text)
 returns boolean
 language plpgsql
@@ -435,13 +436,38 @@ declare
     v_mine bigint[] := array(
         select m.id from streams m
         where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
-          and m.kind in ('timer', 'activity')
+          and (m.kind in ('timer', 'activity') or m.name in ('result', 'effect'))
         for update skip locked);
 begin
     return not exists (
         select from streams m
         where m.job_id = _inbox_hold.job_id and m.dimension = _inbox_hold.dimension
-          and m.kind in ('timer', 'activity') and m.id <> all (v_mine));
+          and (m.kind in ('timer', 'activity') or m.name in ('result', 'effect'))
+          and m.id <> all (v_mine));
+end
+$$;
+
+-- Takes the answers of these steps.
+create or replace function hotmesh._inbox_withdraw(
+    job_ids bigint[], dimensions text[], sequences integer[])
+returns hotmesh.streams[]
+language plpgsql
+as $$
+declare
+    v_events hotmesh.streams[];
+begin
+    with taken as (
+        delete from streams s
+        where s.id = any (array(
+            select m.id
+            from unnest(job_ids, dimensions, sequences) as c (job_id, dimension, sequence)
+            join streams m
+                on m.job_id = c.job_id and m.kind = 'event' and m.name in ('result', 'effect')
+                and m.dimension = c.dimension and m.sequence = c.sequence
+            for update of m skip locked))
+        returning (s::hotmesh.streams) as event)
+    select array_agg(t.event) into v_events from taken t;
+    return v_events;
 end
 $$;
 

@@ -332,8 +332,9 @@ begin
 end
 $$;
 
--- An order that reaches the code as a step which it never asked for: numbered down from 0, once per
--- id and dimension. Returns the number, or null if it is there already.
+-- An order that reaches the code as a step which it never asked for: numbered down from 0, below
+-- what an earlier run left in the inbox, once per id and dimension. Returns the number, or null if
+-- it is there already.
 create or replace function hotmesh._attribute_order(
     job_id bigint, kind text, name text, id text, dimension text default '')
 returns integer
@@ -342,9 +343,14 @@ as $$
 declare
     v_now timestamptz := hotmesh.now();
     v_sequence integer := (
-        select least(min(a.sequence), 1) - 1 from jobs_attributes a
-        where a.job_id = _attribute_order.job_id
-          and a.dimension = _attribute_order.dimension);
+        select least(min(n.sequence), 1) - 1
+        from (
+            select a.sequence from jobs_attributes a
+            where a.job_id = _attribute_order.job_id and a.dimension = _attribute_order.dimension
+            union all
+            select s.sequence from streams s
+            where s.job_id = _attribute_order.job_id and s.kind = 'event'
+              and s.dimension = _attribute_order.dimension) n);
 begin
     if exists (
         select from jobs_attributes a

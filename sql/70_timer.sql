@@ -23,6 +23,30 @@ begin
 end
 $$;
 
+-- The alarm of a run rings, but the job has started over since it was set: it is set for the new
+-- run. False if it is time.
+create or replace function hotmesh._timer_renew(alarm hotmesh.streams)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_due timestamptz := (
+        select m.created_at + make_interval(secs => (alarm.args ->> 'seconds')::float8)
+        from streams m
+        where m.job_id = alarm.job_id and m.kind = 'workflow' and m.dimension = ''
+          and alarm.args ->> 'limit' = 'run_timeout');
+begin
+    if coalesce(v_due <= hotmesh.now(), true) then
+        return false;
+    end if;
+    alarm.kind := 'timer';
+    alarm.state := 'delayed';
+    alarm.visible_at := v_due;
+    perform hotmesh._stream_enqueue(array[alarm]);
+    return true;
+end
+$$;
+
 -- The alarms of a job whose time is bounded, from when it may begin. That of a run starts over when
 -- the job continues as new.
 create or replace function hotmesh._timer_limits(

@@ -441,7 +441,9 @@ declare
     v_walks hotmesh.walk[];
     v_known hotmesh.walk[] := '{}';
 begin
-    for i in 1 .. 20 loop
+    for i in 0 .. 20 loop
+        perform hotmesh._inbox_route(v_jobs) where i = 20;
+        exit when i = 20;
         v_walks := begun || hotmesh._trail_load(v_jobs, events, v_known);
         exit when v_walks = '{}';
         events := '{}';

@@ -83,7 +83,8 @@ begin
             when 'cancel' then perform hotmesh._order_cancel(v_order.job_id);
             when 'update' then perform hotmesh._update_admit(v_order.job_id, v_order.args);
             when 'interrupt' then
-                perform hotmesh._order_interrupt(v_order.job_id, v_order.args);
+                perform hotmesh._order_interrupt(v_order.job_id, v_order.args)
+                where not hotmesh._timer_renew(v_order);
         end case;
     end loop;
 end

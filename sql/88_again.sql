@@ -14,7 +14,9 @@ declare
     v_gone hotmesh.jobs_attributes[] := hotmesh._attribute_forget(job_id, dimension);
 begin
     perform hotmesh._stream_cancel(
-        array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence))
+            array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence)),
+        hotmesh._signal_give_back(hotmesh._inbox_withdraw(
+            array_agg(g.job_id), array_agg(g.dimension), array_agg(g.sequence)), '{}')
     from unnest(v_gone) g
     where g.state = 'open' having count(*) > 0;
     perform hotmesh._signal_unwait(
@@ -72,7 +74,8 @@ begin
             nullif(a.value, 'null'), '{}') || jsonb_build_object('name', a.name))
     from jobs_attributes a
     where a.job_id = _again_return.job_id and a.dimension = _again_return.dimension
-      and a.sequence <= 0 and (a.state = 'open' or a.cursor > seen);
+      and a.sequence <= 0 and (a.state = 'open' or a.cursor > seen)
+    order by a.sequence desc;
 end
 $$;
 

@@ -113,6 +113,7 @@ begin
         from unnest(v_orders) o
         where exists (
             select from jobs_attributes s
+            join jobs j on j.id = s.job_id and j.closed_at is null
             where s.job_id = o.job_id and s.state = 'open'
               and s.field = hotmesh._attribute_field(o.dimension, o.sequence)));
     perform hotmesh._effect_apply(

@@ -6,6 +6,7 @@ from typing import Any
 
 from support.clock import Clock
 from support.families import (
+    AGAIN,
     TURN,
     Sessions,
     cancel,
@@ -214,3 +215,111 @@ def test_a_hook_whose_order_is_locked_keeps_its_job_open(
     assert one(db, "select status from my_app.jobs") == 0
     hand.turn()
     assert left(db) == []
+
+
+def test_orders_that_a_function_had_not_seen_reach_its_new_run_in_their_order(
+    db: Connection, hand: Hand
+) -> None:
+    start(db, "p")
+    task = hand.take()
+    for n in range(3):
+        db.execute("select hotmesh.update_send('my-app', 'p', %s)", [f"u{n}"])
+    assert hand.report(task, outcome={"again": {"args": [], "seen": 0}}) == "ok"
+    hand.turn()
+    told = sorted(hand.take().history, key=lambda step: int(step[5]))  # by their cursors
+    assert [step[2] for step in told] == ["u0", "u1", "u2"]
+
+
+def test_an_order_of_an_old_run_that_comes_late_is_no_other_order_of_the_new(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    """Orders are numbered from 0 again."""
+    start(db, "p")
+    task = hand.take()
+    db.execute("select hotmesh.job_cancel('my-app', 'p')")
+    assert hand.news(task, running=True)[0][1] == "cancel"
+    db.execute("select hotmesh.update_send('my-app', 'p', 'old')")
+    hand.turn()
+    (user,) = sessions("user")
+    holds(user, "select from my_app.streams where name = 'result' for update")
+    about = {"args": [], "seen": 1}
+    assert hand.report(task, cursor=1, outcome={"again": about}) == "ok"
+    db.execute("select hotmesh.update_send('my-app', 'p', 'new', '[1]')")
+    hand.turn()
+    user.rollback()
+    told = {step[2]: step[4]["args"] for step in hand.take().history}
+    assert told == {"old": [], "new": [1]}
+
+
+# --- retries and new runs -------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_locked_while_its_run_is_tried_again_is_no_other_steps(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p", retry_policy=AGAIN)
+    task = hand.take()
+    hand.report(task, running=True, commands=[activity(1, retry_policy={"maximum_attempts": 1})])
+    hand.report(hand.take("activity"), error={"message": "no"})
+    hand.turn()
+    assert news(hand, task, 1, activity(2, "ship"))[0][0] == 1
+    assert hand.report(hand.take("activity"), output="old") == "ok"
+    (user,) = sessions("user")
+    holds(user, "select from my_app.streams where name = 'result' for update")
+    again = fail(db, hand, task._replace(cursor=1))
+    if not again.history:
+        assert news(hand, again, 1, activity(1), activity(2, "ship")) == []
+    user.rollback()
+    again = fail(db, hand, again)
+    assert again.history == []
+    assert news(hand, again, 1, activity(1), activity(2, "ship")) == []
+
+
+def test_the_time_of_a_run_starts_over_with_it_though_its_alarm_is_locked(
+    db: Connection, hand: Hand, sessions: Sessions, clock: Clock
+) -> None:
+    start(db, "p", run_timeout=60)
+    task = hand.take()
+    (user,) = sessions("user")
+    clock.advance("50 s")
+    holds(user, "select from my_app.streams where kind = 'timer' for update")
+    assert hand.report(task, outcome={"again": {"args": []}}) == "ok"
+    user.rollback()
+    clock.advance("20 s")
+    for _ in range(2):
+        hand.turn()
+    assert one(db, "select status from my_app.jobs") == 1
+    clock.advance("45 s")
+    for _ in range(2):
+        hand.turn()
+    assert one(db, "select status from my_app.jobs") < 0
+
+
+def fail(db: Connection, hand: Hand, task: Any) -> Any:
+    """Report that the run failed; its next run."""
+    assert hand.report(task, outcome={"error": {"message": "no"}}) == "ok"
+    db.execute("update my_app.streams set visible_at = now() where name = 'order'")
+    return hand.take()
+
+
+# --- graphs ---------------------------------------------------------------------------------------
+
+
+def test_a_graph_goes_on_though_one_turn_does_not_come_to_its_end(
+    db: Connection, hand: Hand
+) -> None:
+    db.execute(
+        "create function public.step(data jsonb) returns jsonb language sql security definer"
+        " set search_path = pg_catalog, pg_temp as $$ select '{}'::jsonb $$"
+    )
+    graphs = Graphs(db)
+    steps = "".join(f"  s{n}: {{type: sql, function: public.step}}\n" for n in range(45))
+    ways = "".join(f"  s{n}: [{{to: s{n + 1}}}]\n" for n in range(44))
+    graphs.deploy(
+        f"subscribes: long\nactivities:\n  t: {{type: trigger}}\n{steps}"
+        f"transitions:\n  t: [{{to: s0}}]\n{ways}"
+    )
+    key = graphs.pub("long")
+    for _ in range(4):
+        hand.turn()
+    assert graphs.state(key).status == 0
