@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-a82336d6'
+    select '0.1.0-c605b49f-4d5df685'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -9724,7 +9724,7 @@ as $$
 begin
     if lease is null or lease <= interval '0' or lease > interval '1 day' then
         perform hotmesh._refuse_argument(
-            format('bad lease: %s', lease),
+            format('bad lease: %s', coalesce(lease::text, 'null')),
             'A lease lasts longer than nothing and at most a day.',
             'Leave it out for 15 s.');
     end if;
@@ -10679,17 +10679,21 @@ begin
 end
 $$;
 
--- Is a worker there, awake or asleep, that serves the topic?
+-- Is a worker there, awake or asleep, that serves the topic? Where there are no turns nobody drops
+-- the row of one that died.
 create function hotmesh._worker_serves(kind text, queue text, name text)
 returns boolean
 language plpgsql
 as $$
+declare
+    v_since timestamptz := hotmesh.now() - interval '1 minute';
 begin
     return exists (
         select
         from workers w
         cross join unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
-        where t.kind = _worker_serves.kind and t.queue = _worker_serves.queue
+        where w.seen_at > v_since
+          and t.kind = _worker_serves.kind and t.queue = _worker_serves.queue
           and t.name = _worker_serves.name);
 end
 $$;
@@ -21340,11 +21344,43 @@ begin
 end
 $$;
 
--- Jobs that are done in one piece, with their arguments.
+-- Of jobs that are done in one piece as many as one answer carries, and always one; the others are
+-- put back.
+create function hotmesh._delivery_fit_whole(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_fit bigint[] := array(
+        select f.id
+        from (
+            select s.id,
+                   coalesce(sum(hotmesh._bytes(a.value)) over (
+                       order by s.priority desc, s.id
+                       rows between unbounded preceding and 1 preceding), 0) as before
+            from streams s
+            cross join lateral (
+                select i.value from jobs_attributes i
+                where i.job_id = s.job_id and i.field = 'input'
+                offset 0) a
+            where s.id = any (ids)) f
+        where f.before < 8388608);
+begin
+    perform hotmesh._stream_postpone(array(
+        select i from unnest(ids) i where i <> all (v_fit)), interval '0')
+    where cardinality(v_fit) < cardinality(ids);
+    return v_fit;
+end
+$$;
+
+-- Jobs that are done in one piece, with their arguments. A message whose job has closed meanwhile
+-- is dropped.
 create function hotmesh._delivery_whole(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
 as $$
+declare
+    v_fit bigint[] := hotmesh._delivery_fit_whole(ids);
 begin
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
@@ -21357,7 +21393,13 @@ begin
         select i.value from jobs_attributes i
         where i.job_id = s.job_id and i.field = 'input'
         offset 0) a
-    where s.id = any (ids) and j.closed_at is null;
+    where s.id = any (v_fit) and j.closed_at is null;
+    perform hotmesh._stream_drop(array(
+        select s.job_id
+        from streams s
+        join jobs j on j.id = s.job_id
+        where s.id = any (v_fit) and j.closed_at is not null))
+    where v_fit <> '{}';
 end
 $$;
 
@@ -21800,7 +21842,8 @@ begin
 end
 $$;
 
--- Has nothing been written down that a replay would need?
+-- Has its function written nothing down that a replay would need? What others ask of it (cancel,
+-- update) is numbered from zero down, and hooks have their own dimensions.
 create function hotmesh._claim_fresh(job_id bigint)
 returns boolean
 language plpgsql
@@ -21808,23 +21851,23 @@ as $$
 begin
     return not exists (
         select from jobs_attributes a
-        where a.job_id = _claim_fresh.job_id and a.sequence is not null);
+        where a.job_id = _claim_fresh.job_id and a.dimension = '' and a.sequence > 0);
 end
 $$;
 
--- Is it code that serves the name? Then the first of its runs shows that.
+-- Is it code that serves the name? Then the first of its runs shows that; a hook shows nothing.
 create function hotmesh._claim_replays(queue text, name text)
 returns boolean
 language plpgsql
 as $$
 begin
-    return hotmesh._worker_serves('workflow', queue, name) or not (
-        select hotmesh._claim_fresh(s.job_id)
+    return hotmesh._worker_serves('workflow', queue, name) or not coalesce((
+        select s.sequence is null and hotmesh._claim_fresh(s.job_id)
         from streams s
-        where s.state = 'ready' and s.kind = 'workflow'
+        where s.state = 'ready' and s.kind = 'workflow' and s.dimension = ''
           and s.queue = _claim_replays.queue and s.name = _claim_replays.name
         order by s.priority desc, s.id
-        limit 1);
+        limit 1), false);
 end
 $$;
 
@@ -21857,21 +21900,84 @@ begin
 end
 $$;
 
--- Runs of workflows that no code serves: what does would have to replay.
+-- Jobs that were asked to stop before they were begun, or begun again, end here: there is no code
+-- to clean up. Returns the others. Of one that is locked this instant a later claim finds out.
+create function hotmesh._claim_stop(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_asked hotmesh.streams[] := array(
+        select (s::hotmesh.streams)
+        from streams s
+        where s.id = any (ids) and exists (
+            select from jobs_attributes a
+            where a.job_id = s.job_id and a.dimension = '' and a.kind = 'cancel'));
+    v_locked bigint[];
+begin
+    if v_asked = '{}' then
+        return ids;
+    end if;
+    v_locked := hotmesh._job_lock(array(select m.job_id from unnest(v_asked) m));
+    perform hotmesh._stream_postpone(
+        array(select m.id from unnest(v_asked) m where m.job_id <> all (v_locked)),
+        interval '100 ms');
+    perform hotmesh._report_apply(jsonb_agg(jsonb_build_object(
+        'id', m.id, 'token', m.token, 'cursor', j.cursor, 'outcome', jsonb_build_object(
+            'error', jsonb_build_object(
+                'type', 'JobCancelledError', 'code', 499,
+                'message', format('job [%s] was cancelled', j.key))))), '', interval '15 s')
+    from unnest(v_asked) m
+    join jobs j on j.id = m.job_id
+    where m.job_id = any (v_locked)
+    having count(*) > 0;
+    return array(select i from unnest(ids) i where i <> all (array(
+        select m.id from unnest(v_asked) m)));
+end
+$$;
+
+-- Those that were asked to stop leave room for others. Bounded: behind many of them a later claim
+-- goes on.
+create function hotmesh._claim_begin(
+    queue text, name text, worker text, take integer, lease interval)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := '{}';
+    v_taken bigint[];
+    v_left bigint[];
+begin
+    for i in 1..10 loop
+        v_taken := hotmesh._claim_whole(queue, name, worker, take - cardinality(v_ids), lease);
+        v_left := hotmesh._claim_stop(v_taken);
+        v_ids := v_ids || v_left;
+        exit when cardinality(v_left) = cardinality(v_taken);
+    end loop;
+    return v_ids;
+end
+$$;
+
+-- Runs of workflows that no code serves: what does would have to replay. The names with the oldest
+-- and most urgent ones first.
 create function hotmesh._claim_runs(
     queue text, worker text, take integer, lease interval)
 returns bigint[]
 language plpgsql
 as $$
 declare
+    v_names text[] := hotmesh._claim_names('workflow', queue);
     v_ids bigint[] := '{}';
-    v_name text;
+    v_place integer;
 begin
-    foreach v_name in array hotmesh._claim_names('workflow', queue) loop
+    for v_place in
+        select h from hotmesh._stream_heads(
+            'workflow', array_fill(queue, array[cardinality(v_names)]), v_names, worker) h
+    loop
         exit when cardinality(v_ids) >= take;
-        if not hotmesh._claim_replays(queue, v_name) then
-            v_ids := v_ids || hotmesh._claim_whole(
-                queue, v_name, worker, take - cardinality(v_ids), lease);
+        if not hotmesh._claim_replays(queue, v_names[v_place]) then
+            v_ids := v_ids || hotmesh._claim_begin(
+                queue, v_names[v_place], worker, take - cardinality(v_ids), lease);
         end if;
     end loop;
     return v_ids;
@@ -21923,20 +22029,48 @@ end
 $$;
 comment on function hotmesh.stream_claim(text, text, text, integer, interval) is
 'Take up to `take` messages of a queue for `lease`: activities of workflows; tasks of graphs, whose
-queue is their topic; and jobs whose workflow no worker is there for, to be done in one piece.
-Report each by stream_complete or stream_fail with its token, or extend it in time.';
+queue is their topic; and jobs whose workflow no worker is there for, to be done in one piece: those
+that were cancelled end instead. Report each by stream_complete or stream_fail with its token, or
+extend it in time.';
 
--- Of a job that is done in one piece the report is the outcome of its code.
-create function hotmesh._claim_outcome(report jsonb, job_id bigint)
+-- The message of a report, locked, if its token is current. It comes before its job, as it does in
+-- a transaction that holds it: here whoever reports late waits for nobody.
+create function hotmesh._claim_message(report jsonb)
+returns hotmesh.streams
+language plpgsql
+as $$
+declare
+    v_message hotmesh.streams;
+begin
+    select (s::hotmesh.streams).* into v_message
+    from streams s
+    where s.id = (report ->> 'id')::bigint and s.token = (report ->> 'token')::integer
+      and s.kind in ('activity', 'workflow') and s.state = 'leased'
+    for update;
+    return v_message;
+end
+$$;
+
+-- Of a job that is done in one piece the report is the outcome of its code; null if that has begun
+-- to do it in steps, or the job has closed while its message was held.
+create function hotmesh._claim_outcome(report jsonb, message hotmesh.streams)
 returns jsonb
 language plpgsql
 as $$
 declare
     v_cursor bigint;
 begin
-    select j.cursor into v_cursor from jobs j where j.id = job_id for update;
+    select j.cursor into v_cursor
+    from jobs j
+    where j.id = message.job_id and j.closed_at is null
+    for update;
+    if v_cursor is null or not hotmesh._claim_fresh(message.job_id) then
+        return null;
+    end if;
     return report - '{output,error}'::text[] || jsonb_build_object(
-        'cursor', v_cursor, 'outcome', case
+        'cursor', v_cursor,
+        'retry_policy', coalesce(message.retry_policy, report -> 'retry_policy'),
+        'outcome', case
             when report ? 'error' then jsonb_build_object('error', report -> 'error')
             else jsonb_build_object('output', report -> 'output') end);
 end
@@ -21949,20 +22083,13 @@ returns text
 language plpgsql
 as $$
 declare
-    v_job_id bigint;
+    v_message hotmesh.streams := hotmesh._claim_message(report);
     v_verdict text;
 begin
-    select s.job_id into v_job_id
-    from streams s
-    where s.id = (report ->> 'id')::bigint and s.kind = 'workflow';
-    if found then
-        report := hotmesh._claim_outcome(report, v_job_id);
-        if not hotmesh._claim_fresh(v_job_id) then
-            return 'stale';
-        end if;
+    if v_message.kind = 'workflow' then
+        report := hotmesh._claim_outcome(report, v_message);
     end if;
-    perform from streams s where s.id = (report ->> 'id')::bigint for update;
-    if not found then
+    if v_message.id is null or report is null then
         return 'stale';
     end if;
     select a.answer into v_verdict
@@ -22034,7 +22161,8 @@ begin
             'For instance {"message": "no stock", "type": "StockError"}.');
     end if;
     return hotmesh._claim_report(jsonb_build_object(
-        'id', id, 'token', token, 'error', error, 'retry_policy', retry_policy, 'output', details));
+        'id', id, 'token', token, 'error', error, 'output', details,
+        'retry_policy', hotmesh._retry_policy(retry_policy)));
 end
 $$;
 comment on function hotmesh.stream_fail(text, bigint, integer, jsonb, jsonb, jsonb) is

@@ -13,7 +13,7 @@ as $$
 begin
     if lease is null or lease <= interval '0' or lease > interval '1 day' then
         perform hotmesh._refuse_argument(
-            format('bad lease: %s', lease),
+            format('bad lease: %s', coalesce(lease::text, 'null')),
             'A lease lasts longer than nothing and at most a day.',
             'Leave it out for 15 s.');
     end if;

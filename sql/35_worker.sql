@@ -116,17 +116,21 @@ begin
 end
 $$;
 
--- Is a worker there, awake or asleep, that serves the topic?
+-- Is a worker there, awake or asleep, that serves the topic? Where there are no turns nobody drops
+-- the row of one that died.
 create or replace function hotmesh._worker_serves(kind text, queue text, name text)
 returns boolean
 language plpgsql
 as $$
+declare
+    v_since timestamptz := hotmesh.now() - interval '1 minute';
 begin
     return exists (
         select
         from workers w
         cross join unnest(w.kinds, w.queues, w.names) as t (kind, queue, name)
-        where t.kind = _worker_serves.kind and t.queue = _worker_serves.queue
+        where w.seen_at > v_since
+          and t.kind = _worker_serves.kind and t.queue = _worker_serves.queue
           and t.name = _worker_serves.name);
 end
 $$;

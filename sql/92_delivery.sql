@@ -137,11 +137,43 @@ begin
 end
 $$;
 
--- Jobs that are done in one piece, with their arguments.
+-- Of jobs that are done in one piece as many as one answer carries, and always one; the others are
+-- put back.
+create or replace function hotmesh._delivery_fit_whole(ids bigint[])
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_fit bigint[] := array(
+        select f.id
+        from (
+            select s.id,
+                   coalesce(sum(hotmesh._bytes(a.value)) over (
+                       order by s.priority desc, s.id
+                       rows between unbounded preceding and 1 preceding), 0) as before
+            from streams s
+            cross join lateral (
+                select i.value from jobs_attributes i
+                where i.job_id = s.job_id and i.field = 'input'
+                offset 0) a
+            where s.id = any (ids)) f
+        where f.before < 8388608);
+begin
+    perform hotmesh._stream_postpone(array(
+        select i from unnest(ids) i where i <> all (v_fit)), interval '0')
+    where cardinality(v_fit) < cardinality(ids);
+    return v_fit;
+end
+$$;
+
+-- Jobs that are done in one piece, with their arguments. A message whose job has closed meanwhile
+-- is dropped.
 create or replace function hotmesh._delivery_whole(ids bigint[])
 returns setof hotmesh.delivery
 language plpgsql
 as $$
+declare
+    v_fit bigint[] := hotmesh._delivery_fit_whole(ids);
 begin
     return query
     select 'task', s.id, s.token, s.kind, s.queue, s.name, s.job_id, j.key, s.dimension, s.sequence,
@@ -154,7 +186,13 @@ begin
         select i.value from jobs_attributes i
         where i.job_id = s.job_id and i.field = 'input'
         offset 0) a
-    where s.id = any (ids) and j.closed_at is null;
+    where s.id = any (v_fit) and j.closed_at is null;
+    perform hotmesh._stream_drop(array(
+        select s.job_id
+        from streams s
+        join jobs j on j.id = s.job_id
+        where s.id = any (v_fit) and j.closed_at is not null))
+    where v_fit <> '{}';
 end
 $$;
 

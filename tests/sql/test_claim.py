@@ -465,3 +465,206 @@ def test_two_never_take_the_same_one(
     for session in (first, second):
         session.commit()
     assert claim(caller, 9, "mail") == []
+
+
+def test_the_most_urgent_one_comes_first_whatever_it_is_called(caller: Connection) -> None:
+    for key in "abc":
+        start(caller, key, queue="mail", workflow="card")
+    start(caller, "z", queue="mail", workflow="telegram", priority=3)
+    assert [claim(caller, 1, "mail")[0][5] for _ in "za"] == ["z", "a"]
+
+
+def test_a_worker_that_died_serves_nothing(caller: Connection, clock: Clock) -> None:
+    """Nobody takes a turn that would drop its row."""
+    Hand(caller).turn(seen=True, idle=True)
+    start(caller, "a")
+    clock.advance("59 seconds")
+    assert claim(caller) == []
+    clock.advance("2 seconds")
+    assert [row[5] for row in claim(caller)] == ["a"]
+
+
+def test_one_that_was_asked_to_stop_ends_and_holds_up_nobody(
+    db: Connection, caller: Connection
+) -> None:
+    for key in "abc":
+        start(caller, key, queue="mail", retry_policy={"maximum_attempts": 9})
+    for key in "ab":
+        caller.execute("select hotmesh.job_cancel('my-app', %s)", [key])
+    [(message, token, *_, key)] = claim(caller, 1, "mail")
+    assert key == "c"
+    for key in "ab":
+        error = one(caller, "select hotmesh.job_state('my-app', %s, true)", key)["metadata"]["err"]
+        assert (error["type"], error["code"]) == ("JobCancelledError", 499)
+    assert complete(caller, message, token) == "ok"
+    assert messages(db) == []
+
+
+def test_what_was_done_before_it_heard_of_the_stop_counts(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    for key in "abc":
+        start(caller, key, queue="mail", retry_policy={"maximum_attempts": 9})
+    (done, undone, _) = claim(caller, 9, "mail")
+    for key in "abc":
+        caller.execute("select hotmesh.job_cancel('my-app', %s)", [key])
+    assert complete(caller, *done[:2], 1) == "ok"
+    assert fail(caller, *undone[:2], {"type": "E", "message": "no"}) == "ok"
+    clock.advance("1 minute")
+    assert claim(caller, 9, "mail") == []
+    statuses = [one(caller, "select hotmesh.job_status('my-app', %s)", key) for key in "abc"]
+    assert [status < 0 for status in statuses] == [False, True, True]
+    assert messages(db) == []
+
+
+def test_one_whose_stop_cannot_be_noted_now_is_stopped_later(
+    db: Connection, caller: Connection, sessions: Sessions, clock: Clock
+) -> None:
+    start(caller, "a", queue="mail")
+    caller.execute("select hotmesh.job_cancel('my-app', 'a')")
+    (locker,) = sessions("locker")
+    locker.begin()
+    locker.run("select from my_app.jobs for update")
+    assert claim(caller, 9, "mail") == []
+    locker.rollback()
+    clock.advance("1 second")
+    assert claim(caller, 9, "mail") == []
+    assert messages(db) == []
+
+
+def test_a_hook_of_code_holds_up_no_job_of_its_name(db: Connection, caller: Connection) -> None:
+    start(caller, "a", queue="other", workflow="letter")
+    hand = Hand(caller, workflows=[("other", "letter")])
+    hand.report(hand.take(), commands=[activity(1)])
+    caller.execute("select hotmesh.hook_start('my-app', 'a', 'letter', '[1]', 'mail')")
+    hand.turn()
+    start(caller, "b", queue="mail", workflow="letter")
+    assert [row[5] for row in claim(caller, 9, "mail")] == ["b"]
+
+
+def test_a_hook_does_not_keep_it_from_being_done(db: Connection, caller: Connection) -> None:
+    start(caller, "a", queue="mail", workflow="letter")
+    [(message, token, *_)] = claim(caller, 9, "mail")
+    caller.execute("select hotmesh.hook_start('my-app', 'a', 'stamp', '[1]', 'mail')")
+    hand = Hand(caller, workflows=[("mail", "stamp")])
+    hook = hand.take()
+    hand.report(hook, commands=[activity(1)], running=True)
+    assert complete(caller, message, token, 1) == "ok"
+    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 1
+    assert hand.settle(hook, 2) == "ok"
+    assert one(caller, "select hotmesh.job_status('my-app', 'a')") == 0
+    assert one(caller, "select hotmesh.job_result('my-app', 'a')") == 1
+
+
+def test_code_that_starts_over_is_left_to_code(caller: Connection) -> None:
+    start(caller, "a")
+    hand = Hand(caller)
+    run = hand.take()
+    assert hand.report(run, outcome={"again": {"args": [], "seen": 0}}) == "ok"
+    hand.report(hand.take(), commands=[activity(2)])
+    caller.execute("select hotmesh.worker_stop('my-app', 'hand', '{}')")
+    assert [row[2] for row in claim(caller, 9)] == ["pay"]
+
+
+def test_one_that_was_interrupted_while_it_was_held_is_stale(
+    db: Connection, caller: Connection, sessions: Sessions, caller_dsn: str
+) -> None:
+    start(caller, "a", queue="mail")
+    [(message, token, *_)] = claim(caller, 9, "mail")
+    (holder,) = sessions("holder", dsn=caller_dsn)
+    holder.begin()
+    assert holder.value(HOLD, [message, token]) == "ok"
+    caller.execute("select hotmesh.job_interrupt('my-app', 'a')")
+    done = "select hotmesh.stream_complete('my-app', %s, %s)"
+    assert holder.value(done, [message, token]) == "stale"
+    holder.rollback()
+    assert claim(caller, 9, "mail") == []
+
+
+def test_a_message_that_its_closed_job_left_behind_is_dropped(
+    db: Connection, caller: Connection, sessions: Sessions, clock: Clock
+) -> None:
+    start(caller, "a", queue="mail")
+    claim(caller, 9, "mail")
+    (locker,) = sessions("locker")
+    locker.begin()
+    locker.run("select from my_app.streams where kind = 'workflow' for update")
+    caller.execute("select hotmesh.job_interrupt('my-app', 'a')")
+    locker.rollback()
+    clock.advance("16 seconds")
+    assert claim(caller, 9, "mail") == []
+    assert [kind for kind, *_ in messages(db) if kind == "workflow"] == []
+
+
+def test_a_late_report_waits_for_nobody(
+    caller: Connection, sessions: Sessions, caller_dsn: str, clock: Clock
+) -> None:
+    """Else the late one held the job, while the other one held the message."""
+    start(caller, "a", queue="mail")
+    [(message, late, *_)] = claim(caller, 9, "mail")
+    clock.advance("16 seconds")
+    [(_, token, *_)] = claim(caller, 9, "mail")
+    (holder,) = sessions("holder", dsn=caller_dsn)
+    holder.begin()
+    assert holder.value(HOLD, [message, token]) == "ok"
+    caller.execute("set statement_timeout = '5s'")
+    assert complete(caller, message, late) == "stale"
+    done = "select hotmesh.stream_complete('my-app', %s, %s)"
+    assert holder.value(done, [message, token]) == "ok"
+    holder.commit()
+
+
+def test_the_policy_of_the_start_goes_before_that_of_the_worker(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    start(caller, "a", queue="mail", retry_policy={"maximum_attempts": 1})
+    start(caller, "b", queue="mail")
+    text = (
+        "select hotmesh.stream_fail('my-app', %s, %s, '{\"message\": \"no\"}',"
+        ' \'{"maximum_attempts": 2, "initial_interval": "1 s"}\')'
+    )
+    assert [one(caller, text, *row[:2]) for row in claim(caller, 9, "mail")] == ["ok", "ok"]
+    clock.advance("10 seconds")
+    [(message, token, _, _, attempt, key)] = claim(caller, 9, "mail")
+    assert (key, attempt) == ("b", 2)
+    assert one(caller, text, message, token) == "ok"
+    assert messages(db) == []
+
+
+@pytest.mark.parametrize("policy", [{"maximum_attempts": "x"}, {"nope": 1}, [1], 3])
+def test_a_bad_policy_is_refused(db: Connection, caller: Connection, policy: Any) -> None:
+    start(caller, "a", queue="mail")
+    [(message, token, *_)] = claim(caller, 9, "mail")
+    text = "select hotmesh.stream_fail('my-app', %s, %s, '{}', %s)"
+    with unchanged(db), pytest.raises(psycopg.Error) as caught:
+        caller.execute(text, [message, token, Jsonb(policy)])
+    assert caught.value.sqlstate == "22023"
+    assert caught.value.diag.message_hint
+
+
+def test_where_no_worker_runs_a_bare_turn_moves_the_clock(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    start(caller, "a", queue="mail", execution_timeout="1 minute")
+    caller.execute(
+        "select hotmesh.schedule_create('my-app', 's', 'letter', queue => 'mail', every => '1 hour')"
+    )
+    [(message, token, *_)] = claim(caller, 9, "mail", "1 hour")
+    clock.advance("1 hour")
+    for _ in range(2):
+        caller.execute("select from hotmesh.turn('my-app', 'clock', '[]', '{}')")
+    assert complete(caller, message, token) == "stale"
+    error = one(caller, "select hotmesh.job_state('my-app', 'a', true)")["metadata"]["err"]
+    assert error["type"] == "TimedOutError"
+    assert [row[2] for row in claim(caller, 9, "mail")] == ["letter"]
+
+
+def test_one_answer_carries_what_fits(db: Connection, caller: Connection) -> None:
+    db.execute(
+        "select hotmesh.job_start('my-app', 'order', k::text, jsonb_build_array("
+        " (select string_agg(md5(random()::text), '') from generate_series(1, 94000))), 'mail')"
+        " from generate_series(1, 5) k"
+    )
+    found = claim(caller, 9, "mail")
+    assert [row[5] for row in found] == ["1", "2", "3"]
+    assert [row[4] for row in claim(caller, 9, "mail")] == [1, 1]
