@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-c605b49f-4d5df685
+-- build 0.1.0-c605b49f-33a7ef3a
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-4d5df685'
+    select '0.1.0-c605b49f-33a7ef3a'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -7549,8 +7549,8 @@ language sql
 stable
 parallel safe
 as $$
-    select s || jsonb_build_object(
-        id, coalesce(s -> id, '{}') || jsonb_build_object(d, self))
+    select case when s ? id then jsonb_set(s, array[id, d], coalesce(self, 'null'))
+                else s || jsonb_build_object(id, jsonb_build_object(d, self)) end
 $$;
 
 -- Maps of two activities that reach into one object keep both.
@@ -8024,7 +8024,7 @@ if v_swift then
     w.steps := array[hotmesh._walk_row(w.job_id, w.dimension, w.activity, a, o.self, ''done'', 1)];
     w.status := w.status - (b is null)::integer;
     if b is not null then
-        s := hotmesh._plan_put(w.store, a ->> ''id'', e.dimension, o.self);
+        s := o.store;
         w.activity := o.go[1];
         w.dimension := e.dimension || '',0'';
         o := %1$s(w.activity, ''enter'', ''{200}'', s, w.dimension, ''{}'', w.job);
@@ -14965,13 +14965,15 @@ returns void
 language plpgsql
 as $$
 begin
+    if exists (select from streams m where m.job_id = any (ids)) then
+        perform hotmesh._stream_drop(ids);
+    end if;
     if not exists (select from streams m where m.job_id = any (ids))
         and not exists (select from signals s where s.job_id = any (ids))
     then
         return;
     end if;
     perform hotmesh._signal_forget(ids);
-    perform hotmesh._stream_drop(ids);
     perform hotmesh._inbox_put(w.job_id, '', 'result', '{}')
     from (
         select s.job_id from signals s where s.job_id = any (ids)
@@ -15870,7 +15872,8 @@ declare
                         'aid', c.about -> 'id', 'dad', c.about -> 'dimension',
                         'topic', c.about -> 'topic', 'guid', concat_ws(
                             ',', w.job_id, c.about ->> 'id') || (c.about ->> 'dimension')))),
-                hotmesh._retry_policy(nullif(c.about -> 'policy', 'null')), 0, 0,
+                case when c.about -> 'policy' <> 'null'
+                     then hotmesh._retry_policy(c.about -> 'policy') end, 0, 0,
                 v_now + make_interval(secs => coalesce((c.about ->> 'delay')::float8, 0)),
                 null, null, null, null, null, null)::hotmesh.streams
         from unnest(walks) w
@@ -16161,8 +16164,11 @@ declare
     v_verbs text[] := array(
         select distinct c ->> 'do' from unnest(walks) w
         cross join lateral jsonb_array_elements(w.commands) c);
-    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
+    v_open hotmesh.walk[] := walks;
 begin
+    if exists (select from unnest(walks) w where w.ended) then
+        v_open := array(select w from unnest(walks) w where not w.ended);
+    end if;
     if 'worker' = any (v_verbs) then
         perform hotmesh._errand_work(v_open, relay);
     end if;
@@ -17516,16 +17522,17 @@ begin
 end
 $$;
 
+-- One that is open can be answered: it says how often it was.
 create or replace function hotmesh._trail_instance(value jsonb, state text, ledger bigint)
 returns jsonb
 language sql
 stable
 as $$
-    select value || case
-        when state = 'open' and ledger % 100000000 = 0 then '{"$": {"open": true, "turn": 0}}'
-        when state = 'done' and ledger % 100000000 = 1 then '{"$": {"open": false, "turn": 1}}'
-        else jsonb_build_object('$', jsonb_build_object(
-            'open', state = 'open', 'turn', ledger % 100000000)) end
+    select case
+        when state <> 'open' then value
+        when ledger % 100000000 = 0 then value || '{"$": {"open": true, "turn": 0}}'
+        else value || jsonb_build_object('$', jsonb_build_object(
+            'open', true, 'turn', ledger % 100000000)) end
 $$;
 
 create or replace function hotmesh._trail_time(at timestamptz)
@@ -17724,7 +17731,9 @@ begin
                    t.merging = '{}' and cardinality(t.todo) = 1 as simple
             from (
                 select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
-                       array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                       case when g.plan ? 'merging'
+                            then array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                            else '{}' end
                        || case when g.plan ? 'pivots'
                                then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
                                else '{}' end as merging
@@ -21173,6 +21182,7 @@ language plpgsql
 as $$
 declare
     v_relay hotmesh.relay;
+    v_limits hotmesh.limits[];
 begin
     if (want ->> 'activity')::integer > 0 and not want ? 'held' then
         v_relay.topics := array(
@@ -21180,9 +21190,12 @@ begin
             from jsonb_array_elements_text(want -> 'names') with ordinality n (name, place)
             where want -> 'kinds' ->> n.place::integer - 1 = 'activity'
               and want -> 'queues' ->> n.place::integer - 1 = n.name);
-        v_relay.topics := array(
-            select t from unnest(v_relay.topics) t
-            except select l.queue from unnest(hotmesh._limit_of('activity', v_relay.topics)) l);
+        v_limits := hotmesh._limit_of('activity', v_relay.topics);
+        if v_limits <> '{}' then
+            v_relay.topics := array(
+                select t from unnest(v_relay.topics) t
+                except select l.queue from unnest(v_limits) l);
+        end if;
         v_relay.until := hotmesh.now() + lease;
     end if;
     return v_relay;

@@ -293,8 +293,8 @@ language sql
 stable
 parallel safe
 as $$
-    select s || jsonb_build_object(
-        id, coalesce(s -> id, '{}') || jsonb_build_object(d, self))
+    select case when s ? id then jsonb_set(s, array[id, d], coalesce(self, 'null'))
+                else s || jsonb_build_object(id, jsonb_build_object(d, self)) end
 $$;
 
 -- Maps of two activities that reach into one object keep both.

@@ -333,7 +333,7 @@ if v_swift then
     w.steps := array[hotmesh._walk_row(w.job_id, w.dimension, w.activity, a, o.self, ''done'', 1)];
     w.status := w.status - (b is null)::integer;
     if b is not null then
-        s := hotmesh._plan_put(w.store, a ->> ''id'', e.dimension, o.self);
+        s := o.store;
         w.activity := o.go[1];
         w.dimension := e.dimension || '',0'';
         o := %1$s(w.activity, ''enter'', ''{200}'', s, w.dimension, ''{}'', w.job);

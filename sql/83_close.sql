@@ -56,13 +56,15 @@ returns void
 language plpgsql
 as $$
 begin
+    if exists (select from streams m where m.job_id = any (ids)) then
+        perform hotmesh._stream_drop(ids);
+    end if;
     if not exists (select from streams m where m.job_id = any (ids))
         and not exists (select from signals s where s.job_id = any (ids))
     then
         return;
     end if;
     perform hotmesh._signal_forget(ids);
-    perform hotmesh._stream_drop(ids);
     perform hotmesh._inbox_put(w.job_id, '', 'result', '{}')
     from (
         select s.job_id from signals s where s.job_id = any (ids)

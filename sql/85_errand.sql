@@ -39,7 +39,8 @@ declare
                         'aid', c.about -> 'id', 'dad', c.about -> 'dimension',
                         'topic', c.about -> 'topic', 'guid', concat_ws(
                             ',', w.job_id, c.about ->> 'id') || (c.about ->> 'dimension')))),
-                hotmesh._retry_policy(nullif(c.about -> 'policy', 'null')), 0, 0,
+                case when c.about -> 'policy' <> 'null'
+                     then hotmesh._retry_policy(c.about -> 'policy') end, 0, 0,
                 v_now + make_interval(secs => coalesce((c.about ->> 'delay')::float8, 0)),
                 null, null, null, null, null, null)::hotmesh.streams
         from unnest(walks) w
@@ -330,8 +331,11 @@ declare
     v_verbs text[] := array(
         select distinct c ->> 'do' from unnest(walks) w
         cross join lateral jsonb_array_elements(w.commands) c);
-    v_open hotmesh.walk[] := array(select w from unnest(walks) w where not w.ended);
+    v_open hotmesh.walk[] := walks;
 begin
+    if exists (select from unnest(walks) w where w.ended) then
+        v_open := array(select w from unnest(walks) w where not w.ended);
+    end if;
     if 'worker' = any (v_verbs) then
         perform hotmesh._errand_work(v_open, relay);
     end if;

@@ -60,16 +60,17 @@ begin
 end
 $$;
 
+-- One that is open can be answered: it says how often it was.
 create or replace function hotmesh._trail_instance(value jsonb, state text, ledger bigint)
 returns jsonb
 language sql
 stable
 as $$
-    select value || case
-        when state = 'open' and ledger % 100000000 = 0 then '{"$": {"open": true, "turn": 0}}'
-        when state = 'done' and ledger % 100000000 = 1 then '{"$": {"open": false, "turn": 1}}'
-        else jsonb_build_object('$', jsonb_build_object(
-            'open', state = 'open', 'turn', ledger % 100000000)) end
+    select case
+        when state <> 'open' then value
+        when ledger % 100000000 = 0 then value || '{"$": {"open": true, "turn": 0}}'
+        else value || jsonb_build_object('$', jsonb_build_object(
+            'open', true, 'turn', ledger % 100000000)) end
 $$;
 
 create or replace function hotmesh._trail_time(at timestamptz)
@@ -268,7 +269,9 @@ begin
                    t.merging = '{}' and cardinality(t.todo) = 1 as simple
             from (
                 select j.job, g.plan, v.todo, hotmesh._trail_fields(g.plan, v.todo) as fields,
-                       array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                       case when g.plan ? 'merging'
+                            then array(select jsonb_array_elements_text(g.plan -> 'merging'))
+                            else '{}' end
                        || case when g.plan ? 'pivots'
                                then hotmesh._trail_returns(v.job_id, g.plan, v.todo)
                                else '{}' end as merging

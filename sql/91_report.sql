@@ -248,6 +248,7 @@ language plpgsql
 as $$
 declare
     v_relay hotmesh.relay;
+    v_limits hotmesh.limits[];
 begin
     if (want ->> 'activity')::integer > 0 and not want ? 'held' then
         v_relay.topics := array(
@@ -255,9 +256,12 @@ begin
             from jsonb_array_elements_text(want -> 'names') with ordinality n (name, place)
             where want -> 'kinds' ->> n.place::integer - 1 = 'activity'
               and want -> 'queues' ->> n.place::integer - 1 = n.name);
-        v_relay.topics := array(
-            select t from unnest(v_relay.topics) t
-            except select l.queue from unnest(hotmesh._limit_of('activity', v_relay.topics)) l);
+        v_limits := hotmesh._limit_of('activity', v_relay.topics);
+        if v_limits <> '{}' then
+            v_relay.topics := array(
+                select t from unnest(v_relay.topics) t
+                except select l.queue from unnest(v_limits) l);
+        end if;
         v_relay.until := hotmesh.now() + lease;
     end if;
     return v_relay;
