@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-33a7ef3a'
+    select '0.1.0-c605b49f-8962ee6f'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -866,6 +866,15 @@ begin
         detail = coalesce(_refuse_argument.detail, 'It was null.'),
         hint = _refuse_argument.hint;
 end
+$$;
+
+-- A name as messages show it.
+create function hotmesh._named(name text)
+returns text
+language sql
+immutable
+as $$
+    select coalesce('"' || left(name, 200) || '"', 'null')
 $$;
 
 create function hotmesh._is_number(
@@ -1232,12 +1241,14 @@ declare
     v_name text := (
         select a.name from hotmesh.apps a where a.schema_name = hotmesh._app_schema(app));
 begin
-    raise exception 'unknown app "%"', app using
+    raise exception 'unknown app %', hotmesh._named(app) using
         errcode = 'MSH00',
         detail = case when v_name is null then 'No app of this name was created in this database.'
                       else format('There is an app of a similar name: "%s".', v_name) end,
-        hint = case when v_name is null then format('Create it: select hotmesh.app_create(%L)', app)
-                    else 'Write the name as it was given to app_create, or as its schema.' end;
+        hint = case when v_name is not null
+                    then 'Write the name as it was given to app_create, or as its schema.'
+                    when app is null then 'Every call says first which app it is for: my-app.'
+                    else format('Create it: select hotmesh.app_create(%L)', left(app, 200)) end;
 end
 $$;
 
@@ -5197,7 +5208,7 @@ declare
         select min(t.state) from hotmesh._graph_topics(kind) t
         where t.topic = _graph_refuse_unknown.topic);
 begin
-    raise exception 'no % answers topic "%"', kind, left(topic, 200) using
+    raise exception 'no % answers topic %', kind, hotmesh._named(topic) using
         errcode = 'MSH22',
         detail = case
             when v_known is not null then format('Active topics: %s.', left(v_known, 500))
@@ -8123,7 +8134,7 @@ declare
 begin
     raise exception 'the document has % fault%: %', v_count,
         case when v_count > 1 then 's' else '' end,
-        concat_ws(': ', faults #>> '{0,path}', faults #>> '{0,reason}') using
+        concat_ws(': ', nullif(faults #>> '{0,path}', ''), faults #>> '{0,reason}') using
         errcode = 'MSH20',
         detail = faults::text,
         hint = 'DETAIL lists every fault with its path; nothing was deployed.';
@@ -8135,7 +8146,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'version "%" %', left(version, 60), message using
+    raise exception 'version % %', hotmesh._named(left(version, 60)), message using
         errcode = 'MSH21',
         detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
         hint = 'Versions only go forward: deploy the document under a higher number.';
@@ -9221,7 +9232,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'no parked workflow %', id using errcode = 'MSH30',
+    raise exception 'no parked workflow %', coalesce(id::text, 'null') using errcode = 'MSH30',
         detail = 'There is no message with this id, or it is not dead, or it is an activity, whose '
                  || 'failure was told.',
         hint = 'hotmesh.stuck_jobs shows what is parked.';
@@ -10614,7 +10625,7 @@ as $$
 begin
     if coalesce(octet_length(worker), 0) not between 1 and 50 then
         perform hotmesh._refuse_argument(
-            'a worker needs a name of 1 to 50 bytes', format('It was %s.', left(worker, 60)),
+            'a worker needs a name of 1 to 50 bytes', format('It was %L.', left(worker, 60)),
             'Choose one that is unique per start of a process.');
     end if;
     return worker;
@@ -10808,6 +10819,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._worker_check(worker);
     perform hotmesh._lease_check(lease);
     return hotmesh._lease_extend(ids, worker, lease);
 end
@@ -10815,6 +10827,19 @@ $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
 'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked
 this instant are left for the next call.';
+
+-- Finds a heartbeat of a wrong form. One of no message is stale.
+create function hotmesh._worker_unfit()
+returns jsonpath
+language sql
+immutable
+as $$
+    select 'strict $[*] ? (@.type() != "object"
+        || exists(@.id ? (!exists(@ ? (
+            @ == null || @ >= 0 && @ <= 9223372036854775807 && @.floor() == @))))
+        || exists(@.token ? (!exists(@ ? (
+            @ == null || @ >= 0 && @ <= 2147483647 && @.floor() == @)))))'::jsonpath
+$$;
 
 create function hotmesh.worker_heartbeat(
     app text, worker text, beats jsonb, lease interval default '15 s')
@@ -10829,9 +10854,10 @@ begin
     perform hotmesh._lease_check(lease);
     if jsonb_typeof(beats) is distinct from 'array'
         or pg_column_size(beats) > hotmesh._setting('value_limit', 16777216)
+        or jsonb_path_exists(beats, hotmesh._worker_unfit())
     then
         perform hotmesh._refuse_argument(
-            'heartbeats are no JSON array, or too large', left(beats::text, 200),
+            'heartbeats are no JSON array of objects, or too large', left(beats::text, 200),
             'Give [{"id": …, "token": …, "details": …}, …].');
     end if;
     return query
@@ -10857,6 +10883,7 @@ declare
     v_count integer;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._worker_check(worker);
     v_count := hotmesh._lease_return(ids, worker);
     perform hotmesh._worker_gone(worker);
     perform hotmesh._worker_wake_useful(worker);
@@ -11133,7 +11160,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'job "%" not found', left(key, 200) using
+    raise exception 'job % not found', hotmesh._named(key) using
         errcode = 'MSH40',
         detail = 'Neither an open, a closed nor an archived job has this key.',
         hint = 'Check the app and the key; `select key from <app>.jobs` lists them.';
@@ -11173,6 +11200,19 @@ begin
         detail = coalesce(error, '{}')::text,
         hint = 'DETAIL holds type, message, code and traceback; job_state shows it without '
                || 'raising.';
+end
+$$;
+
+create function hotmesh._job_check_size(name text, value jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_limit bigint := hotmesh._setting('value_limit', 16777216);
+begin
+    if pg_column_size(value) > v_limit then
+        perform hotmesh._job_refuse_large(name, pg_column_size(value), v_limit);
+    end if;
 end
 $$;
 
@@ -11482,7 +11522,8 @@ begin
     if coalesce(state, 'open') not in ('open', 'complete', 'failed')
         or take is null or take not between 1 and 10000 then
         perform hotmesh._refuse_argument(
-            format('no such list of jobs: state %s, take %s', state, take),
+            format('no such list of jobs: state %s, take %s', coalesce(left(state, 60), 'any'),
+                   coalesce(take::text, 'null')),
             'States: open, complete, failed. At most 10000 jobs at a time.',
             'Leave both out for the newest 50.');
     end if;
@@ -12862,7 +12903,7 @@ begin
 end
 $$;
 
-create function hotmesh._signal_check(signal text)
+create function hotmesh._signal_check(signal text, data jsonb)
 returns void
 language plpgsql
 as $$
@@ -12872,6 +12913,7 @@ begin
             'a signal needs a name', 'It has 1 to 500 characters.',
             'Name what workflow.wait_for(…) waits for.');
     end if;
+    perform hotmesh._job_check_size(format('the data of signal "%s"', signal), data);
 end
 $$;
 
@@ -12886,7 +12928,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._signal_check(signal);
+    perform hotmesh._signal_check(signal, data);
     v_job := hotmesh._archive_find_open(key);
     perform hotmesh._signal_send(v_job.id, signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
@@ -12904,14 +12946,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._signal_check(signal);
+    perform hotmesh._signal_check(signal, data);
     perform hotmesh._signal_publish(signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_any();
 end
 $$;
 comment on function hotmesh.signal_send(text, text, jsonb) is
-'Send a signal by name, in the caller''s transaction: the oldest wait for it in the app is answered;
-it is kept until there is one.';
+'Send a signal by name, in the caller''s transaction, to the oldest wait in the app, or the next.';
 
 -- 61_hook.sql
 -- `about`: workflow, queue, args, signal, retry_policy. The caller holds the job's lock. By default
@@ -12974,6 +13015,21 @@ end
 $$;
 
 -- Workflow code hooks a function into its own job, or, with `key`, into another one.
+create function hotmesh._hook_check_options(options jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(coalesce(options, '{}')) <> 'object'
+        or (coalesce(options, '{}') - 'retry_policy') <> '{}'
+    then
+        perform hotmesh._refuse_argument(
+            'a hook has one option, retry_policy', format('It was %s.', left(options::text, 200)),
+            'For instance {"retry_policy": {"maximum_attempts": 5}}.');
+    end if;
+end
+$$;
+
 create function hotmesh._hook_effect(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql
@@ -13051,9 +13107,10 @@ begin
     then
         perform hotmesh._refuse_argument(
             'a handler''s name and a JSON array of arguments are needed',
-            format('They were %s and %s.', left(name, 60), left(args::text, 200)),
+            format('They were %L and %s.', left(name, 60), coalesce(left(args::text, 200), 'NULL')),
             'Name what the code has set a handler for.');
     end if;
+    perform hotmesh._job_check_size(format('args of "%s"', name), args);
 end
 $$;
 
@@ -13131,6 +13188,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
+    if jsonb_typeof(answer) is distinct from 'object' or not answer ?| '{output,error}' then
+        perform hotmesh._refuse_argument(
+            'that is no answer to a query', left(answer::text, 200),
+            'Give {"output": …} or {"error": {"message": …, "type": …}}.');
+    end if;
+    perform hotmesh._job_check_size('the answer', answer);
     update queries q set answer = query_answer.answer where q.id = query_answer.id;
 end
 $$;
@@ -13150,7 +13213,7 @@ begin
     select (q::hotmesh.queries).* into v_query from queries q where q.id = query_result.id;
     if v_query.id is null then
         perform hotmesh._refuse_argument(
-            format('no query %s', id),
+            format('no query %s', coalesce(id::text, 'null')),
             'Its answer was read before, or it was asked more than a minute ago.', 'Ask again.');
     elsif v_query.answer is not null then
         delete from queries q where q.id = query_result.id;
@@ -13226,6 +13289,11 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._query_check(name, args);
+    if octet_length(v_id) not between 1 and 500 then
+        perform hotmesh._refuse_argument(
+            'the id of an update is empty or too long', format('It was %L.', left(id, 60)),
+            'From 1 to 500 bytes, or leave it out.');
+    end if;
     v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'update', jsonb_build_object(
         'id', v_id, 'name', name, 'args', args));
@@ -13576,12 +13644,12 @@ declare
     v_name text := case when zone = 'UTC' then zone else (
         select z.name
         from pg_timezone_names z
-        where lower(z.name) = lower(zone)
+        where lower(z.name) = lower(left(zone, 100))
         limit 1) end;
 begin
     if v_name is null then
         perform hotmesh._refuse_argument(
-            format('unknown time zone: %s', left(zone, 100)),
+            format('unknown time zone: %s', coalesce(left(zone, 100), 'null')),
             'Time zones have names such as Europe/Berlin; those of this server are in '
             || 'pg_timezone_names.',
             'Leave it out for UTC.');
@@ -16534,10 +16602,11 @@ begin
         or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
     then
         perform hotmesh._refuse_argument(
-            'search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
+            'search is no JSON object', left((options -> 'search')::text, 200),
+            'Give {"name": "value"}.');
     elsif jsonb_typeof(options -> 'concurrency_key') not in ('string', 'null') then
         perform hotmesh._refuse_argument(
-            'concurrency_key is no text', left(options ->> 'concurrency_key', 200),
+            'concurrency_key is no text', left((options -> 'concurrency_key')::text, 200),
             'For instance the customer''s number, as a text.');
     end if;
     perform hotmesh._start_check_name('concurrency_key', options ->> 'concurrency_key', 500);
@@ -18665,7 +18734,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'schedule "%" not found', left(name, 200) using
+    raise exception 'schedule % not found', hotmesh._named(name) using
         errcode = 'MSH86',
         detail = 'No schedule of this app has this name.',
         hint = 'hotmesh.schedule_list shows those there are.';
@@ -18726,6 +18795,10 @@ declare
     v_options constant jsonb := schedule.options;
     v_window interval := hotmesh._duration(v_options -> 'catchup_window', 'catchup_window');
 begin
+    if jsonb_typeof(v_options) is distinct from 'object' then
+        perform hotmesh._refuse_argument(
+            'options are no JSON object', left(v_options::text, 200), 'Give {"note": "…"}.');
+    end if;
     perform hotmesh._duration(v_options -> 'offset', 'offset'),
             hotmesh._schedule_instant(v_options, 'start_at', schedule.timezone),
             hotmesh._schedule_instant(v_options, 'end_at', schedule.timezone);
@@ -18743,8 +18816,7 @@ begin
             'Leave it out for reject.');
     elsif jsonb_typeof(coalesce(v_options -> 'paused', 'false')) <> 'boolean' then
         perform hotmesh._refuse_argument(
-            format('paused is no boolean: %s', left(v_options ->> 'paused', 60)),
-            'It is true or false.', 'Leave it out for false.');
+            'paused is no boolean', left(v_options ->> 'paused', 60), 'Leave it out for false.');
     end if;
 end
 $$;
@@ -18972,11 +19044,12 @@ begin
     v_row.timezone := hotmesh._cron_zone(timezone);
     v_row.overlap := overlap;
     v_row.options := coalesce(nullif(options, 'null'), '{}');
+    perform hotmesh._job_check_size('options', options);
     v_row.note := options ->> 'note';
     v_row.buffered := '{}';
     perform hotmesh._schedule_check(v_row);
-    perform hotmesh._schedule_request(v_row, hotmesh.now());
     perform hotmesh._schedule_check_options(v_row);
+    perform hotmesh._schedule_request(v_row, hotmesh.now());
     v_row.paused_at := case when options ->> 'paused' = 'true' then hotmesh.now() end;
     v_row := hotmesh._schedule_plan(v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1));
     if v_row.next_tick is null then
@@ -19011,6 +19084,7 @@ begin
     perform hotmesh._enter(app);
     v_row := hotmesh._schedule_hold(name);
     v_row.paused_at := coalesce(v_row.paused_at, hotmesh.now());
+    perform hotmesh._job_check_size('the note', to_jsonb(note));
     v_row.note := coalesce(schedule_pause.note, v_row.note);
     v_row.buffered := '{}';
     return hotmesh._schedule_save(hotmesh._schedule_plan(
@@ -19036,6 +19110,7 @@ begin
     end if;
     v_row.paused_at := null;
     v_row.error := null;
+    perform hotmesh._job_check_size('the note', to_jsonb(note));
     v_row.note := coalesce(schedule_resume.note, v_row.note);
     return hotmesh._schedule_save(hotmesh._schedule_plan(
         v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1)));
@@ -19260,6 +19335,23 @@ $$;
 comment on trigger carry_out_order on hotmesh.streams is
 'Carries out an order when its giver commits, if nobody holds the job.';
 
+create function hotmesh._order_check(about jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    if not hotmesh._is_number(coalesce(nullif(about -> 'code', 'null'), '410'), 1, 999999)
+        or coalesce(about ->> 'code', '410') !~ '^[0-9]+$'
+    then
+        perform hotmesh._refuse_argument(
+            format('bad code: %s', left(about ->> 'code', 60)),
+            'It is a whole number from 1 to 999999.', 'Leave it out for 410.');
+    end if;
+    perform hotmesh._job_check_size('the reason', about -> 'reason');
+    return about;
+end
+$$;
+
 -- Workflow code interrupts a job: {key, reason, code, descend, throw}.
 create function hotmesh._order_effect(step hotmesh.jobs_attributes)
 returns jsonb
@@ -19268,7 +19360,8 @@ as $$
 declare
     v_job hotmesh.jobs := hotmesh._archive_find_open(step.value ->> 'key');
 begin
-    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', step.value - 'key');
+    perform hotmesh._inbox_put(
+        v_job.id, '', 'interrupt', hotmesh._order_check(step.value - 'key'));
     return 'true';
 end
 $$;
@@ -19283,16 +19376,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job hotmesh.jobs;
+    v_about jsonb;
 begin
     perform hotmesh._enter(app);
+    v_about := hotmesh._order_check(jsonb_build_object(
+        'reason', reason, 'code', coalesce(code, 410), 'descend', coalesce(descend, false),
+        'throw', coalesce(throw, true)));
     v_job := hotmesh._archive_find_open(key);
-    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', jsonb_build_object(
-        'reason', reason, 'code', code, 'descend', descend, 'throw', throw));
+    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', v_about);
 end
 $$;
 comment on function hotmesh.job_interrupt(text, text, text, integer, boolean, boolean) is
 'End a job at once, when the caller commits; with `descend` its children too. Unless `throw` is
-false, whoever asks for its result gets the reason and the code. Raises MSH40, MSH42.';
+false, whoever asks for its result gets the reason and the code. Raises MSH40, MSH42, 22023.';
 
 create function hotmesh.job_cancel(app text, key text)
 returns void
@@ -19329,6 +19425,8 @@ begin
         'workflow', workflow, 'args', args, 'queue', queue,
         'retry_policy', options -> 'retry_policy');
     perform hotmesh._hook_check(v_about);
+    perform hotmesh._hook_check_options(options);
+    perform hotmesh._job_check_size(format('args of "%s"', workflow), args);
     v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'hook', v_about);
 end
@@ -19403,6 +19501,7 @@ declare
     v_id bigint := nextval('hotmesh.ids');
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._job_check_size('the data', data);
     perform hotmesh._signal_publish(
         hotmesh._errand_signal_name(topic, coalesce(data, '{}')),
         hotmesh._errand_answer(data, status, code), v_id);
@@ -19425,6 +19524,7 @@ declare
     v_ids bigint[];
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._job_check_size('the data', data);
     v_ids := hotmesh._errand_signal_all(
         topic, hotmesh._errand_answer(data, null, 200), query, facets);
     perform hotmesh._worker_wake_any();
@@ -19453,7 +19553,7 @@ begin
     if v_asked is null then
         perform hotmesh._refuse_argument(
             'that is no call of a function, or it is another worker''s',
-            format('The message is %s, its token %s.', id, token),
+            format('The message is %L, its token %L.', id, token),
             'Claim from the queue "@sql"; give the id and the token of the message.');
     end if;
     return jsonb_build_object('$called', hotmesh._subflow_call(v_asked));
@@ -19475,6 +19575,14 @@ declare
     v_step hotmesh.jobs_attributes;
 begin
     perform hotmesh._enter(app);
+    if response #>> '{metadata,jid}' is null or response #>> '{metadata,aid}' is null
+        or response #>> '{metadata,dad}' is null
+    then
+        perform hotmesh._refuse_argument(
+            'a response needs the metadata of its task', left(response::text, 200),
+            'Give {"metadata": …, "data": …}, with the metadata as the worker got it.');
+    end if;
+    perform hotmesh._job_check_size('the response', response);
     v_job := hotmesh._job_find(response #>> '{metadata,jid}');
     select (a::hotmesh.jobs_attributes).* into v_step
     from jobs_attributes a
@@ -19731,7 +19839,8 @@ begin
     then
         perform hotmesh._refuse_argument(
             'a backfill needs a time that has passed',
-            format('It goes from %s to %s.', start_at, end_at),
+            format('It goes from %s to %s.', coalesce(start_at::text, 'null'),
+                   coalesce(end_at::text, 'null')),
             'Both ends count: start_at => ''2027-03-01'', end_at => ''2027-03-08''.');
     end if;
 end
@@ -20861,7 +20970,7 @@ declare
 begin
     if v_unknown is not null then
         perform hotmesh._refuse_argument(
-            format('an export has no part "%s"', v_unknown),
+            format('an export has no part %s', hotmesh._named(v_unknown)),
             format('Its parts are %s.', array_to_string(v_parts, ', ')),
             'Leave allow and block out for all of them.');
     end if;
@@ -20955,12 +21064,43 @@ begin
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
         left join lateral (
             select m.kind, m.job_id, m.dimension, m.attempt,
-                   coalesce(r.retry_policy, m.retry_policy) as policy,
+                   coalesce(case when r.retry_policy is not null
+                                 then hotmesh._retry_policy(r.retry_policy) end,
+                            m.retry_policy) as policy,
                    coalesce((m.error ->> 'attempt')::integer, 0) + 1 as runs
             from streams m
             where m.id = r.id and m.token = r.token and m.state = 'leased'
             offset 0) s on true
         order by s.job_id);
+end
+$$;
+
+-- What is malformed is refused here, in a subtransaction that writes nothing; checking each value
+-- beforehand costs as much as applying it. A step of a wrong form fails when it is laid down.
+create function hotmesh._report_take(reports jsonb)
+returns hotmesh.report[]
+language plpgsql
+as $$
+declare
+    v_message text;
+    v_hint text;
+begin
+    if jsonb_typeof(reports) is distinct from 'array' then
+        perform hotmesh._refuse_argument(
+            'reports are no JSON array', left(reports::text, 200),
+            'Give [{"id": …, "token": …, …}, …], or [] for none.');
+    end if;
+    return hotmesh._report_read(reports);
+exception
+    when data_exception then
+        get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
+        if v_hint <> '' then
+            raise;  -- a refusal already
+        end if;
+        perform hotmesh._refuse_argument(
+            'a report is malformed', left(v_message, 200),
+            'It is an object with the id and the token that were claimed; of a run also its '
+            || 'cursor, done and commands (arrays of steps), and outcome (an object).');
 end
 $$;
 
@@ -21196,7 +21336,7 @@ returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
-    v_reports hotmesh.report[] := hotmesh._report_read(reports);
+    v_reports hotmesh.report[] := hotmesh._report_take(reports);
     v_verdicts text[] := hotmesh._report_judge(v_reports);
 begin
     if pg_column_size(reports) > hotmesh._setting('value_limit', 16777216) then
@@ -21699,6 +21839,25 @@ begin
             format('bad want: %s', left(want::text, 100)),
             'It is an object; its lease is a number of seconds from 0.1 to 86400.',
             'Leave the lease out for 15.');
+    elsif want ->> 'brief' = 'true' then
+        null;  -- it has just turned with the same
+    elsif jsonb_path_exists(want, 'strict $ ? (
+        exists(@.workflow ? (!exists(@ ? (@ >= 0 && @ <= 1000000 && @.floor() == @))))
+        || exists(@.activity ? (!exists(@ ? (@ >= 0 && @ <= 1000000 && @.floor() == @))))
+        || exists(@.pid ? (!exists(@ ? (@ == null || @ >= 0 && @ < 2147483648 && @.floor() == @))))
+        || exists(@.limits ? (@.type() != "object")) || exists(@.held ? (@.type() != "array"))
+        || exists(@.held[*] ? (!exists(@ ? (@ >= 0 && @ <= 9223372036854775807)))))')
+        or jsonb_path_exists(want, 'lax $ ? (
+            (exists(@.kinds) || exists(@.queues) || exists(@.names)) && !(
+                @.kinds.type() == "array" && @.queues.type() == "array"
+                && @.names.type() == "array" && @.kinds.size() == @.queues.size()
+                && @.kinds.size() == @.names.size()))')
+    then
+        perform hotmesh._refuse_argument(
+            format('bad want: %s', left(want::text, 100)),
+            'workflow and activity are numbers of free slots; kinds, queues and names are arrays '
+            || 'of one length; held is an array of the numbers of messages.',
+            'Leave out what there is nothing to say of.');
     end if;
     return make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
 end
@@ -21799,12 +21958,12 @@ begin
     if not v_brief then
         perform hotmesh._turn_kept(worker, v_lease);
     end if;
-    if want ->> 'isolate' = 'true' then
+    if want ->> 'isolate' = 'true' and jsonb_typeof(reports) = 'array' then
         return query
         select (a).*
         from jsonb_array_elements(reports) r
         cross join lateral hotmesh._isolate(jsonb_build_array(r), worker, v_lease) a;
-    elsif reports <> '[]' then
+    elsif reports is distinct from '[]' then
         return query select (a).* from hotmesh._report_apply(reports, worker, v_lease, want) a;
     end if;
     if want ? 'held' then
@@ -22014,13 +22173,14 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._lease_check(lease);
-    if coalesce(queue, '') = '' or coalesce(worker, '') = ''
+    if octet_length(coalesce(queue, '')) not between 1 and 500
+        or octet_length(coalesce(worker, '')) not between 1 and 500
         or take is null or take not between 1 and 1000
     then
         perform hotmesh._refuse_argument(
             'a claim needs a queue, a worker and a number from 1 to 1000',
-            format('They were %s, %s, %s.', queue, worker, take),
-            'Name both; take defaults to 1.');
+            format('They were %L, %L, %L.', left(queue, 60), left(worker, 60), take),
+            'Names have up to 500 bytes; take defaults to 1.');
     end if;
     -- Of other queues nothing is touched: the caller may stay in its transaction.
     perform hotmesh._lease_sweep(100, queue);
@@ -22193,6 +22353,7 @@ as $$
 begin
     perform hotmesh._enter(app);
     perform hotmesh._lease_check(lease);
+    perform hotmesh._job_check_size('details', details);
     perform from streams s where s.id = stream_extend.id for update;
     return (
         select b.answer
@@ -22543,9 +22704,9 @@ declare
 begin
     if v_oid is null then
         perform hotmesh._refuse_argument(
-            format('there is no role "%s"', role),
+            format('there is no role %s', hotmesh._named(role)),
             'A key is given to a role that exists, written as in pg_roles.',
-            format('Create it: create role %I', coalesce(role, 'my_role')));
+            format('Create it: create role %I', coalesce(left(nullif(role, ''), 63), 'my_role')));
     elsif v_oid = (select n.nspowner from pg_namespace n where n.nspname = 'hotmesh')
         or v_oid = current_user::regrole then
         perform hotmesh._refuse_argument(
@@ -22565,7 +22726,7 @@ declare
 begin
     if coalesce(kind, '') not in ('reader', 'client', 'worker', 'operator') then
         perform hotmesh._refuse_argument(
-            format('there is no kind of key "%s"', kind),
+            format('there is no kind of key %s', hotmesh._named(kind)),
             'A key is of one of four kinds.', 'Say client, worker, operator or reader.');
     elsif v_other is not null and hotmesh._grant_kind(holder) <> kind then
         perform hotmesh._refuse_argument(

@@ -61,6 +61,15 @@ begin
 end
 $$;
 
+-- A name as messages show it.
+create or replace function hotmesh._named(name text)
+returns text
+language sql
+immutable
+as $$
+    select coalesce('"' || left(name, 200) || '"', 'null')
+$$;
+
 create or replace function hotmesh._is_number(
     value jsonb, low double precision, high double precision)
 returns boolean

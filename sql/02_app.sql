@@ -62,12 +62,14 @@ declare
     v_name text := (
         select a.name from hotmesh.apps a where a.schema_name = hotmesh._app_schema(app));
 begin
-    raise exception 'unknown app "%"', app using
+    raise exception 'unknown app %', hotmesh._named(app) using
         errcode = 'MSH00',
         detail = case when v_name is null then 'No app of this name was created in this database.'
                       else format('There is an app of a similar name: "%s".', v_name) end,
-        hint = case when v_name is null then format('Create it: select hotmesh.app_create(%L)', app)
-                    else 'Write the name as it was given to app_create, or as its schema.' end;
+        hint = case when v_name is not null
+                    then 'Write the name as it was given to app_create, or as its schema.'
+                    when app is null then 'Every call says first which app it is for: my-app.'
+                    else format('Create it: select hotmesh.app_create(%L)', left(app, 200)) end;
 end
 $$;
 

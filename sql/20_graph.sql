@@ -72,7 +72,7 @@ declare
         select min(t.state) from hotmesh._graph_topics(kind) t
         where t.topic = _graph_refuse_unknown.topic);
 begin
-    raise exception 'no % answers topic "%"', kind, left(topic, 200) using
+    raise exception 'no % answers topic %', kind, hotmesh._named(topic) using
         errcode = 'MSH22',
         detail = case
             when v_known is not null then format('Active topics: %s.', left(v_known, 500))

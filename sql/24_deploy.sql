@@ -14,7 +14,7 @@ declare
 begin
     raise exception 'the document has % fault%: %', v_count,
         case when v_count > 1 then 's' else '' end,
-        concat_ws(': ', faults #>> '{0,path}', faults #>> '{0,reason}') using
+        concat_ws(': ', nullif(faults #>> '{0,path}', ''), faults #>> '{0,reason}') using
         errcode = 'MSH20',
         detail = faults::text,
         hint = 'DETAIL lists every fault with its path; nothing was deployed.';
@@ -26,7 +26,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'version "%" %', left(version, 60), message using
+    raise exception 'version % %', hotmesh._named(left(version, 60)), message using
         errcode = 'MSH21',
         detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
         hint = 'Versions only go forward: deploy the document under a higher number.';

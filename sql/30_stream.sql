@@ -487,7 +487,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'no parked workflow %', id using errcode = 'MSH30',
+    raise exception 'no parked workflow %', coalesce(id::text, 'null') using errcode = 'MSH30',
         detail = 'There is no message with this id, or it is not dead, or it is an activity, whose '
                  || 'failure was told.',
         hint = 'hotmesh.stuck_jobs shows what is parked.';

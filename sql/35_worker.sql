@@ -51,7 +51,7 @@ as $$
 begin
     if coalesce(octet_length(worker), 0) not between 1 and 50 then
         perform hotmesh._refuse_argument(
-            'a worker needs a name of 1 to 50 bytes', format('It was %s.', left(worker, 60)),
+            'a worker needs a name of 1 to 50 bytes', format('It was %L.', left(worker, 60)),
             'Choose one that is unique per start of a process.');
     end if;
     return worker;
@@ -245,6 +245,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._worker_check(worker);
     perform hotmesh._lease_check(lease);
     return hotmesh._lease_extend(ids, worker, lease);
 end
@@ -252,6 +253,19 @@ $$;
 comment on function hotmesh.worker_extend(text, text, bigint[], interval) is
 'Keep the leases of a worker alive; returns the messages that it still holds. Rows that are locked
 this instant are left for the next call.';
+
+-- Finds a heartbeat of a wrong form. One of no message is stale.
+create or replace function hotmesh._worker_unfit()
+returns jsonpath
+language sql
+immutable
+as $$
+    select 'strict $[*] ? (@.type() != "object"
+        || exists(@.id ? (!exists(@ ? (
+            @ == null || @ >= 0 && @ <= 9223372036854775807 && @.floor() == @))))
+        || exists(@.token ? (!exists(@ ? (
+            @ == null || @ >= 0 && @ <= 2147483647 && @.floor() == @)))))'::jsonpath
+$$;
 
 create or replace function hotmesh.worker_heartbeat(
     app text, worker text, beats jsonb, lease interval default '15 s')
@@ -266,9 +280,10 @@ begin
     perform hotmesh._lease_check(lease);
     if jsonb_typeof(beats) is distinct from 'array'
         or pg_column_size(beats) > hotmesh._setting('value_limit', 16777216)
+        or jsonb_path_exists(beats, hotmesh._worker_unfit())
     then
         perform hotmesh._refuse_argument(
-            'heartbeats are no JSON array, or too large', left(beats::text, 200),
+            'heartbeats are no JSON array of objects, or too large', left(beats::text, 200),
             'Give [{"id": …, "token": …, "details": …}, …].');
     end if;
     return query
@@ -294,6 +309,7 @@ declare
     v_count integer;
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._worker_check(worker);
     v_count := hotmesh._lease_return(ids, worker);
     perform hotmesh._worker_gone(worker);
     perform hotmesh._worker_wake_useful(worker);

@@ -84,7 +84,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'job "%" not found', left(key, 200) using
+    raise exception 'job % not found', hotmesh._named(key) using
         errcode = 'MSH40',
         detail = 'Neither an open, a closed nor an archived job has this key.',
         hint = 'Check the app and the key; `select key from <app>.jobs` lists them.';
@@ -124,6 +124,19 @@ begin
         detail = coalesce(error, '{}')::text,
         hint = 'DETAIL holds type, message, code and traceback; job_state shows it without '
                || 'raising.';
+end
+$$;
+
+create or replace function hotmesh._job_check_size(name text, value jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_limit bigint := hotmesh._setting('value_limit', 16777216);
+begin
+    if pg_column_size(value) > v_limit then
+        perform hotmesh._job_refuse_large(name, pg_column_size(value), v_limit);
+    end if;
 end
 $$;
 
@@ -433,7 +446,8 @@ begin
     if coalesce(state, 'open') not in ('open', 'complete', 'failed')
         or take is null or take not between 1 and 10000 then
         perform hotmesh._refuse_argument(
-            format('no such list of jobs: state %s, take %s', state, take),
+            format('no such list of jobs: state %s, take %s', coalesce(left(state, 60), 'any'),
+                   coalesce(take::text, 'null')),
             'States: open, complete, failed. At most 10000 jobs at a time.',
             'Leave both out for the newest 50.');
     end if;

@@ -448,7 +448,7 @@ begin
 end
 $$;
 
-create or replace function hotmesh._signal_check(signal text)
+create or replace function hotmesh._signal_check(signal text, data jsonb)
 returns void
 language plpgsql
 as $$
@@ -458,6 +458,7 @@ begin
             'a signal needs a name', 'It has 1 to 500 characters.',
             'Name what workflow.wait_for(…) waits for.');
     end if;
+    perform hotmesh._job_check_size(format('the data of signal "%s"', signal), data);
 end
 $$;
 
@@ -472,7 +473,7 @@ declare
     v_job hotmesh.jobs;
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._signal_check(signal);
+    perform hotmesh._signal_check(signal, data);
     v_job := hotmesh._archive_find_open(key);
     perform hotmesh._signal_send(v_job.id, signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_for('workflow', v_job.queue, v_job.topic);
@@ -490,11 +491,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
-    perform hotmesh._signal_check(signal);
+    perform hotmesh._signal_check(signal, data);
     perform hotmesh._signal_publish(signal, jsonb_build_object('output', data));
     perform hotmesh._worker_wake_any();
 end
 $$;
 comment on function hotmesh.signal_send(text, text, jsonb) is
-'Send a signal by name, in the caller''s transaction: the oldest wait for it in the app is answered;
-it is kept until there is one.';
+'Send a signal by name, in the caller''s transaction, to the oldest wait in the app, or the next.';

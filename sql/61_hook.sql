@@ -66,6 +66,21 @@ end
 $$;
 
 -- Workflow code hooks a function into its own job, or, with `key`, into another one.
+create or replace function hotmesh._hook_check_options(options jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if jsonb_typeof(coalesce(options, '{}')) <> 'object'
+        or (coalesce(options, '{}') - 'retry_policy') <> '{}'
+    then
+        perform hotmesh._refuse_argument(
+            'a hook has one option, retry_policy', format('It was %s.', left(options::text, 200)),
+            'For instance {"retry_policy": {"maximum_attempts": 5}}.');
+    end if;
+end
+$$;
+
 create or replace function hotmesh._hook_effect(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql

@@ -33,9 +33,10 @@ begin
     then
         perform hotmesh._refuse_argument(
             'a handler''s name and a JSON array of arguments are needed',
-            format('They were %s and %s.', left(name, 60), left(args::text, 200)),
+            format('They were %L and %s.', left(name, 60), coalesce(left(args::text, 200), 'NULL')),
             'Name what the code has set a handler for.');
     end if;
+    perform hotmesh._job_check_size(format('args of "%s"', name), args);
 end
 $$;
 
@@ -113,6 +114,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform hotmesh._enter(app);
+    if jsonb_typeof(answer) is distinct from 'object' or not answer ?| '{output,error}' then
+        perform hotmesh._refuse_argument(
+            'that is no answer to a query', left(answer::text, 200),
+            'Give {"output": …} or {"error": {"message": …, "type": …}}.');
+    end if;
+    perform hotmesh._job_check_size('the answer', answer);
     update queries q set answer = query_answer.answer where q.id = query_answer.id;
 end
 $$;
@@ -132,7 +139,7 @@ begin
     select (q::hotmesh.queries).* into v_query from queries q where q.id = query_result.id;
     if v_query.id is null then
         perform hotmesh._refuse_argument(
-            format('no query %s', id),
+            format('no query %s', coalesce(id::text, 'null')),
             'Its answer was read before, or it was asked more than a minute ago.', 'Ask again.');
     elsif v_query.answer is not null then
         delete from queries q where q.id = query_result.id;

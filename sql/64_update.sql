@@ -69,6 +69,11 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._query_check(name, args);
+    if octet_length(v_id) not between 1 and 500 then
+        perform hotmesh._refuse_argument(
+            'the id of an update is empty or too long', format('It was %L.', left(id, 60)),
+            'From 1 to 500 bytes, or leave it out.');
+    end if;
     v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'update', jsonb_build_object(
         'id', v_id, 'name', name, 'args', args));

@@ -258,12 +258,12 @@ declare
     v_name text := case when zone = 'UTC' then zone else (
         select z.name
         from pg_timezone_names z
-        where lower(z.name) = lower(zone)
+        where lower(z.name) = lower(left(zone, 100))
         limit 1) end;
 begin
     if v_name is null then
         perform hotmesh._refuse_argument(
-            format('unknown time zone: %s', left(zone, 100)),
+            format('unknown time zone: %s', coalesce(left(zone, 100), 'null')),
             'Time zones have names such as Europe/Berlin; those of this server are in '
             || 'pg_timezone_names.',
             'Leave it out for UTC.');

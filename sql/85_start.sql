@@ -119,10 +119,11 @@ begin
         or exists (select from jsonb_object_keys(options -> 'search') k where octet_length(k) > 500)
     then
         perform hotmesh._refuse_argument(
-            'search is no JSON object', left(options ->> 'search', 200), 'Give {"name": "value"}.');
+            'search is no JSON object', left((options -> 'search')::text, 200),
+            'Give {"name": "value"}.');
     elsif jsonb_typeof(options -> 'concurrency_key') not in ('string', 'null') then
         perform hotmesh._refuse_argument(
-            'concurrency_key is no text', left(options ->> 'concurrency_key', 200),
+            'concurrency_key is no text', left((options -> 'concurrency_key')::text, 200),
             'For instance the customer''s number, as a text.');
     end if;
     perform hotmesh._start_check_name('concurrency_key', options ->> 'concurrency_key', 500);

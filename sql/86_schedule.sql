@@ -72,7 +72,7 @@ returns void
 language plpgsql
 as $$
 begin
-    raise exception 'schedule "%" not found', left(name, 200) using
+    raise exception 'schedule % not found', hotmesh._named(name) using
         errcode = 'MSH86',
         detail = 'No schedule of this app has this name.',
         hint = 'hotmesh.schedule_list shows those there are.';
@@ -133,6 +133,10 @@ declare
     v_options constant jsonb := schedule.options;
     v_window interval := hotmesh._duration(v_options -> 'catchup_window', 'catchup_window');
 begin
+    if jsonb_typeof(v_options) is distinct from 'object' then
+        perform hotmesh._refuse_argument(
+            'options are no JSON object', left(v_options::text, 200), 'Give {"note": "…"}.');
+    end if;
     perform hotmesh._duration(v_options -> 'offset', 'offset'),
             hotmesh._schedule_instant(v_options, 'start_at', schedule.timezone),
             hotmesh._schedule_instant(v_options, 'end_at', schedule.timezone);
@@ -150,8 +154,7 @@ begin
             'Leave it out for reject.');
     elsif jsonb_typeof(coalesce(v_options -> 'paused', 'false')) <> 'boolean' then
         perform hotmesh._refuse_argument(
-            format('paused is no boolean: %s', left(v_options ->> 'paused', 60)),
-            'It is true or false.', 'Leave it out for false.');
+            'paused is no boolean', left(v_options ->> 'paused', 60), 'Leave it out for false.');
     end if;
 end
 $$;
@@ -379,11 +382,12 @@ begin
     v_row.timezone := hotmesh._cron_zone(timezone);
     v_row.overlap := overlap;
     v_row.options := coalesce(nullif(options, 'null'), '{}');
+    perform hotmesh._job_check_size('options', options);
     v_row.note := options ->> 'note';
     v_row.buffered := '{}';
     perform hotmesh._schedule_check(v_row);
-    perform hotmesh._schedule_request(v_row, hotmesh.now());
     perform hotmesh._schedule_check_options(v_row);
+    perform hotmesh._schedule_request(v_row, hotmesh.now());
     v_row.paused_at := case when options ->> 'paused' = 'true' then hotmesh.now() end;
     v_row := hotmesh._schedule_plan(v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1));
     if v_row.next_tick is null then
@@ -418,6 +422,7 @@ begin
     perform hotmesh._enter(app);
     v_row := hotmesh._schedule_hold(name);
     v_row.paused_at := coalesce(v_row.paused_at, hotmesh.now());
+    perform hotmesh._job_check_size('the note', to_jsonb(note));
     v_row.note := coalesce(schedule_pause.note, v_row.note);
     v_row.buffered := '{}';
     return hotmesh._schedule_save(hotmesh._schedule_plan(
@@ -443,6 +448,7 @@ begin
     end if;
     v_row.paused_at := null;
     v_row.error := null;
+    perform hotmesh._job_check_size('the note', to_jsonb(note));
     v_row.note := coalesce(schedule_resume.note, v_row.note);
     return hotmesh._schedule_save(hotmesh._schedule_plan(
         v_row, hotmesh._schedule_near(v_row, hotmesh.now(), 1)));

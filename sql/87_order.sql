@@ -179,6 +179,23 @@ $$;
 comment on trigger carry_out_order on hotmesh.streams is
 'Carries out an order when its giver commits, if nobody holds the job.';
 
+create or replace function hotmesh._order_check(about jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    if not hotmesh._is_number(coalesce(nullif(about -> 'code', 'null'), '410'), 1, 999999)
+        or coalesce(about ->> 'code', '410') !~ '^[0-9]+$'
+    then
+        perform hotmesh._refuse_argument(
+            format('bad code: %s', left(about ->> 'code', 60)),
+            'It is a whole number from 1 to 999999.', 'Leave it out for 410.');
+    end if;
+    perform hotmesh._job_check_size('the reason', about -> 'reason');
+    return about;
+end
+$$;
+
 -- Workflow code interrupts a job: {key, reason, code, descend, throw}.
 create or replace function hotmesh._order_effect(step hotmesh.jobs_attributes)
 returns jsonb
@@ -187,7 +204,8 @@ as $$
 declare
     v_job hotmesh.jobs := hotmesh._archive_find_open(step.value ->> 'key');
 begin
-    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', step.value - 'key');
+    perform hotmesh._inbox_put(
+        v_job.id, '', 'interrupt', hotmesh._order_check(step.value - 'key'));
     return 'true';
 end
 $$;
@@ -202,16 +220,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job hotmesh.jobs;
+    v_about jsonb;
 begin
     perform hotmesh._enter(app);
+    v_about := hotmesh._order_check(jsonb_build_object(
+        'reason', reason, 'code', coalesce(code, 410), 'descend', coalesce(descend, false),
+        'throw', coalesce(throw, true)));
     v_job := hotmesh._archive_find_open(key);
-    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', jsonb_build_object(
-        'reason', reason, 'code', code, 'descend', descend, 'throw', throw));
+    perform hotmesh._inbox_put(v_job.id, '', 'interrupt', v_about);
 end
 $$;
 comment on function hotmesh.job_interrupt(text, text, text, integer, boolean, boolean) is
 'End a job at once, when the caller commits; with `descend` its children too. Unless `throw` is
-false, whoever asks for its result gets the reason and the code. Raises MSH40, MSH42.';
+false, whoever asks for its result gets the reason and the code. Raises MSH40, MSH42, 22023.';
 
 create or replace function hotmesh.job_cancel(app text, key text)
 returns void
@@ -248,6 +269,8 @@ begin
         'workflow', workflow, 'args', args, 'queue', queue,
         'retry_policy', options -> 'retry_policy');
     perform hotmesh._hook_check(v_about);
+    perform hotmesh._hook_check_options(options);
+    perform hotmesh._job_check_size(format('args of "%s"', workflow), args);
     v_job := hotmesh._archive_find_open(key);
     perform hotmesh._inbox_put(v_job.id, '', 'hook', v_about);
 end

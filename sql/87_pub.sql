@@ -70,6 +70,7 @@ declare
     v_id bigint := nextval('hotmesh.ids');
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._job_check_size('the data', data);
     perform hotmesh._signal_publish(
         hotmesh._errand_signal_name(topic, coalesce(data, '{}')),
         hotmesh._errand_answer(data, status, code), v_id);
@@ -92,6 +93,7 @@ declare
     v_ids bigint[];
 begin
     perform hotmesh._enter(app);
+    perform hotmesh._job_check_size('the data', data);
     v_ids := hotmesh._errand_signal_all(
         topic, hotmesh._errand_answer(data, null, 200), query, facets);
     perform hotmesh._worker_wake_any();
@@ -120,7 +122,7 @@ begin
     if v_asked is null then
         perform hotmesh._refuse_argument(
             'that is no call of a function, or it is another worker''s',
-            format('The message is %s, its token %s.', id, token),
+            format('The message is %L, its token %L.', id, token),
             'Claim from the queue "@sql"; give the id and the token of the message.');
     end if;
     return jsonb_build_object('$called', hotmesh._subflow_call(v_asked));
@@ -142,6 +144,14 @@ declare
     v_step hotmesh.jobs_attributes;
 begin
     perform hotmesh._enter(app);
+    if response #>> '{metadata,jid}' is null or response #>> '{metadata,aid}' is null
+        or response #>> '{metadata,dad}' is null
+    then
+        perform hotmesh._refuse_argument(
+            'a response needs the metadata of its task', left(response::text, 200),
+            'Give {"metadata": …, "data": …}, with the metadata as the worker got it.');
+    end if;
+    perform hotmesh._job_check_size('the response', response);
     v_job := hotmesh._job_find(response #>> '{metadata,jid}');
     select (a::hotmesh.jobs_attributes).* into v_step
     from jobs_attributes a

@@ -243,7 +243,8 @@ begin
     then
         perform hotmesh._refuse_argument(
             'a backfill needs a time that has passed',
-            format('It goes from %s to %s.', start_at, end_at),
+            format('It goes from %s to %s.', coalesce(start_at::text, 'null'),
+                   coalesce(end_at::text, 'null')),
             'Both ends count: start_at => ''2027-03-01'', end_at => ''2027-03-08''.');
     end if;
 end

@@ -336,7 +336,7 @@ declare
 begin
     if v_unknown is not null then
         perform hotmesh._refuse_argument(
-            format('an export has no part "%s"', v_unknown),
+            format('an export has no part %s', hotmesh._named(v_unknown)),
             format('Its parts are %s.', array_to_string(v_parts, ', ')),
             'Leave allow and block out for all of them.');
     end if;

@@ -34,12 +34,43 @@ begin
         from jsonb_populate_recordset(null::hotmesh.report, reports) r
         left join lateral (
             select m.kind, m.job_id, m.dimension, m.attempt,
-                   coalesce(r.retry_policy, m.retry_policy) as policy,
+                   coalesce(case when r.retry_policy is not null
+                                 then hotmesh._retry_policy(r.retry_policy) end,
+                            m.retry_policy) as policy,
                    coalesce((m.error ->> 'attempt')::integer, 0) + 1 as runs
             from streams m
             where m.id = r.id and m.token = r.token and m.state = 'leased'
             offset 0) s on true
         order by s.job_id);
+end
+$$;
+
+-- What is malformed is refused here, in a subtransaction that writes nothing; checking each value
+-- beforehand costs as much as applying it. A step of a wrong form fails when it is laid down.
+create or replace function hotmesh._report_take(reports jsonb)
+returns hotmesh.report[]
+language plpgsql
+as $$
+declare
+    v_message text;
+    v_hint text;
+begin
+    if jsonb_typeof(reports) is distinct from 'array' then
+        perform hotmesh._refuse_argument(
+            'reports are no JSON array', left(reports::text, 200),
+            'Give [{"id": …, "token": …, …}, …], or [] for none.');
+    end if;
+    return hotmesh._report_read(reports);
+exception
+    when data_exception then
+        get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
+        if v_hint <> '' then
+            raise;  -- a refusal already
+        end if;
+        perform hotmesh._refuse_argument(
+            'a report is malformed', left(v_message, 200),
+            'It is an object with the id and the token that were claimed; of a run also its '
+            || 'cursor, done and commands (arrays of steps), and outcome (an object).');
 end
 $$;
 
@@ -275,7 +306,7 @@ returns setof hotmesh.delivery
 language plpgsql
 as $$
 declare
-    v_reports hotmesh.report[] := hotmesh._report_read(reports);
+    v_reports hotmesh.report[] := hotmesh._report_take(reports);
     v_verdicts text[] := hotmesh._report_judge(v_reports);
 begin
     if pg_column_size(reports) > hotmesh._setting('value_limit', 16777216) then

@@ -178,6 +178,25 @@ begin
             format('bad want: %s', left(want::text, 100)),
             'It is an object; its lease is a number of seconds from 0.1 to 86400.',
             'Leave the lease out for 15.');
+    elsif want ->> 'brief' = 'true' then
+        null;  -- it has just turned with the same
+    elsif jsonb_path_exists(want, 'strict $ ? (
+        exists(@.workflow ? (!exists(@ ? (@ >= 0 && @ <= 1000000 && @.floor() == @))))
+        || exists(@.activity ? (!exists(@ ? (@ >= 0 && @ <= 1000000 && @.floor() == @))))
+        || exists(@.pid ? (!exists(@ ? (@ == null || @ >= 0 && @ < 2147483648 && @.floor() == @))))
+        || exists(@.limits ? (@.type() != "object")) || exists(@.held ? (@.type() != "array"))
+        || exists(@.held[*] ? (!exists(@ ? (@ >= 0 && @ <= 9223372036854775807)))))')
+        or jsonb_path_exists(want, 'lax $ ? (
+            (exists(@.kinds) || exists(@.queues) || exists(@.names)) && !(
+                @.kinds.type() == "array" && @.queues.type() == "array"
+                && @.names.type() == "array" && @.kinds.size() == @.queues.size()
+                && @.kinds.size() == @.names.size()))')
+    then
+        perform hotmesh._refuse_argument(
+            format('bad want: %s', left(want::text, 100)),
+            'workflow and activity are numbers of free slots; kinds, queues and names are arrays '
+            || 'of one length; held is an array of the numbers of messages.',
+            'Leave out what there is nothing to say of.');
     end if;
     return make_interval(secs => coalesce((want ->> 'lease')::double precision, 15));
 end
@@ -278,12 +297,12 @@ begin
     if not v_brief then
         perform hotmesh._turn_kept(worker, v_lease);
     end if;
-    if want ->> 'isolate' = 'true' then
+    if want ->> 'isolate' = 'true' and jsonb_typeof(reports) = 'array' then
         return query
         select (a).*
         from jsonb_array_elements(reports) r
         cross join lateral hotmesh._isolate(jsonb_build_array(r), worker, v_lease) a;
-    elsif reports <> '[]' then
+    elsif reports is distinct from '[]' then
         return query select (a).* from hotmesh._report_apply(reports, worker, v_lease, want) a;
     end if;
     if want ? 'held' then

@@ -186,13 +186,14 @@ declare
 begin
     perform hotmesh._enter(app);
     perform hotmesh._lease_check(lease);
-    if coalesce(queue, '') = '' or coalesce(worker, '') = ''
+    if octet_length(coalesce(queue, '')) not between 1 and 500
+        or octet_length(coalesce(worker, '')) not between 1 and 500
         or take is null or take not between 1 and 1000
     then
         perform hotmesh._refuse_argument(
             'a claim needs a queue, a worker and a number from 1 to 1000',
-            format('They were %s, %s, %s.', queue, worker, take),
-            'Name both; take defaults to 1.');
+            format('They were %L, %L, %L.', left(queue, 60), left(worker, 60), take),
+            'Names have up to 500 bytes; take defaults to 1.');
     end if;
     -- Of other queues nothing is touched: the caller may stay in its transaction.
     perform hotmesh._lease_sweep(100, queue);
@@ -365,6 +366,7 @@ as $$
 begin
     perform hotmesh._enter(app);
     perform hotmesh._lease_check(lease);
+    perform hotmesh._job_check_size('details', details);
     perform from streams s where s.id = stream_extend.id for update;
     return (
         select b.answer

@@ -147,9 +147,9 @@ declare
 begin
     if v_oid is null then
         perform hotmesh._refuse_argument(
-            format('there is no role "%s"', role),
+            format('there is no role %s', hotmesh._named(role)),
             'A key is given to a role that exists, written as in pg_roles.',
-            format('Create it: create role %I', coalesce(role, 'my_role')));
+            format('Create it: create role %I', coalesce(left(nullif(role, ''), 63), 'my_role')));
     elsif v_oid = (select n.nspowner from pg_namespace n where n.nspname = 'hotmesh')
         or v_oid = current_user::regrole then
         perform hotmesh._refuse_argument(
@@ -169,7 +169,7 @@ declare
 begin
     if coalesce(kind, '') not in ('reader', 'client', 'worker', 'operator') then
         perform hotmesh._refuse_argument(
-            format('there is no kind of key "%s"', kind),
+            format('there is no kind of key %s', hotmesh._named(kind)),
             'A key is of one of four kinds.', 'Say client, worker, operator or reader.');
     elsif v_other is not null and hotmesh._grant_kind(holder) <> kind then
         perform hotmesh._refuse_argument(

@@ -10,7 +10,7 @@ from ._callbacks import STATUSES
 from ._calls import Call, Job
 from ._graph_file import GraphFile
 from .durations import Duration
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, JobNotFoundError
 
 __all__ = [
     "TIMEOUT",
@@ -146,3 +146,17 @@ def options_of_interrupt(options: Mapping[str, Any]) -> dict[str, Any]:
 def job_output(state: Any) -> dict[str, Any]:
     """What `pubsub` answers: data and metadata."""
     return {"metadata": state.get("metadata") or {}, "data": state.get("data")}
+
+
+def output_of(state: Any, topic: str, job_id: str) -> dict[str, Any]:
+    """The same, of a job of this topic; workflow code has none that its users know."""
+    output = job_output(state)
+    told = output["metadata"]
+    if "ngn" not in told and told.get("tpc") != topic:
+        raise JobNotFoundError(
+            f'topic "{topic}" has no job "{job_id}"',
+            detail=f"""the job's topic is "{told.get("tpc")}".""",
+            hint="name the topic that it was published to",
+            job_id=job_id,
+        )
+    return output

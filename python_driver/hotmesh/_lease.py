@@ -79,6 +79,7 @@ class LeaseKeeper(threading.Thread):
         self._missed: dict[int, int] = {}
         self._watch = watch
         self._stopped = False
+        self._said = ""  # what kept it from extending last time
         self._nudged = threading.Event()
         self.attempts: Callable[[], list[Execution]] = list
         self.unwanted: Callable[[Execution], object] = lambda execution: None
@@ -145,8 +146,11 @@ class LeaseKeeper(threading.Thread):
         try:
             kept = self._session.run(_calls.worker_extend(app, self._worker, ids, self._lease))
         except HotMeshError as error:
-            _LOG.warning("worker %s could not extend its leases: %s", self._worker, error)
+            if str(error) != self._said:
+                _LOG.warning("worker %s could not extend its leases: %s", self._worker, error)
+            self._said = str(error)
             return
+        self._said = ""
         # a row that is locked this instant is left out too: only a whole lease of misses counts
         self._missed = {id: self._missed.get(id, 0) + 1 for id in set(ids) - set(kept)}
         if gone := [id for id, times in self._missed.items() if times >= MISSES]:

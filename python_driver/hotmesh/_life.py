@@ -39,11 +39,11 @@ async def live(pump: Pump) -> HotMeshError | None:
     An engine that is just being upgraded may not fit for a moment; nothing else that a database can
     say ends a worker.
     """
-    pause, fitted = 0.05, monotonic()
+    pause, fitted, denied = 0.05, monotonic(), False
     while not pump._at_once and not (pump.stopping and pump.quiet):
         try:
             await pump._round()
-            pause, fitted = 0.05, monotonic()
+            pause, fitted, denied = 0.05, monotonic(), False
             continue
         except HotMeshError as error:
             if not isinstance(error, ProtocolError):
@@ -52,13 +52,25 @@ async def live(pump: Pump) -> HotMeshError | None:
                 _LOG.error("worker %s ends: %s (%s)", pump.name, error, error.hint)
                 pump._let_go()
                 return error
-            away = isinstance(error, ConnectionLostError)
+            away = isinstance(error, ConnectionLostError | NotAllowedError)
             if pump.stopping and away and not (pump._busy or pump.server.busy):
                 return None  # nobody to report to: its leases run out
-            _LOG.warning("worker %s: %s; once more in %.1f s", pump.name, error, pause)
+            if not isinstance(error, NotAllowedError):
+                _LOG.warning("worker %s: %s; once more in %.1f s", pump.name, error, pause)
+            elif not denied:  # said once: only the engine's owner can change it
+                _LOG.warning("worker %s may not work any more, and asks on: %s", pump.name, error)
+            denied = isinstance(error, NotAllowedError)
         except Exception:
             _LOG.exception("worker %s met a defect, and lets go what it holds", pump.name)
             pump._let_go()
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-        pause = min(pause * 2, 5.0)
+            denied = False
+        await _rest(pump, pause * random.uniform(0.5, 1.0))
+        pause = min(pause * 2, _paces.DENIED_SECONDS if denied else 5.0)
     return None
+
+
+async def _rest(pump: Pump, seconds: float) -> None:
+    """Sleep, in pieces: a worker that is told to stop does so soon."""
+    while seconds > 0:
+        await asyncio.sleep(min(seconds, 1.0))
+        seconds = 0.0 if pump.stopping else seconds - 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "DENIED_SECONDS",
     "DOUBT_SECONDS",
     "MISFIT_SECONDS",
     "NEWS_LISTENING_SECONDS",
@@ -56,3 +57,6 @@ MISFIT_SECONDS = 3.0
 
 DOUBT_SECONDS = (0.25, 0.5, 1.0, 2.0)
 """After an answer was lost: the pauses between the times that a worker tells what it holds."""
+
+DENIED_SECONDS = 60.0
+"""How often, in the end, a worker whose key was revoked asks whether it has one again."""

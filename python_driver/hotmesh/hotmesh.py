@@ -278,8 +278,12 @@ class HotMesh:
         return await self._handle(job_id).status()
 
     async def get_state(self, topic: str, job_id: str) -> dict[str, Any]:
-        """A job as it is now: `{"metadata": …, "data": …}`."""
-        return _say.job_output(await self._run(_say.state(self.app_id, job_id)))
+        """A job of a topic as it is now: `{"metadata": …, "data": …}`.
+
+        Raises :class:`JobNotFoundError` if there is none, or it is another topic's.
+        """
+        state = await self._run(_say.state(self.app_id, job_id))
+        return _say.output_of(state, topic, job_id)
 
     async def export(self, job_id: str) -> dict[str, Any]:
         """A job with its journal; its `status` is the semaphore."""
@@ -454,8 +458,8 @@ class SyncHotMesh:
         return self._handle(job_id).status()
 
     def get_state(self, topic: str, job_id: str) -> dict[str, Any]:
-        """A job as it is now: `{"metadata": …, "data": …}`."""
-        return _say.job_output(self._run(_say.state(self.app_id, job_id)))
+        """A job of a topic as it is now; see :meth:`HotMesh.get_state`."""
+        return _say.output_of(self._run(_say.state(self.app_id, job_id)), topic, job_id)
 
     def export(self, job_id: str) -> dict[str, Any]:
         """A job with its journal; see :meth:`HotMesh.export`."""

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 from hotmesh import _binaries, install
 from support.cluster import ROOT
 from support.crash import python_path
+from support.waiting import wait_until
 
 EXAMPLES = ROOT / "python_driver/examples"
 ORDER = EXAMPLES / "order"
@@ -210,3 +212,34 @@ def test_the_demo_says_why_it_could_not_run(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("cannot reach the database")
     assert "Traceback" not in done.stderr
+
+
+def test_the_demo_s_worker_ends_with_the_demo(dsn: str, tmp_path: Path) -> None:
+    """Also when the demo is killed: it is not asked then."""
+    program = (
+        "import os, pathlib, signal, sys\n"
+        f"sys.path.insert(0, {str(ORDER)!r})\n"
+        "import demo\n"
+        f"with demo.worker({dsn!r}, pathlib.Path({str(tmp_path)!r})) as worker:\n"
+        "    print(worker.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": python_path()}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid = int(done.stdout)
+    try:
+        wait_until(lambda: not _alive(pid), 20)
+    finally:
+        if _alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for does not."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False

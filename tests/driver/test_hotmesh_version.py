@@ -86,6 +86,16 @@ async def test_a_graph_is_explained_and_drawn(mesh: Open) -> None:
         await hot.explain("nobody")
 
 
+async def test_a_job_is_found_under_its_own_topic_only(mesh: Open) -> None:
+    hot = await mesh(("work", double), deploy=ECHO)
+    job_id = (await hot.pubsub("echo", {"n": 1}))["metadata"]["jid"]
+    assert (await hot.get_state("echo", job_id))["metadata"]["tpc"] == "echo"
+    with pytest.raises(JobNotFoundError, match='topic "other" has no job') as caught:
+        await hot.get_state("other", job_id)
+    assert caught.value.job_id == job_id
+    assert '"echo"' in (caught.value.detail or "")
+
+
 async def test_a_job_that_was_scrubbed_was_never_there(mesh: Open) -> None:
     hot = await mesh(("work", double), deploy=ECHO)
     job_id = (await hot.pubsub("echo", {"n": 1}))["metadata"]["jid"]

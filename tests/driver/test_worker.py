@@ -119,6 +119,32 @@ async def test_who_has_no_worker_s_key_is_told_so_at_once(
     assert db.execute("select from my_app.workers").rowcount == 0
 
 
+async def test_a_worker_whose_key_is_revoked_says_so_once_and_goes_on_when_it_has_one_again(
+    server: Server, dbname: str, house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = await Worker.create(
+        server.conninfo(dbname, CALLER), APP, task_queue="orders", workflow=echo
+    )
+    house.workers.append(worker)
+    assert await house.run(echo, 1) == 1
+    rounds, turn = 0, worker._pump._round
+
+    async def counted() -> None:
+        nonlocal rounds
+        rounds += 1
+        await turn()
+
+    worker._pump._round = counted  # type: ignore[method-assign]
+    house.db.execute("select hotmesh.app_revoke('my-app', %s)", [CALLER])
+    await wait_for(lambda: "may not work any more" in caplog.text)
+    said = rounds
+    await wait_for(lambda: rounds >= said + 3)
+    told = [record.getMessage() for record in caplog.records if worker.name in record.getMessage()]
+    assert len(told) == 1, told
+    house.db.execute("select hotmesh.app_grant('my-app', %s, 'worker')", [CALLER])
+    assert await house.run(echo, 2, timeout=30) == 2
+
+
 async def test_a_connection_that_breaks_under_the_first_turn_is_made_anew(
     house: House, sessions: Callable[..., tuple[Session, ...]]
 ) -> None:

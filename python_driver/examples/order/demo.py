@@ -47,6 +47,13 @@ select j.key as job_key, j.status as semaphore, j.entity as workflow,
 from jobs j join jobs_attributes a on a.job_id = j.id
 where j.key = 'order-456' order by a.field"""
 
+# `hotmesh`, which ends when its input does: when the demo is gone, and be it by SIGKILL.
+TETHERED = """\
+import os, sys, threading
+from hotmesh.cli import main
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+main()"""
+
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -117,18 +124,20 @@ def start_orders(dsn: str, orders: list[Order]) -> psycopg.Connection[Any]:
 @contextmanager
 def worker(dsn: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`hotmesh worker` in a process of its own; whatever happens, it does not outlive the demo."""
-    command = [sys.executable, "-m", "hotmesh", "worker", "workflows:order_workflow"]
+    command = [sys.executable, "-c", TETHERED, "worker", "workflows:order_workflow"]
     command += ["--queue", "orders", "--activities", "activities"]
     command += ["--activity-queue", "inventory-tasks", "--app", APP, "--lease", LEASE]
     command += ["--max-concurrent-workflows", "20"]
     env = {**os.environ, "DATABASE_URL": dsn, "ORDER_LOG": str(log / "executions")}
     with (log / "workers").open("ab") as out:
-        process = subprocess.Popen(command, cwd=HERE, env=env, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            command, cwd=HERE, env=env, stdin=subprocess.PIPE, stdout=out, stderr=out
+        )
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def closed(look: psycopg.Connection[Any]) -> int:
