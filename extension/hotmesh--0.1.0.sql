@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-8962ee6f'
+    select '0.1.0-c605b49f-48954884'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -9899,9 +9899,11 @@ begin
 end
 $$;
 
--- A worker that lost an answer says what it holds; what it does not know of is ready again. Its
--- leases end before `lease` has passed, so what is delayed for longer is not looked at.
-create function hotmesh._lease_reconcile(worker text, held bigint[], lease interval)
+-- A worker that lost an answer says what it holds; what it does not know of is ready again, but for
+-- what it announces in this turn, `since` which it is told. Its leases end before `lease` has
+-- passed, so what is delayed for longer is not looked at.
+create function hotmesh._lease_reconcile(
+    worker text, held bigint[], lease interval, since timestamptz)
 returns void
 language plpgsql
 as $$
@@ -9913,7 +9915,8 @@ begin
             select s.id
             from streams s
             where s.state = 'leased' and s.visible_at > '-infinity' and s.visible_at <= v_until
-              and s.worker = _lease_reconcile.worker and s.id <> all (held)),
+              and s.worker = _lease_reconcile.worker and s.id <> all (held)
+              and s.created_at <= since),
         worker);
 end
 $$;
@@ -12729,6 +12732,25 @@ begin
 end
 $$;
 
+-- Halves that are new, locked: the oldest and, if those are many, as many from anywhere behind
+-- them: whoever sits on the oldest holds up no others.
+create function hotmesh._signal_unmet(take integer)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := array(
+        select s.id from signals s
+        where s.state = 'new' order by s.id limit take for update skip locked);
+begin
+    return v_ids || array(
+        select s.id from signals s
+        where cardinality(v_ids) = take and s.state = 'new' and s.id > v_ids[take] + (
+            select random() * (max(n.id) - v_ids[take]) from signals n where n.state = 'new')
+        order by s.id limit take for update skip locked);
+end
+$$;
+
 -- Looks at halves that are new: pairs the oldest signals with the oldest waits of their names and
 -- answers those. `keep` keeps what is alone, except for whoever has written halves in this very
 -- transaction: they are not committed. A half whose other half is there but locked stays new, since
@@ -12738,9 +12760,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_new bigint[] := array(
-        select s.id from signals s
-        where s.state = 'new' order by s.id limit take for update skip locked);
+    v_new bigint[] := hotmesh._signal_unmet(take);
     v_names text[];
     v_sent bigint[];
 begin
@@ -12795,24 +12815,6 @@ begin
             t.answer || jsonb_build_object('signal', t.name, 'published', t.id)) as event)
     select array_agg(a.event) into v_answers from answered a;
     perform hotmesh._inbox_add(v_answers);
-end
-$$;
-
--- Locks the waits of a function; false if somebody else has one this instant.
-create function hotmesh._signal_hold(job_id bigint, dimension text)
-returns boolean
-language plpgsql
-as $$
-declare
-    v_mine bigint[] := array(
-        select w.id from signals w
-        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
-        for update skip locked);
-begin
-    return not exists (
-        select from signals w
-        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
-          and w.id <> all (v_mine));
 end
 $$;
 
@@ -19989,6 +19991,24 @@ begin
 end
 $$;
 
+-- Locks the waits of a function; false if somebody else has one this instant.
+create function hotmesh._again_hold(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_mine bigint[] := array(
+        select w.id from signals w
+        where (w.job_id, w.dimension) = (_again_hold.job_id, _again_hold.dimension)
+        for update skip locked);
+begin
+    return not exists (
+        select from signals w
+        where (w.job_id, w.dimension) = (_again_hold.job_id, _again_hold.dimension)
+          and w.id <> all (v_mine));
+end
+$$;
+
 -- A run that failed is tried again. Steps are numbered as before, so a message of the old run that
 -- could not be taken back would answer the new one's: then it is replayed as it is, fails once more
 -- and comes here again.
@@ -19998,7 +20018,7 @@ language plpgsql
 as $$
 begin
     if hotmesh._inbox_hold(report.job_id, report.dimension)
-        and hotmesh._signal_hold(report.job_id, report.dimension)
+        and hotmesh._again_hold(report.job_id, report.dimension)
     then
         perform hotmesh._again_forget(report.job_id, report.dimension);
         perform hotmesh._stream_delay(
@@ -21950,11 +21970,13 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_brief boolean := coalesce(want ->> 'brief' = 'true', false);
+    v_began timestamptz;
     v_lease interval;
     v_given bigint;
 begin
     perform hotmesh._enter(app);
     v_lease := hotmesh._turn_begin(worker, want);
+    v_began := hotmesh.now();
     if not v_brief then
         perform hotmesh._turn_kept(worker, v_lease);
     end if;
@@ -21969,7 +21991,7 @@ begin
     if want ? 'held' then
         perform hotmesh._lease_reconcile(
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
-            v_lease);
+            v_lease, v_began);
     end if;
     if not v_brief then
         perform hotmesh._turn_sweep();

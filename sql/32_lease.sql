@@ -177,9 +177,11 @@ begin
 end
 $$;
 
--- A worker that lost an answer says what it holds; what it does not know of is ready again. Its
--- leases end before `lease` has passed, so what is delayed for longer is not looked at.
-create or replace function hotmesh._lease_reconcile(worker text, held bigint[], lease interval)
+-- A worker that lost an answer says what it holds; what it does not know of is ready again, but for
+-- what it announces in this turn, `since` which it is told. Its leases end before `lease` has
+-- passed, so what is delayed for longer is not looked at.
+create or replace function hotmesh._lease_reconcile(
+    worker text, held bigint[], lease interval, since timestamptz)
 returns void
 language plpgsql
 as $$
@@ -191,7 +193,8 @@ begin
             select s.id
             from streams s
             where s.state = 'leased' and s.visible_at > '-infinity' and s.visible_at <= v_until
-              and s.worker = _lease_reconcile.worker and s.id <> all (held)),
+              and s.worker = _lease_reconcile.worker and s.id <> all (held)
+              and s.created_at <= since),
         worker);
 end
 $$;

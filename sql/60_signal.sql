@@ -274,6 +274,25 @@ begin
 end
 $$;
 
+-- Halves that are new, locked: the oldest and, if those are many, as many from anywhere behind
+-- them: whoever sits on the oldest holds up no others.
+create or replace function hotmesh._signal_unmet(take integer)
+returns bigint[]
+language plpgsql
+as $$
+declare
+    v_ids bigint[] := array(
+        select s.id from signals s
+        where s.state = 'new' order by s.id limit take for update skip locked);
+begin
+    return v_ids || array(
+        select s.id from signals s
+        where cardinality(v_ids) = take and s.state = 'new' and s.id > v_ids[take] + (
+            select random() * (max(n.id) - v_ids[take]) from signals n where n.state = 'new')
+        order by s.id limit take for update skip locked);
+end
+$$;
+
 -- Looks at halves that are new: pairs the oldest signals with the oldest waits of their names and
 -- answers those. `keep` keeps what is alone, except for whoever has written halves in this very
 -- transaction: they are not committed. A half whose other half is there but locked stays new, since
@@ -283,9 +302,7 @@ returns void
 language plpgsql
 as $$
 declare
-    v_new bigint[] := array(
-        select s.id from signals s
-        where s.state = 'new' order by s.id limit take for update skip locked);
+    v_new bigint[] := hotmesh._signal_unmet(take);
     v_names text[];
     v_sent bigint[];
 begin
@@ -340,24 +357,6 @@ begin
             t.answer || jsonb_build_object('signal', t.name, 'published', t.id)) as event)
     select array_agg(a.event) into v_answers from answered a;
     perform hotmesh._inbox_add(v_answers);
-end
-$$;
-
--- Locks the waits of a function; false if somebody else has one this instant.
-create or replace function hotmesh._signal_hold(job_id bigint, dimension text)
-returns boolean
-language plpgsql
-as $$
-declare
-    v_mine bigint[] := array(
-        select w.id from signals w
-        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
-        for update skip locked);
-begin
-    return not exists (
-        select from signals w
-        where (w.job_id, w.dimension) = (_signal_hold.job_id, _signal_hold.dimension)
-          and w.id <> all (v_mine));
 end
 $$;
 

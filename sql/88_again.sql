@@ -108,6 +108,24 @@ begin
 end
 $$;
 
+-- Locks the waits of a function; false if somebody else has one this instant.
+create or replace function hotmesh._again_hold(job_id bigint, dimension text)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_mine bigint[] := array(
+        select w.id from signals w
+        where (w.job_id, w.dimension) = (_again_hold.job_id, _again_hold.dimension)
+        for update skip locked);
+begin
+    return not exists (
+        select from signals w
+        where (w.job_id, w.dimension) = (_again_hold.job_id, _again_hold.dimension)
+          and w.id <> all (v_mine));
+end
+$$;
+
 -- A run that failed is tried again. Steps are numbered as before, so a message of the old run that
 -- could not be taken back would answer the new one's: then it is replayed as it is, fails once more
 -- and comes here again.
@@ -117,7 +135,7 @@ language plpgsql
 as $$
 begin
     if hotmesh._inbox_hold(report.job_id, report.dimension)
-        and hotmesh._signal_hold(report.job_id, report.dimension)
+        and hotmesh._again_hold(report.job_id, report.dimension)
     then
         perform hotmesh._again_forget(report.job_id, report.dimension);
         perform hotmesh._stream_delay(

@@ -289,11 +289,13 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_brief boolean := coalesce(want ->> 'brief' = 'true', false);
+    v_began timestamptz;
     v_lease interval;
     v_given bigint;
 begin
     perform hotmesh._enter(app);
     v_lease := hotmesh._turn_begin(worker, want);
+    v_began := hotmesh.now();
     if not v_brief then
         perform hotmesh._turn_kept(worker, v_lease);
     end if;
@@ -308,7 +310,7 @@ begin
     if want ? 'held' then
         perform hotmesh._lease_reconcile(
             worker, array(select h::bigint from jsonb_array_elements_text(want -> 'held') h),
-            v_lease);
+            v_lease, v_began);
     end if;
     if not v_brief then
         perform hotmesh._turn_sweep();

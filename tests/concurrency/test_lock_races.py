@@ -17,7 +17,7 @@ from support.families import (
     wait,
 )
 from support.graphs import Graphs
-from support.hand import Connection, Hand, activity, one, start
+from support.hand import Connection, Hand, activity, body, one, start
 from support.sessions import Session
 
 RACE = """
@@ -176,6 +176,21 @@ def test_a_graph_that_ends_itself_passes_on_what_reached_it_at_the_same_time(
     assert published(db) == 1
 
 
+def test_who_sits_on_a_signal_that_many_wait_for_holds_up_no_others(
+    db: Connection, hand: Hand, sessions: Sessions
+) -> None:
+    start(db, "p")
+    start(db, "q")
+    task, other = hand.claim(take=2)
+    db.execute("select hotmesh.signal_send('my-app', 's', '0')")
+    (user,) = sessions("user")
+    holds(user, "select from my_app.signals for update")
+    hand.report(task, running=True, commands=[wait(n, "s") for n in range(1, 220)])
+    hand.turn()
+    db.execute("select hotmesh.signal_send('my-app', 't', '1')")
+    assert news(hand, other, 1, wait(1, "t")) == [[1, 1]]
+
+
 # --- questions, orders, reports -------------------------------------------------------------------
 
 
@@ -249,6 +264,17 @@ def test_an_order_of_an_old_run_that_comes_late_is_no_other_order_of_the_new(
     user.rollback()
     told = {step[2]: step[4]["args"] for step in hand.take().history}
     assert told == {"old": [], "new": [1]}
+
+
+def test_what_a_worker_in_doubt_announces_is_its_own(db: Connection, hand: Hand) -> None:
+    """It says what it holds in the turn that announces, and so can't know of that yet."""
+    start(db, "p")
+    task = hand.take()
+    pay = body(task, running=True, commands=[activity(1, announced=True)])
+    [told] = hand.turn(pay, held=[task.id])
+    assert told.answer == "leased"
+    assert hand.claim("activity") == []
+    assert hand.report(told, output=1) == "ok"
 
 
 # --- retries and new runs -------------------------------------------------------------------------
