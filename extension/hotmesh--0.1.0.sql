@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-48954884'
+    select '0.1.0-c605b49f-e86de78a'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8149,7 +8149,9 @@ begin
     raise exception 'version % %', hotmesh._named(left(version, 60)), message using
         errcode = 'MSH21',
         detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
-        hint = 'Versions only go forward: deploy the document under a higher number.';
+        hint = case
+            when message = 'was not deployed' then 'Deploy its document, then activate it.'
+            else 'Versions only go forward: deploy the document under a higher number.' end;
 end
 $$;
 
@@ -9189,6 +9191,7 @@ begin
 end
 $$;
 
+-- A run that has reported and is to run again: its lost deliveries are forgotten, its failures not.
 create function hotmesh._stream_delay(id bigint, delay interval, failure jsonb)
 returns void
 language plpgsql
@@ -9196,6 +9199,7 @@ as $$
 begin
     update streams s
     set state = 'delayed', worker = null, cursor = null,
+        attempt = coalesce((failure ->> 'attempt')::integer, 0),
         visible_at = hotmesh.now() + delay, error = failure
     where s.id = _stream_delay.id;
 end
@@ -9991,6 +9995,15 @@ begin
 end
 $$;
 
+-- How many runs of a workflow have failed, and were reported: these are no lost deliveries.
+create function hotmesh._lease_failures(error jsonb)
+returns integer
+language sql
+immutable
+as $$
+    select coalesce((error ->> 'attempt')::integer, 0)
+$$;
+
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
 create function hotmesh._lease_sweep(take integer, only_queue text default null)
@@ -10015,7 +10028,7 @@ begin
     perform hotmesh._lease_bury(array(
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'
-          and (s.kind = 'workflow' and s.attempt >= 5
+          and (s.kind = 'workflow' and s.attempt - hotmesh._lease_failures(s.error) >= 5
                or s.kind = 'activity'
                and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s
@@ -13914,14 +13927,19 @@ language plpgsql
 immutable
 as $$
 begin
-    raise exception '% of the entity is no %, but %',
-        case when path = '{}' then 'the whole' else format('"%s"', hotmesh._patch_name(path)) end,
-        expected, coalesce(jsonb_typeof(value), 'nothing')
+    raise exception '% %, %', case
+            when path = '{}' then 'the whole of the entity must be an'
+            else format('"%s" of the entity is no', hotmesh._patch_name(path)) end,
+        expected, case when path = '{}' then 'not ' else 'but ' end
+            || coalesce(jsonb_typeof(value), 'nothing')
     using
         errcode = 'MSH80',
         detail = format('Expected %s, found %s: %s.', expected,
                         coalesce(jsonb_typeof(value), 'nothing'), left(value::text, 200)),
-        hint = 'Look at it with entity_get; entity_set replaces it, entity_delete removes it.';
+        hint = case
+            when path = '{}' then 'Give an object, or name the part of it that is meant by a path.'
+            else 'Look at it with entity_get; entity_set replaces it, entity_delete removes it.'
+            end;
 end
 $$;
 
@@ -21567,7 +21585,7 @@ begin
         where i.job_id = s.job_id and i.field = 'input'
         offset 0) a
     where s.id = any (v_fit) and j.closed_at is null;
-    perform hotmesh._stream_drop(array(
+    perform hotmesh._close_clear(array(
         select s.job_id
         from streams s
         join jobs j on j.id = s.job_id

@@ -29,7 +29,9 @@ begin
     raise exception 'version % %', hotmesh._named(left(version, 60)), message using
         errcode = 'MSH21',
         detail = coalesce('Versions: ' || known || '.', 'No version was deployed.'),
-        hint = 'Versions only go forward: deploy the document under a higher number.';
+        hint = case
+            when message = 'was not deployed' then 'Deploy its document, then activate it.'
+            else 'Versions only go forward: deploy the document under a higher number.' end;
 end
 $$;
 

@@ -444,6 +444,7 @@ begin
 end
 $$;
 
+-- A run that has reported and is to run again: its lost deliveries are forgotten, its failures not.
 create or replace function hotmesh._stream_delay(id bigint, delay interval, failure jsonb)
 returns void
 language plpgsql
@@ -451,6 +452,7 @@ as $$
 begin
     update streams s
     set state = 'delayed', worker = null, cursor = null,
+        attempt = coalesce((failure ->> 'attempt')::integer, 0),
         visible_at = hotmesh.now() + delay, error = failure
     where s.id = _stream_delay.id;
 end

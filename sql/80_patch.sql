@@ -24,14 +24,19 @@ language plpgsql
 immutable
 as $$
 begin
-    raise exception '% of the entity is no %, but %',
-        case when path = '{}' then 'the whole' else format('"%s"', hotmesh._patch_name(path)) end,
-        expected, coalesce(jsonb_typeof(value), 'nothing')
+    raise exception '% %, %', case
+            when path = '{}' then 'the whole of the entity must be an'
+            else format('"%s" of the entity is no', hotmesh._patch_name(path)) end,
+        expected, case when path = '{}' then 'not ' else 'but ' end
+            || coalesce(jsonb_typeof(value), 'nothing')
     using
         errcode = 'MSH80',
         detail = format('Expected %s, found %s: %s.', expected,
                         coalesce(jsonb_typeof(value), 'nothing'), left(value::text, 200)),
-        hint = 'Look at it with entity_get; entity_set replaces it, entity_delete removes it.';
+        hint = case
+            when path = '{}' then 'Give an object, or name the part of it that is meant by a path.'
+            else 'Look at it with entity_get; entity_set replaces it, entity_delete removes it.'
+            end;
 end
 $$;
 

@@ -187,7 +187,7 @@ begin
         where i.job_id = s.job_id and i.field = 'input'
         offset 0) a
     where s.id = any (v_fit) and j.closed_at is null;
-    perform hotmesh._stream_drop(array(
+    perform hotmesh._close_clear(array(
         select s.job_id
         from streams s
         join jobs j on j.id = s.job_id

@@ -500,7 +500,7 @@ def answered(answer: Mapping[str, Any], key: str) -> Any:
 
 
 def unanswered(what: str, key: str, timeout: Duration | None) -> TimedOutError:
-    return TimedOutError(f'job "{key}" did not answer {what} within {timeout!r}', job_id=key)
+    return TimedOutError(f'job "{key}" did not answer {what} within {_said(timeout)}', job_id=key)
 
 
 def unpack(outcome: Outcome, read: Callable[[Any], Any] | None = None) -> Any:
@@ -519,5 +519,10 @@ def reader(workflow: object, result_type: object = None) -> Callable[[Any], Any]
 
 
 def wait_over(key: str, timeout: Duration | None) -> TimedOutError:
-    said = f"{timeout:g} s" if isinstance(timeout, int | float) else str(timeout)
-    return TimedOutError(f'job "{key}" did not end within {said}; it goes on', code=504, job_id=key)
+    return TimedOutError(
+        f'job "{key}" did not end within {_said(timeout)}; it goes on', code=504, job_id=key
+    )
+
+
+def _said(timeout: Duration | None) -> str:
+    return f"{timeout:g} s" if isinstance(timeout, int | float) else str(timeout)

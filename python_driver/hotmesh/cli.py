@@ -99,6 +99,8 @@ def _tell_engine(place: Place, done: engine.Installed, what: str, **more: Any) -
 @placed
 def up(place: Place) -> None:
     """Run the embedded Postgres in the foreground, with engine and app, and print its DSN."""
+    if place.dsn is not None:
+        raise click.UsageError("hotmesh up runs a Postgres of its own: it takes no --dsn")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

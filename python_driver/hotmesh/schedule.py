@@ -173,7 +173,9 @@ def _backfill(app: str, name: str, start_at: Instant, end_at: Instant) -> Call[l
 
 def _only(found: list[Schedule], name: str) -> Schedule:
     if not found:
-        raise ScheduleNotFoundError(f'schedule "{name}" not found')
+        raise ScheduleNotFoundError(
+            f'schedule "{name}" not found', hint="hotmesh.schedule_list shows those there are."
+        )
     return found[0]
 
 

@@ -168,6 +168,19 @@ def test_wait_ends_after_its_timeout_and_the_job_goes_on(tool: Tool) -> None:
     assert tool("job", "a", "--json").document["status"] == "open"
 
 
+def test_a_question_that_nobody_answers_says_how_long_it_waited(tool: Tool) -> None:
+    tool("start", "total", "--id", "a")
+    said = tool("query", "a", "total", "--timeout", "10ms")
+    only_a_sentence(said, 1, 'job "a" did not answer query total within 10ms$')
+
+
+def test_an_entity_is_an_object(bare: Tool, tool: Tool) -> None:
+    tool("start", "total", "--id", "a")
+    for command in ("set", "merge"):
+        said = bare("entity", command, "a", "packed", *APP)
+        only_a_sentence(said, 1, "the whole of the entity must be an object, not string\n  Give an")
+
+
 def test_a_worker_made_by_a_factory(tool: Tool, worker: Start) -> None:
     process = worker("flows:made")
     assert "total, add on made" in process.output

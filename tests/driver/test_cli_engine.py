@@ -48,6 +48,10 @@ def test_upgrade_without_an_app_is_fine_unless_one_was_named(bare: Tool, dsn: st
     only_a_sentence(bare("upgrade", "--dsn", dsn, "--app", "nix"), 1, 'unknown app "nix"')
 
 
+def test_up_takes_no_other_database(bare: Tool, dsn: str) -> None:
+    only_a_sentence(bare("up", "--dsn", dsn), 2, "a Postgres of its own: it takes no --dsn")
+
+
 def test_doctor_finds_what_is_missing(bare: Tool, tool: Tool, empty: str, dsn: str) -> None:
     checks = {check["check"]: check["state"] for check in tool("doctor", "--json").document}
     names = ("database", "engine", "app", "owner", "listen", "snapshots", "apps", "messages")

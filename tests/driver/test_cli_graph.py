@@ -161,7 +161,7 @@ def test_the_app_is_that_of_the_document_unless_it_is_named(
     ("words", "told"),
     [
         (("deploy", "missing.yaml"), "there is no file"),
-        (("activate", "7"), 'version "7" was not deployed'),
+        (("activate", "7"), 'version "7" was not deployed\n  Deploy its document'),
         (("pub", "nobody"), 'no graph answers topic "nobody"'),
         (("pub", "pure", "[1]"), "DATA is no JSON object"),
         (("pub", "pure", "{'a': 1}"), "DATA is no JSON object"),

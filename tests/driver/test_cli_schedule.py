@@ -74,7 +74,7 @@ def test_a_schedule_is_triggered_and_backfilled(timed: Tool, clock: Clock) -> No
         (["create", "s", "w", "--cron", "@daily", "--overlap", "some"], 2, "--overlap"),
         (["create", "s", "w", "--cron", "@daily", "--end-at", "soon"], 1, "end_at is no instant"),
         (["pause", "nobody"], 1, 'schedule "nobody" not found'),
-        (["show", "nobody"], 1, 'schedule "nobody" not found'),
+        (["show", "nobody"], 1, 'schedule "nobody" not found\n  hotmesh.schedule_list'),
         (["backfill", "s", "then"], 2, "Missing argument 'TO'"),
     ],
 )

@@ -395,6 +395,21 @@ def test_one_whose_worker_died_goes_to_the_next(caller: Connection, clock: Clock
     assert complete(caller, message, token + 1) == "ok"
 
 
+def test_failures_are_no_lost_deliveries(db: Connection, caller: Connection, clock: Clock) -> None:
+    policy = {"maximum_attempts": 20, "initial_interval": 1, "backoff_coefficient": 1}
+    start(caller, "a", queue="mail", retry_policy=policy)
+    for number in range(1, 8):
+        [(message, token, _, _, attempt, _)] = claim(caller, 9, "mail")
+        assert attempt == number
+        assert fail(caller, message, token, {"type": "E", "message": "no"}) == "ok"
+        clock.advance("2 seconds")
+    for number in range(8, 13):
+        assert [row[4] for row in claim(caller, 9, "mail")] == [number]
+        clock.advance("16 seconds")
+    assert claim(caller, 9, "mail") == []
+    assert one(db, "select reason from hotmesh.stuck_jobs") == "parked"
+
+
 def test_its_writes_come_and_go_with_its_report(
     db: Connection, caller: Connection, sessions: Sessions, caller_dsn: str
 ) -> None:

@@ -118,6 +118,22 @@ def test_whoever_reports_in_between_is_not_parked(
     assert hand.settle(hand.take()) == "ok"
 
 
+def test_a_run_that_met_other_code_again_and_again_was_not_lost(
+    db: Connection, caller: Connection, clock: Clock
+) -> None:
+    start(caller, "a")
+    hand = Hand(caller)
+    for _ in range(7):
+        task = hand.take()
+        assert hand.report(task, outcome={"mismatch": {"message": "other code"}}) == "ok"
+        clock.advance("5 seconds")
+        hand.turn()
+    assert hand.take().key == "a"
+    clock.advance("16 seconds")
+    hand.turn()
+    assert hand.take().key == "a"
+
+
 def test_a_lost_activity_uses_up_an_attempt_and_after_the_last_its_job_is_told(
     db: Connection, caller: Connection, clock: Clock
 ) -> None:
