@@ -850,7 +850,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-e86de78a'
+    select '0.1.0-c605b49f-1dfb4317'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1301,7 +1301,8 @@ $$;
 
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
 -- the app's settings. One statement, as every door begins with it: the path is set if the app is
--- there and the caller may use it. What else there is, the other two say.
+-- there and the caller may use it. What else there is, the other two say. Backslashes in literals
+-- of the engine mean themselves, whatever the session says; both settings end with the door.
 create function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
@@ -1310,10 +1311,12 @@ declare
     v_app hotmesh.apps;
     v_settings jsonb;
     v_path text;
+    v_strings text;
 begin
     select a.settings,
-           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true)
-    into v_settings, v_path
+           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true),
+           set_config('standard_conforming_strings', 'on', true)
+    into v_settings, v_path, v_strings
     from hotmesh.apps a
     where a.name = app and has_schema_privilege(
         coalesce(nullif(current_setting('role'), 'none')::name, session_user), a.schema_name,
@@ -1324,6 +1327,7 @@ begin
         v_settings := v_app.settings;
         v_path := set_config(
             'search_path', 'pg_catalog, ' || v_app.schema_name || ', hotmesh, pg_temp', true);
+        v_strings := set_config('standard_conforming_strings', 'on', true);
     end if;
     return v_settings;
 end
@@ -1501,6 +1505,7 @@ returns hotmesh.apps
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$
@@ -1551,6 +1556,7 @@ returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$
@@ -14606,6 +14612,7 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     v_entry hotmesh.entity_log;
@@ -18836,7 +18843,7 @@ begin
             'Leave it out for reject.');
     elsif jsonb_typeof(coalesce(v_options -> 'paused', 'false')) <> 'boolean' then
         perform hotmesh._refuse_argument(
-            'paused is no boolean', left(v_options ->> 'paused', 60), 'Leave it out for false.');
+            'paused is no boolean', left((v_options -> 'paused')::text, 60), 'Say true or false.');
     end if;
 end
 $$;
@@ -22830,6 +22837,7 @@ returns hotmesh.apps
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$

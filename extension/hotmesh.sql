@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-c605b49f-e86de78a
+-- build 0.1.0-c605b49f-1dfb4317
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-e86de78a'
+    select '0.1.0-c605b49f-1dfb4317'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -1314,7 +1314,8 @@ $$;
 
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
 -- the app's settings. One statement, as every door begins with it: the path is set if the app is
--- there and the caller may use it. What else there is, the other two say.
+-- there and the caller may use it. What else there is, the other two say. Backslashes in literals
+-- of the engine mean themselves, whatever the session says; both settings end with the door.
 create or replace function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
@@ -1323,10 +1324,12 @@ declare
     v_app hotmesh.apps;
     v_settings jsonb;
     v_path text;
+    v_strings text;
 begin
     select a.settings,
-           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true)
-    into v_settings, v_path
+           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true),
+           set_config('standard_conforming_strings', 'on', true)
+    into v_settings, v_path, v_strings
     from hotmesh.apps a
     where a.name = app and has_schema_privilege(
         coalesce(nullif(current_setting('role'), 'none')::name, session_user), a.schema_name,
@@ -1337,6 +1340,7 @@ begin
         v_settings := v_app.settings;
         v_path := set_config(
             'search_path', 'pg_catalog, ' || v_app.schema_name || ', hotmesh, pg_temp', true);
+        v_strings := set_config('standard_conforming_strings', 'on', true);
     end if;
     return v_settings;
 end
@@ -1514,6 +1518,7 @@ returns hotmesh.apps
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$
@@ -1564,6 +1569,7 @@ returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$
@@ -14619,6 +14625,7 @@ returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     v_entry hotmesh.entity_log;
@@ -18849,7 +18856,7 @@ begin
             'Leave it out for reject.');
     elsif jsonb_typeof(coalesce(v_options -> 'paused', 'false')) <> 'boolean' then
         perform hotmesh._refuse_argument(
-            'paused is no boolean', left(v_options ->> 'paused', 60), 'Leave it out for false.');
+            'paused is no boolean', left((v_options -> 'paused')::text, 60), 'Say true or false.');
     end if;
 end
 $$;
@@ -22843,6 +22850,7 @@ returns hotmesh.apps
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$

@@ -122,7 +122,8 @@ $$;
 
 -- The role that is asked is the caller's: a door runs as its owner, who may use every app. Returns
 -- the app's settings. One statement, as every door begins with it: the path is set if the app is
--- there and the caller may use it. What else there is, the other two say.
+-- there and the caller may use it. What else there is, the other two say. Backslashes in literals
+-- of the engine mean themselves, whatever the session says; both settings end with the door.
 create or replace function hotmesh._enter(app text)
 returns jsonb
 language plpgsql
@@ -131,10 +132,12 @@ declare
     v_app hotmesh.apps;
     v_settings jsonb;
     v_path text;
+    v_strings text;
 begin
     select a.settings,
-           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true)
-    into v_settings, v_path
+           set_config('search_path', 'pg_catalog, ' || a.schema_name || ', hotmesh, pg_temp', true),
+           set_config('standard_conforming_strings', 'on', true)
+    into v_settings, v_path, v_strings
     from hotmesh.apps a
     where a.name = app and has_schema_privilege(
         coalesce(nullif(current_setting('role'), 'none')::name, session_user), a.schema_name,
@@ -145,6 +148,7 @@ begin
         v_settings := v_app.settings;
         v_path := set_config(
             'search_path', 'pg_catalog, ' || v_app.schema_name || ', hotmesh, pg_temp', true);
+        v_strings := set_config('standard_conforming_strings', 'on', true);
     end if;
     return v_settings;
 end
@@ -322,6 +326,7 @@ returns hotmesh.apps
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$
@@ -372,6 +377,7 @@ returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$

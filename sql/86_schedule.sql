@@ -154,7 +154,7 @@ begin
             'Leave it out for reject.');
     elsif jsonb_typeof(coalesce(v_options -> 'paused', 'false')) <> 'boolean' then
         perform hotmesh._refuse_argument(
-            'paused is no boolean', left(v_options ->> 'paused', 60), 'Leave it out for false.');
+            'paused is no boolean', left((v_options -> 'paused')::text, 60), 'Say true or false.');
     end if;
 end
 $$;

@@ -233,6 +233,7 @@ returns hotmesh.apps
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set client_min_messages = warning
 set lock_timeout = '10s'
 as $$

@@ -266,6 +266,14 @@ def kinds(db: Connection, door: str, names: set[str]) -> dict[str, str]:
 
 def call(connection: Connection, door: str, args: Args, types: dict[str, str]) -> str | None:
     """What is wrong with how a door takes these arguments; whatever it does is taken back."""
+    said = refused(connection, door, args, types)
+    return fault(said) if said else None
+
+
+def refused(
+    connection: Connection, door: str, args: Args, types: dict[str, str]
+) -> psycopg.errors.Diagnostic | None:
+    """What a door says if it refuses these arguments."""
     told = ", ".join(f"{name} => %s::{types[name]}" for name in args)
     try:
         with connection.transaction(force_rollback=True):
@@ -273,7 +281,7 @@ def call(connection: Connection, door: str, args: Args, types: dict[str, str]) -
             connection.execute(f"select * from hotmesh.{door}({told})", list(args.values()))
             connection.execute("set constraints all immediate")
     except psycopg.Error as error:
-        return fault(error.diag)
+        return error.diag
     return None
 
 
@@ -294,11 +302,7 @@ def test_doors_that_are_called_badly_answer_or_say_what_is_wrong(
     faults = []
     before = contents(db)
     for door, args in CALLS:
-        types = kinds(db, door, {"app", *args})
-        sound = {
-            name: told.get((door, name), told.get(("*", name), value) if value is None else value)
-            for name, value in {"app": "my-app", **args}.items()
-        }
+        types, sound = kinds(db, door, {"app", *args}), soundly(told, door, args)
         faults += [
             f"{door}: {name} => {str(getattr(value, 'obj', value))[:200]!r}: {found}"
             for name in sound
@@ -307,6 +311,29 @@ def test_doors_that_are_called_badly_answer_or_say_what_is_wrong(
         ]
         assert contents(db) == before, door
     assert not faults, "\n".join(faults)
+
+
+def soundly(told: dict[tuple[str, str], Any], door: str, args: Args) -> Args:
+    """The arguments of a sound call, with what the house says of them."""
+    return {
+        name: told.get((door, name), told.get(("*", name), value) if value is None else value)
+        for name, value in {"app": "my-app", **args}.items()
+    }
+
+
+def test_doors_do_the_same_where_backslashes_are_escapes(
+    db: Connection, dsn: str, told: dict[tuple[str, str], Any]
+) -> None:
+    """A session may have standard_conforming_strings off; it keeps it, too."""
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("set standard_conforming_strings = off")
+        other.execute("set escape_string_warning = off")
+        for door, args in CALLS:
+            types, sound = kinds(db, door, {"app", *args}), soundly(told, door, args)
+            there, here = refused(other, door, sound, types), refused(db, door, sound, types)
+            assert (there and there.message_primary) == (here and here.message_primary), door
+        other.execute("update my_app.jobs set context = '{\"a.b\": 1}' where key = 'open'")
+        assert one(other, "show standard_conforming_strings") == "off"
 
 
 def test_every_door_is_called_badly(db: Connection) -> None:

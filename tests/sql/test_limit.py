@@ -322,7 +322,7 @@ def lent(server: Server, template_plain: Any) -> Any:
 
 
 GUARD = """
-create function my_app.guard() returns trigger language plpgsql as $$
+create function my_app.guard() returns trigger language plpgsql security definer as $$
 declare
     v_all bigint;
     v_key bigint;

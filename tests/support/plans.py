@@ -28,9 +28,11 @@ class Plan:
     def scans(self, table: str) -> list[str]:
         """How the table is read: the names of the indexes, or the kind of scan."""
         bitmaps = [
-            node["Index Name"]
+            inner["Index Name"]
             for node in self.nodes()
-            if node["Node Type"] == "Bitmap Index Scan" and node["Index Name"].startswith(table)
+            if node["Node Type"] == "Bitmap Heap Scan" and node["Relation Name"] == table
+            for inner in Plan("", node).nodes()
+            if inner["Node Type"] == "Bitmap Index Scan"
         ]
         return bitmaps + [
             node.get("Index Name", node["Node Type"])
