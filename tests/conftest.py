@@ -31,10 +31,15 @@ settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start one server for the whole run, unless one is named; xdist's workers share it."""
+    """Start a server, unless one is named: each of xdist's workers its own.
+
+    Tests count pages and WAL, and an open transaction of a neighbour keeps dead rows everywhere.
+    """
     if config.option.postgresql_host:
         os.environ["HOTMESH_TEST_DSN"] = _server(config).conninfo("postgres")
     elif "HOTMESH_TEST_DSN" not in os.environ:
+        if config.getoption("numprocesses", None):
+            return
         stack = config.stash.setdefault(OWN_SERVER, ExitStack())
         server = stack.enter_context(throw_away())
         engine.lay_out_extension(share(server))
@@ -42,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     where = conninfo_to_dict(os.environ["HOTMESH_TEST_DSN"])
     for name in ("host", "port", "user", "password"):
         setattr(config.option, f"postgresql_{name}", where.get(name))
-    if not hasattr(config, "workerinput"):
+    if OWN_SERVER in config.stash or not hasattr(config, "workerinput"):
         _server(config).create_roles()
 
 

@@ -300,7 +300,7 @@ class Pump:
         going = (held for held in self._runs.values() if held.holding and not held.leaving)
         holding = sum(1 for _ in going) + len(self._fetching)
         return {
-            "workflow": self._workflow_slots - holding if self.workflows else 0,
+            "workflow": max(self._workflow_slots - holding, 0) if self.workflows else 0,
             "activity": max(self._room, 0) if self.server.functions else 0,
         }
 

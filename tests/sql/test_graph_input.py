@@ -103,8 +103,15 @@ def test_an_odd_status_or_code_is_a_success(graphs: Graphs, rest: str) -> None:
         '{"metadata": {"jid": 1, "aid": [], "dad": null}}',
     ],
 )
-def test_an_answer_to_nobody_is_stale(graphs: Graphs, response: str) -> None:
+def test_a_later_answer_to_no_task_is_refused(graphs: Graphs, response: str) -> None:
     graphs.deploy(ASKS)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="metadata of its task"):
+        graphs.connection.execute("select hotmesh.graph_add('my-app', %s)", [response])
+
+
+def test_a_later_answer_to_nobody_is_stale(graphs: Graphs) -> None:
+    graphs.deploy(ASKS)
+    response = '{"metadata": {"jid": "gone", "aid": "a", "dad": ",0"}}'
     assert one(graphs.connection, "select hotmesh.graph_add('my-app', %s)", response) == "stale"
 
 
