@@ -1,5 +1,5 @@
 -- HotMesh 0.1.0 without `create extension`; built from sql/, do not edit.
--- build 0.1.0-c605b49f-1dfb4317
+-- build 0.1.0-c605b49f-9b8db2a4
 begin;
 --@ settings
 set local client_min_messages = warning;
@@ -863,7 +863,7 @@ immutable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select '0.1.0-c605b49f-1dfb4317'
+    select '0.1.0-c605b49f-9b8db2a4'
 $$;
 comment on function hotmesh.build() is
 'Which sources the engine was built from: its version and fingerprints of its tables and of its
@@ -8724,6 +8724,15 @@ as $$
     select coalesce(error ->> 'code' in ('596', '597') and not error ? 'timeout', false)
 $$;
 
+-- How many runs of a workflow have failed, and were reported: these are no lost deliveries.
+create or replace function hotmesh._retry_failures(error jsonb)
+returns integer
+language sql
+immutable
+as $$
+    select coalesce((error ->> 'attempt')::integer, 0)
+$$;
+
 -- 26_timeout.sql
 create or replace function hotmesh._timeout_refuse(timeouts jsonb, what text)
 returns void
@@ -9218,7 +9227,7 @@ as $$
 begin
     update streams s
     set state = 'delayed', worker = null, cursor = null,
-        attempt = coalesce((failure ->> 'attempt')::integer, 0),
+        attempt = hotmesh._retry_failures(failure),
         visible_at = hotmesh.now() + delay, error = failure
     where s.id = _stream_delay.id;
 end
@@ -10014,15 +10023,6 @@ begin
 end
 $$;
 
--- How many runs of a workflow have failed, and were reported: these are no lost deliveries.
-create or replace function hotmesh._lease_failures(error jsonb)
-returns integer
-language sql
-immutable
-as $$
-    select coalesce((error ->> 'attempt')::integer, 0)
-$$;
-
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
 create or replace function hotmesh._lease_sweep(take integer, only_queue text default null)
@@ -10047,7 +10047,7 @@ begin
     perform hotmesh._lease_bury(array(
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'
-          and (s.kind = 'workflow' and s.attempt - hotmesh._lease_failures(s.error) >= 5
+          and (s.kind = 'workflow' and s.attempt - hotmesh._retry_failures(s.error) >= 5
                or s.kind = 'activity'
                and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s
@@ -13048,7 +13048,6 @@ begin
 end
 $$;
 
--- Workflow code hooks a function into its own job, or, with `key`, into another one.
 create or replace function hotmesh._hook_check_options(options jsonb)
 returns void
 language plpgsql
@@ -13064,6 +13063,7 @@ begin
 end
 $$;
 
+-- Workflow code hooks a function into its own job, or, with `key`, into another one.
 create or replace function hotmesh._hook_effect(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql
@@ -21125,7 +21125,7 @@ begin
                    coalesce(case when r.retry_policy is not null
                                  then hotmesh._retry_policy(r.retry_policy) end,
                             m.retry_policy) as policy,
-                   coalesce((m.error ->> 'attempt')::integer, 0) + 1 as runs
+                   hotmesh._retry_failures(m.error) + 1 as runs
             from streams m
             where m.id = r.id and m.token = r.token and m.state = 'leased'
             offset 0) s on true

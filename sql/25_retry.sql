@@ -114,3 +114,12 @@ immutable
 as $$
     select coalesce(error ->> 'code' in ('596', '597') and not error ? 'timeout', false)
 $$;
+
+-- How many runs of a workflow have failed, and were reported: these are no lost deliveries.
+create or replace function hotmesh._retry_failures(error jsonb)
+returns integer
+language sql
+immutable
+as $$
+    select coalesce((error ->> 'attempt')::integer, 0)
+$$;

@@ -452,7 +452,7 @@ as $$
 begin
     update streams s
     set state = 'delayed', worker = null, cursor = null,
-        attempt = coalesce((failure ->> 'attempt')::integer, 0),
+        attempt = hotmesh._retry_failures(failure),
         visible_at = hotmesh.now() + delay, error = failure
     where s.id = _stream_delay.id;
 end

@@ -269,15 +269,6 @@ begin
 end
 $$;
 
--- How many runs of a workflow have failed, and were reported: these are no lost deliveries.
-create or replace function hotmesh._lease_failures(error jsonb)
-returns integer
-language sql
-immutable
-as $$
-    select coalesce((error ->> 'attempt')::integer, 0)
-$$;
-
 -- Due messages become ready, due timers become events, lost workers give back what they held.
 -- Bounded; every turn takes part.
 create or replace function hotmesh._lease_sweep(take integer, only_queue text default null)
@@ -302,7 +293,7 @@ begin
     perform hotmesh._lease_bury(array(
         select s.id from streams s
         where s.id = any (v_due) and s.state = 'leased'
-          and (s.kind = 'workflow' and s.attempt - hotmesh._lease_failures(s.error) >= 5
+          and (s.kind = 'workflow' and s.attempt - hotmesh._retry_failures(s.error) >= 5
                or s.kind = 'activity'
                and not hotmesh._retry_again(s.retry_policy, s.attempt, null))));
     update streams s

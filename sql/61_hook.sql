@@ -65,7 +65,6 @@ begin
 end
 $$;
 
--- Workflow code hooks a function into its own job, or, with `key`, into another one.
 create or replace function hotmesh._hook_check_options(options jsonb)
 returns void
 language plpgsql
@@ -81,6 +80,7 @@ begin
 end
 $$;
 
+-- Workflow code hooks a function into its own job, or, with `key`, into another one.
 create or replace function hotmesh._hook_effect(step hotmesh.jobs_attributes)
 returns jsonb
 language plpgsql

@@ -37,7 +37,7 @@ begin
                    coalesce(case when r.retry_policy is not null
                                  then hotmesh._retry_policy(r.retry_policy) end,
                             m.retry_policy) as policy,
-                   coalesce((m.error ->> 'attempt')::integer, 0) + 1 as runs
+                   hotmesh._retry_failures(m.error) + 1 as runs
             from streams m
             where m.id = r.id and m.token = r.token and m.state = 'leased'
             offset 0) s on true
